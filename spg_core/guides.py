@@ -1,0 +1,101 @@
+"""Guides: sparse coefficients over a dictionary that point at normal and at anomalous tokens.
+
+Axes: G fits trained side by side, C n_latents, d d_model, B images, P patches. The pair axis always
+holds (normal, anomalous) in that order.
+
+Source: arXiv 2604.02871, Section 3 (ReLU + l1) and Supplement A (TopK guides).
+"""
+
+import torch
+from torch import Tensor
+
+from spg_core.errors import ConfigError, FitError
+
+NORMAL, ANOMALY = 0, 1
+_SMALLEST_NORM = 1e-12
+
+
+def initial_coefficients(n_latents: int, seed: int) -> Tensor:
+    """Draw the start of a fit, 0.1 + 0.01 * randn, `(2, C)` float32, on the CPU.
+
+    Zeros would never train: their gradient through ReLU is zero. Drawn on the CPU so that a seed
+    means the same on every device.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return 0.1 + 0.01 * torch.randn(2, n_latents, generator=generator)
+
+
+def active_coefficients(raw: Tensor, *, sparsity: str, topk: int, alive: Tensor) -> Tensor:
+    """Give the non-negative coefficients `(..., 2, C)` that raw parameters `(..., 2, C)` stand for.
+
+    `relu` keeps the positive part. `topk` keeps the `topk` largest positive entries and lets the
+    gradient pass to all of them (straight through), so an atom outside can come back. Atoms that
+    are not `alive` `(..., 1 or 2, C)` (bool) are held at 0.
+
+    Raises: ConfigError for another sparsity or a `topk` outside 1 .. C.
+    """
+    positive = torch.relu(raw) * alive
+    match sparsity:
+        case "relu":
+            return positive
+        case "topk":
+            n_latents = raw.shape[-1]
+            if not 1 <= topk <= n_latents:
+                raise ConfigError(f"topk-guides must lie in 1 .. {n_latents}, got {topk}")
+            kept = torch.zeros_like(positive)
+            values, indices = positive.topk(topk, dim=-1)
+            kept.scatter_(-1, indices, values)
+            through = raw * alive
+            return through + (kept - through).detach()
+        case _:
+            raise ConfigError(f"guide sparsity is 'relu' or 'topk', got {sparsity!r}")
+
+
+def compose_guides(coefficients: Tensor, dictionary: Tensor) -> Tensor:
+    """Combine atoms `(C, d)` by coefficients `(..., 2, C)` into guides `(..., 2, d)`."""
+    return coefficients @ dictionary
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Scale the last axis to length 1; a zero vector stays zero."""
+    norms = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors / norms.clamp_min(_SMALLEST_NORM)
+
+
+def patch_probabilities(unit_tokens: Tensor, guides: Tensor, temperature: float) -> Tensor:
+    """Give p_A, the probability `(..., B, P)` in [0, 1] that a patch is anomalous.
+
+    The two-class softmax of `cos(token, guide) / temperature` equals the sigmoid of the
+    difference, so one channel is enough: p_N = 1 - p_A, before and after bilinear upsampling.
+
+    Args:
+        unit_tokens: tokens of length 1, `(B, P, d)`.
+        guides: `(2, d)`, or `(G, 2, d)` for G fits at once, which gives `(G, B, P)`.
+        temperature: T of the softmax, 0.07 in the paper.
+    """
+    directions = unit(guides)
+    difference = (directions[..., ANOMALY, :] - directions[..., NORMAL, :]) / temperature
+    if difference.ndim == 1:
+        return torch.sigmoid(unit_tokens @ difference)
+    return torch.sigmoid(torch.einsum("bpd,gd->gbp", unit_tokens, difference))
+
+
+def require_nonzero(coefficients: Tensor, name: str) -> None:
+    """Refuse coefficients `(2, C)` of which a guide is all zero: its cosine has no meaning.
+
+    Raises: FitError that names the guide and the remedy.
+    """
+    for which, label in ((NORMAL, "normal"), (ANOMALY, "anomalous")):
+        if not bool((coefficients[which] > 0).any()):
+            raise FitError(
+                f"the {label} guide has no coefficient above 0 ({name}); the l1 weight (--beta) is "
+                "too large for this many steps, or every atom it used is dead in the SAE"
+            )
+
+
+def sparsity_summary(coefficients: Tensor) -> dict[str, list[float]]:
+    """Count what a pair of guides `(2, C)` uses: `nnz` and `l1`, each as [normal, anomalous]."""
+    return {
+        "nnz": [float(n) for n in (coefficients > 0).sum(-1)],
+        "l1": [float(total) for total in coefficients.abs().sum(-1)],
+    }

@@ -1,0 +1,23 @@
+"""Shared fixtures: the real samples, and hypothesis without deadlines (the machines are noisy)."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "spg", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("spg")
+torch.set_num_threads(2)
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real samples beside the checkout, or a skip that says what is missing."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("the real samples (../shared/data) are not beside this checkout")
+    return SHARED
