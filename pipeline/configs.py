@@ -1,0 +1,202 @@
+"""What every stage can be told: one frozen dataclass a stage, the only home of defaults.
+
+The defaults are the `released` recipe (github.com/riips/SPG at 864fca7), which produced the
+published tables; `RECIPES` says how the `paper`'s text differs. A field the user sets wins over
+both. Saved beside each output. Imports nothing heavy, so that `spg-pipe --help` is quick.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from spg_core.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractConfig:
+    """Turn the images of a dataset into a token cache."""
+
+    backbone: str
+    """dinov3, dinov2, siglip, openclip, gabor, timm:MODEL or open_clip:MODEL/TAG."""
+    dataset: str
+    """Layout of the images: mvtec, visa, folder, or meta (an AnomalyCLIP meta.json)."""
+    root: str
+    """Folder that holds the images."""
+    name: str | None = None
+    """Name of the dataset in the store; the layout's name if not given."""
+    split: str = "test"
+    """test, train or all; guides need the test split, which holds the defects."""
+    image_size: int | None = None
+    """Side in pixels of the square model input; None takes the backbone's."""
+    weights: str | None = None
+    """A safetensors or torch file; None asks the hub's local cache, then the hub."""
+    layer: int | None = None
+    """Index of the block whose tokens are stored, from 0; None is the last."""
+    final_norm: bool | None = None
+    """Whether tokens pass the model's final norm; None takes the backbone's default."""
+    resize_filter: str | None = None
+    """bilinear or bicubic, both antialiased; None takes the backbone's default."""
+    compute_dtype: str | None = None
+    """float32, bfloat16 or float16; None is float32 on a CPU and bfloat16 on a GPU."""
+    exif: bool = False
+    """Whether to rotate images as their EXIF tag says."""
+    thumbnails: bool = False
+    """Whether the manifest carries a small JPEG of each model input, for reports."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    batch_size: int = 16
+    """Images a forward pass; a batch never crosses a shard's border."""
+    decoders: int = 2
+    """Processes that decode images ahead of the model; 0 decodes in this one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSaeConfig:
+    """Train a sparse autoencoder on cached tokens."""
+
+    recipe: str = "released"
+    """released or paper: where the fields below take their defaults."""
+    width: int = 4096
+    """Atoms in the dictionary, C."""
+    k: int = 32
+    """Latents a token may use."""
+    epochs: int = 50
+    """Passes over the auxiliary tokens."""
+    seed: int = 111
+    """Seed of the start and of the order of tokens."""
+    order: str = "images"
+    """images (whole images a step, the recipes') or tokens (near-iid tokens, same batch size)."""
+    images_per_step: int = 16
+    """Images a step; with order `tokens`, as many tokens as these images have."""
+    sparsifier: str = "topk"
+    """topk, or relu with an l1 penalty."""
+    l1: float = 0.0
+    """Weight of the l1 penalty on the latents, for sparsifier `relu`."""
+    loss: str = "mean"
+    """mean or sum of squared errors over the token's dimensions."""
+    auxk: int = 512
+    """Dead atoms that reconstruct the residual in the AuxK loss."""
+    auxk_weight: float = 1 / 32
+    """Weight of the AuxK loss; 0 leaves it out."""
+    dead_after: int = 10_000_000
+    """An atom is dead after this many tokens without an activation above `dead_threshold`."""
+    dead_threshold: float = 1e-3
+    """Smallest activation that counts as alive."""
+    unit_norm: bool = True
+    """Whether atoms are kept at length 1."""
+    tied_init: bool = True
+    """Whether the encoder starts as the dictionary."""
+    clamp: bool = True
+    """Whether latents are clamped at 0 after TopK."""
+    learning_rate: float = 1e-3
+    """Adam's step size."""
+    beta1: float = 0.5
+    """Adam's first decay."""
+    beta2: float = 0.999
+    """Adam's second decay."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitGuidesConfig:
+    """Learn two sparse guides over a trained dictionary."""
+
+    recipe: str = "released"
+    """released or paper: where the fields below take their defaults."""
+    epochs: int = 15
+    """Passes over the auxiliary images."""
+    seed: int = 111
+    """Seed of the start and of the order of images."""
+    images_per_step: int = 8
+    """Images a step."""
+    temperature: float = 0.07
+    """T of the softmax over cosines."""
+    sparsity: str = "relu"
+    """relu with an l1 penalty, or topk (Supplement A)."""
+    topk_guides: int = 64
+    """Coefficients a guide keeps, k_g, for sparsity `topk`."""
+    beta: float = 2.5e-4
+    """Weight of each guide's l1 norm, for sparsity `relu`."""
+    dice: str = "both"
+    """both (Dice of p_A and of p_N) or anomaly (Dice of p_A alone)."""
+    learning_rate: float = 1e-2
+    """Adam's step size."""
+    beta1: float = 0.5
+    """Adam's first decay."""
+    beta2: float = 0.999
+    """Adam's second decay."""
+    ema: float = 0.999
+    """Decay of the average of the coefficients that scoring uses; 0 uses the last ones."""
+    mask_dead: bool = True
+    """Whether atoms never active over the auxiliary set are held at 0."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """Score a cached dataset with fitted guides."""
+
+    tau: float = 0.0
+    """Temperature of pooling a map into an image score; 0 is the maximum, inf the mean."""
+    sigma: float = 4.0
+    """Gaussian on the map, in pixels of the model input; 0 leaves it out."""
+    coefficients: str = "ema"
+    """ema or raw: which of the two fitted guides scores."""
+    aupro: str = "exact"
+    """exact (every threshold) or clip200 (the released 200-step definition)."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+PAPER: dict[type[Any], dict[str, Any]] = {
+    FitSaeConfig: {
+        "loss": "sum",
+        "auxk_weight": 0.0,
+        "unit_norm": False,
+        "tied_init": False,
+        "clamp": False,
+        "beta1": 0.9,
+    },
+    FitGuidesConfig: {
+        "images_per_step": 16,
+        "beta": 0.01,
+        "dice": "anomaly",
+        "learning_rate": 1e-3,
+        "beta1": 0.9,
+        "mask_dead": False,
+    },
+    ScoreConfig: {"sigma": 0.0},
+}
+"""What the paper's text says differently from the released code, stage by stage."""
+
+Config = TypeVar("Config", FitSaeConfig, FitGuidesConfig, ScoreConfig)
+
+
+def from_recipe(stage: type[Config], recipe: str, given: Mapping[str, Any]) -> Config:
+    """Make a stage's config from a named recipe and the fields a user set, which win.
+
+    Raises: ConfigError for an unknown recipe or field.
+    """
+    match recipe:
+        case "released":
+            preset: dict[str, Any] = {}
+        case "paper":
+            preset = PAPER[stage]
+        case _:
+            raise ConfigError(f"recipe is 'released' or 'paper', got {recipe!r}")
+    fields = {field.name for field in dataclasses.fields(stage)}
+    unknown = sorted(set(given) - fields)
+    if unknown:
+        raise ConfigError(f"{stage.__name__} has no field {', '.join(unknown)}")
+    chosen = {**preset, **given}
+    if "recipe" in fields:
+        chosen["recipe"] = recipe
+    return stage(**chosen)
+
+
+def as_document(config: Any) -> dict[str, Any]:
+    """Give a config as JSON-ready fields, to be saved beside what it made."""
+    return dataclasses.asdict(config)

@@ -1,0 +1,70 @@
+"""Progress bars on stderr, so that stdout holds results only."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+console = Console(stderr=True, soft_wrap=True)
+
+
+class Advance(Protocol):
+    """Move a bar on by `n` and show `note` beside it."""
+
+    def __call__(self, n: int = 1, note: str = "") -> None:
+        """Advance."""
+        ...
+
+
+@contextmanager
+def bar(description: str, total: int) -> Iterator[Advance]:
+    """Show one bar of `total` steps while the block runs; the last line stays on screen."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", style="dim"),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(description, total=total, note="")
+
+        def advance(n: int = 1, note: str = "") -> None:
+            progress.update(task, advance=n, note=note)
+
+        yield advance
+
+
+def say(text: str) -> None:
+    """Print one line of explanation on stderr."""
+    console.print(text, highlight=False, markup=False)
+
+
+def human_bytes(size_bytes: float) -> str:
+    """Give a size as people read it, in powers of 1000: `2.8 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"
+
+
+def human_seconds(seconds: float) -> str:
+    """Give a duration as people read it: `3 s`, `4 min 10 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
