@@ -1,0 +1,221 @@
+"""Pixel-level metrics of one category: AUROC, AP, AUPRO and F1-max of its anomaly maps.
+
+PRO is a true-positive rate in which a pixel of region R weighs 1/|R|; so one ranking of the
+anomalous pixels among the normal ones gives every number here. "Exact" means every threshold, no
+binning; the rounding left is that of adding float64 weights, in an order fixed by the data alone.
+
+Axes: n images; m distinct anomalous values, highest first.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spg_core.errors import MetricError
+from spg_core.pixel_counts import (
+    DefectPixels,
+    NormalCounts,
+    count_normals_of_blocks,
+    defect_pixels,
+    merge_defects,
+)
+from spg_core.ranking import (
+    Curve,
+    Ranking,
+    auroc,
+    average_precision_and_f1max,
+    pr_curve,
+    rising_curve,
+    roc_curve,
+)
+from spg_core.sorted_pixels import Maps, Masks
+
+AUPRO_FPR_LIMIT = 0.3
+AuproDefinition = Literal["exact", "clip200"]
+Blocks = Callable[[], Iterable[tuple[Maps, Masks]]]
+
+
+@dataclass(frozen=True)
+class PixelMetrics:
+    """Pixel metrics in [0, 1]; None where undefined, and then `reason` says why."""
+
+    auroc: float | None
+    ap: float | None
+    aupro: float | None
+    f1max: float | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class PixelCurves:
+    """Curves of the pixel scores for a report; PRO over FPR goes on to FPR 1."""
+
+    roc: Curve
+    pr: Curve
+    pro: Curve
+
+
+def pixel_metrics(maps: Maps, masks: Masks, *, aupro: AuproDefinition = "exact") -> PixelMetrics:
+    """Score the maps of a category.
+
+    Args:
+        maps: `(n, height, width)` float32 or float16, finite; any scale.
+        masks: `(n, height, width)` uint8 0/1 or bool.
+        aupro: "exact" takes every threshold, the trapezoid rule up to FPR 0.3 with an
+            interpolated end point, divided by 0.3. "clip200" is the released definition (see
+            `clip200_aupro`), which depends on the scale of the maps.
+
+    Raises:
+        MetricError: shapes or dtypes other than these, NaN or infinite values, no pixels.
+    """
+    return pixel_metrics_of_blocks(lambda: [(maps, masks)], aupro=aupro)
+
+
+def pixel_metrics_of_blocks(blocks: Blocks, *, aupro: AuproDefinition = "exact") -> PixelMetrics:
+    """Score a category that comes as blocks of whole images; the same bits as in one piece.
+
+    Args:
+        blocks: gives `(maps, masks)` block after block; called twice, for two passes.
+        aupro: as in `pixel_metrics`.
+
+    Raises:
+        MetricError: as `pixel_metrics`, or no blocks, or another set of blocks the second time.
+    """
+    defects = merge_defects([defect_pixels(maps, masks) for maps, masks in blocks()])
+    return metrics_from_counts(defects, count_normals_of_blocks(blocks(), defects), aupro=aupro)
+
+
+def metrics_from_counts(
+    defects: DefectPixels, counts: NormalCounts, *, aupro: AuproDefinition = "exact"
+) -> PixelMetrics:
+    """Turn merged partial results into the metrics; nothing here depends on the split.
+
+    Raises:
+        MetricError: the counts do not cover the images of `defects`.
+    """
+    reason = _one_class(defects)
+    if reason is not None:
+        return PixelMetrics(None, None, None, None, reason)
+    ranking = rank_pixels(defects, counts)
+    ap, f1max = average_precision_and_f1max(ranking)
+    match aupro:
+        case "exact":
+            area: float | None = exact_aupro(ranking, _region_weights(defects))
+        case "clip200":
+            area, reason = clip200_aupro(defects, counts)
+        case _:
+            raise MetricError(f"unknown AUPRO definition {aupro!r}, expected 'exact' or 'clip200'")
+    return PixelMetrics(auroc(ranking), ap, area, f1max, reason)
+
+
+def pixel_curves(
+    defects: DefectPixels, counts: NormalCounts, n_points: int = 200
+) -> PixelCurves | None:
+    """Give at most `n_points` points of each pixel curve; None for one class only.
+
+    Raises:
+        MetricError: as `metrics_from_counts`.
+    """
+    if _one_class(defects) is not None:
+        return None
+    ranking = rank_pixels(defects, counts)
+    pro = np.cumsum(_region_weights(defects)) / defects.n_regions
+    return PixelCurves(
+        roc=roc_curve(ranking, n_points),
+        pr=pr_curve(ranking, n_points),
+        pro=rising_curve(ranking, pro, n_points),
+    )
+
+
+def rank_pixels(defects: DefectPixels, counts: NormalCounts) -> Ranking:
+    """Join both rounds, highest value first.
+
+    Raises:
+        MetricError: the counts do not cover the images of `defects`.
+    """
+    _, starts = defects.distinct()
+    if counts.n_normal != defects.n_normal or counts.below.size != starts.size:
+        raise MetricError(
+            f"{counts.n_normal} normal pixels were counted around {counts.below.size} values, "
+            f"expected {defects.n_normal} around {starts.size}; was a block left out or counted "
+            "twice, or counted before all defects were merged?"
+        )
+    return Ranking(
+        anomalous=np.diff(starts, append=defects.keys.size)[::-1],
+        above=(defects.n_normal - counts.below - counts.equal)[::-1],
+        equal=counts.equal[::-1],
+        n_anomalous=defects.keys.size,
+        n_normal=defects.n_normal,
+    )
+
+
+def exact_aupro(ranking: Ranking, weights: NDArray[np.float64]) -> float:
+    """Integrate PRO over FPR up to 0.3, every threshold taken, and divide by 0.3.
+
+    Between two anomalous values PRO stays while FPR grows; where normals tie with an anomalous
+    value, both grow along a straight line, which may be cut at the limit.
+
+    Args:
+        ranking: of the anomalous pixels.
+        weights: `(m,)` sum of 1 / region size of the pixels at each value, highest first.
+    """
+    limit = AUPRO_FPR_LIMIT * ranking.n_normal  # x counts false positives, y sums weights
+    area, height, x = 0.0, 0.0, 0.0
+    for piece in ranking.pieces():
+        heights = height + np.cumsum(weights[piece])
+        before = np.concatenate([[height], heights[:-1]])
+        above = ranking.above[piece]
+        ends = np.minimum(above + ranking.equal[piece], limit)
+        starts = np.minimum(above, limit)
+        flat = starts - np.concatenate([[x], ends[:-1]])
+        sloped = ends - starts
+        share = sloped / np.maximum(ranking.equal[piece], 1)
+        area += float(np.dot(flat, before))
+        area += float(np.dot(sloped, before + 0.5 * share * weights[piece]))
+        height, x = float(heights[-1]), float(ends[-1])
+    # `height` is now the number of regions, up to rounding.
+    return (area + (limit - x) * height) / (limit * height)
+
+
+def clip200_aupro(defects: DefectPixels, counts: NormalCounts) -> tuple[float | None, str | None]:
+    """Give the AUPRO of the released code, or None and the reason where it divides by zero.
+
+    200 thresholds in even steps from the smallest value of all maps to the largest, the largest
+    left out; a pixel is flagged above a threshold. Points with FPR < 0.3 are kept, their FPRs are
+    stretched to [0, 1], and PRO is integrated over them. So the value depends on the scale of the
+    maps, and on where the last point below 0.3 happens to lie.
+
+    Source: `cal_pro_score` of the CFlow-AD, WinCLIP and AnomalyCLIP line of repositories.
+    """
+    values, _ = defects.distinct()
+    weight_below = np.concatenate([[0.0], np.cumsum(_region_weights(defects)[::-1])])
+    first_above = np.searchsorted(values, defects.clip_thresholds(), side="right")
+    pro = (weight_below[-1] - weight_below[first_above]) / defects.n_regions
+    fpr = counts.clip_above / defects.n_normal
+    kept = fpr < AUPRO_FPR_LIMIT
+    if not kept.any() or fpr[kept].min() == fpr[kept].max():
+        return None, (
+            "clip200 AUPRO is undefined: its 200 thresholds give fewer than two different "
+            f"false-positive rates below {AUPRO_FPR_LIMIT}; use the exact AUPRO"
+        )
+    fpr, pro = fpr[kept], pro[kept]
+    stretched = (fpr - fpr.min()) / (fpr.max() - fpr.min())
+    return float(-np.trapezoid(pro, stretched)), None  # thresholds rise, so FPR falls
+
+
+def _one_class(defects: DefectPixels) -> str | None:
+    if not defects.keys.size:
+        return "no pixel is anomalous, so there is nothing to detect"
+    if not defects.n_normal:
+        return "every pixel is anomalous, so nothing can be ranked below the anomalies"
+    return None
+
+
+def _region_weights(defects: DefectPixels) -> NDArray[np.float64]:
+    """Sum 1 / region size over the pixels of each distinct value, highest value first."""
+    _, starts = defects.distinct()
+    sizes = defects.keys.astype(np.uint32)  # the lower half of a key
+    return np.add.reduceat(1.0 / sizes, starts)[::-1]

@@ -1,0 +1,366 @@
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import ndimage
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+from spg_core.errors import MetricError
+from spg_core.pixel_counts import (
+    count_normals,
+    defect_pixels,
+    merge_counts,
+    merge_defects,
+)
+from spg_core.pixel_metrics import (
+    PixelMetrics,
+    metrics_from_counts,
+    pixel_curves,
+    pixel_metrics,
+    pixel_metrics_of_blocks,
+)
+from spg_core.regions import region_sizes
+
+Array = NDArray[Any]
+DENORMAL = np.float32(1e-45)
+LEVELS = np.array([-0.0, 0.0, DENORMAL, 3 * DENORMAL, -DENORMAL, 0.25, 0.5, 1.0, -2.0], np.float32)
+
+
+def plain_aupro(maps: Array, masks: Array, limit: float = 0.3) -> float:
+    """PRO at every distinct value, one threshold after another: slow and obvious."""
+    regions = [
+        maps[i][labels == region]
+        for i, mask in enumerate(masks)
+        for labels in [ndimage.label(mask, np.ones((3, 3)))[0]]
+        for region in range(1, labels.max() + 1)
+    ]
+    normals = maps[masks == 0]
+    fpr, pro = [0.0], [0.0]
+    for threshold in np.unique(maps)[::-1]:
+        fpr.append(float(np.mean(normals >= threshold)))
+        pro.append(float(np.mean([np.mean(region >= threshold) for region in regions])))
+    area = 0.0
+    for x0, x1, y0, y1 in zip(fpr, fpr[1:], pro, pro[1:], strict=False):
+        end = min(x1, limit)
+        if end > x0:
+            y_end = y0 + (y1 - y0) * (end - x0) / (x1 - x0)
+            area += (end - x0) * (y0 + y_end) / 2
+    return area / limit
+
+
+def looped_clip200(maps: Array, masks: Array) -> float:
+    """The released definition, threshold by threshold on whole maps."""
+    lowest, highest = maps.min(), maps.max()
+    fpr, pro = [], []
+    for threshold in np.arange(lowest, highest, (highest - lowest) / 200):
+        flagged = maps > threshold
+        overlaps = []
+        for mask, flags in zip(masks, flagged, strict=True):
+            labels, n_regions = ndimage.label(mask, np.ones((3, 3)))
+            overlaps += [flags[labels == region].mean() for region in range(1, n_regions + 1)]
+        pro.append(np.mean(overlaps))
+        fpr.append(flagged[masks == 0].sum() / (masks == 0).sum())
+    x, y = np.array(fpr), np.array(pro)
+    x, y = x[x < 0.3], y[x < 0.3]
+    return float(-np.trapezoid(y, (x - x.min()) / (x.max() - x.min())))
+
+
+def smooth_sample(seed: int, n: int = 6, height: int = 45, width: int = 37) -> tuple[Array, Array]:
+    rng = np.random.default_rng(seed)
+    maps = ndimage.gaussian_filter(rng.standard_normal((n, height, width)), (0, 3, 3))
+    masks = np.zeros((n, height, width), np.uint8)
+    for image in range(0, n, 2):
+        for _ in range(2):
+            row, column = rng.integers(0, height - 6), rng.integers(0, width - 6)
+            masks[image, row : row + rng.integers(2, 6), column : column + 3] = 1
+    return (maps + 0.1 * masks).astype(np.float32), masks
+
+
+@st.composite
+def tied_samples(draw: st.DrawFn) -> tuple[Array, Array]:
+    shape = draw(st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(2, 6)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n_levels = draw(st.integers(1, len(LEVELS)))
+    maps = rng.choice(rng.permutation(LEVELS)[:n_levels], size=shape)
+    masks = (rng.random(shape) < draw(st.sampled_from([0.1, 0.5, 0.9]))).astype(np.uint8)
+    masks[0, 0, :2] = 0, 1
+    return maps, masks
+
+
+def assert_matches_plain(maps: Array, masks: Array, result: PixelMetrics) -> None:
+    truth, values = masks.ravel(), maps.ravel().astype(np.float32)
+    precision, recall, _ = precision_recall_curve(truth, values)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
+    assert result.auroc == pytest.approx(roc_auc_score(truth, values), abs=1e-11)
+    assert result.ap == pytest.approx(average_precision_score(truth, values), abs=1e-11)
+    assert result.f1max == pytest.approx(f1.max(), abs=1e-11)
+    assert result.aupro == pytest.approx(plain_aupro(maps, masks), abs=1e-11)
+
+
+def test_ten_pixels_by_hand() -> None:
+    # Regions {0.9} and {0.5, 0.5}; normals 0.7, 0.5 and five at 0.1. PRO is 1/2 up to FPR 1/7,
+    # then rises to 1 at FPR 2/7 along the tie at 0.5, then stays.
+    maps = np.array([[[0.9, 0.7, 0.5, 0.5, 0.5], [0.1, 0.1, 0.1, 0.1, 0.1]]], np.float32)
+    masks = np.array([[[1, 0, 1, 1, 0], [0, 0, 0, 0, 0]]], np.uint8)
+
+    result = pixel_metrics(maps, masks)
+
+    assert result.auroc == (7 + 2 * 5.5) / 21
+    assert result.ap == pytest.approx((1 + 2 * 3 / 5) / 3, abs=1e-15)
+    assert result.f1max == pytest.approx(2 * 3 / (5 + 3), abs=1e-15)
+    assert result.aupro == pytest.approx(
+        (1 / 2 / 7 + 3 / 4 / 7 + (0.3 - 2 / 7) * 1) / 0.3, abs=1e-15
+    )
+    assert result.reason is None
+
+
+def test_regions_touching_at_a_corner_are_one() -> None:
+    mask = np.zeros((5, 6), bool)
+    mask[1, 1] = mask[2, 2] = mask[4, 5] = True
+
+    positions, sizes, n_regions = region_sizes(mask)
+
+    assert positions.tolist() == [7, 14, 29]
+    assert sizes.tolist() == [2, 2, 1]
+    assert n_regions == 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_smooth_maps_agree_with_scikit_learn_and_a_plain_aupro(seed: int) -> None:
+    maps, masks = smooth_sample(seed)
+
+    assert_matches_plain(maps, masks, pixel_metrics(maps, masks))
+
+
+@given(tied_samples())
+@settings(deadline=None, max_examples=150)
+def test_ties_denormals_and_signed_zeros_agree_too(sample: tuple[Array, Array]) -> None:
+    maps, masks = sample
+
+    assert_matches_plain(maps, masks, pixel_metrics(maps, masks))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_float16_maps_are_ranked_as_they_are(seed: int) -> None:
+    maps, masks = smooth_sample(seed)
+    half = maps.astype(np.float16)
+
+    result = pixel_metrics(half, masks)
+
+    assert result == pixel_metrics(half.astype(np.float32), masks.astype(bool))
+    assert_matches_plain(half, masks, result)
+
+
+def test_more_thresholds_than_one_lookup_agree() -> None:
+    rng = np.random.default_rng(5)
+    maps = rng.random((2, 150, 100)).astype(np.float32)
+    masks = (rng.random(maps.shape) < 0.6).astype(np.uint8)
+
+    result = pixel_metrics(maps, masks)
+
+    assert result.auroc == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-12)
+
+
+def test_all_equal_maps_are_chance() -> None:
+    maps, masks = np.full((2, 4, 4), 0.5, np.float32), np.zeros((2, 4, 4), np.uint8)
+    masks[1, 2:, 2:] = 1
+
+    result = pixel_metrics(maps, masks)
+
+    assert (result.auroc, result.ap) == (0.5, 4 / 32)
+    assert result.aupro == pytest.approx(0.15, abs=1e-15)
+
+
+def test_zeros_and_ones_that_equal_the_mask_are_perfect() -> None:
+    _, masks = smooth_sample(0)
+
+    result = pixel_metrics(masks.astype(np.float32), masks)
+
+    assert result == PixelMetrics(1.0, 1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("scale", [1.0, 37.0])
+def test_clip200_is_the_released_definition(seed: int, scale: float) -> None:
+    maps, masks = smooth_sample(seed)
+    maps = (1 / (1 + np.exp(-scale * maps))).astype(np.float32)
+
+    result = pixel_metrics(maps, masks, aupro="clip200")
+
+    assert result.aupro == pytest.approx(looped_clip200(maps, masks), abs=1e-11)
+
+
+def test_clip200_depends_on_the_scale_and_exact_does_not() -> None:
+    maps, masks = smooth_sample(1)
+    stretched = np.exp(20 * maps)
+
+    clipped, exact = pixel_metrics(maps, masks, aupro="clip200"), pixel_metrics(maps, masks)
+
+    assert pixel_metrics(stretched, masks) == exact
+    assert clipped.aupro is not None
+    other = pixel_metrics(stretched, masks, aupro="clip200").aupro
+    assert other is not None
+    assert abs(other - clipped.aupro) > 0.05
+
+
+def test_clip200_of_flat_maps_is_undefined_and_the_rest_is_not() -> None:
+    maps, masks = np.zeros((1, 4, 4), np.float32), np.zeros((1, 4, 4), np.uint8)
+    masks[0, 0, 0] = 1
+
+    result = pixel_metrics(maps, masks, aupro="clip200")
+
+    assert (result.auroc, result.aupro) == (0.5, None)
+    assert "clip200 AUPRO is undefined" in str(result.reason)
+
+
+@given(tied_samples(), st.data())
+@settings(deadline=None)
+def test_any_split_in_any_order_merges_to_the_same_bits(
+    sample: tuple[Array, Array], data: st.DataObject
+) -> None:
+    maps, masks = sample
+    cuts = data.draw(st.lists(st.integers(1, len(maps)), max_size=3).map(sorted))
+    blocks = [
+        (maps[start:end], masks[start:end])
+        for start, end in zip([0, *cuts], [*cuts, len(maps)], strict=True)
+        if end > start
+    ]
+    blocks = data.draw(st.permutations(blocks))
+
+    firsts = pickle.loads(pickle.dumps([defect_pixels(*block) for block in blocks]))
+    defects = merge_defects(firsts)
+    counts = merge_counts([count_normals(*block, defects) for block in blocks])
+
+    for aupro in ("exact", "clip200"):
+        whole = pixel_metrics(maps, masks, aupro=aupro)
+        assert metrics_from_counts(defects, counts, aupro=aupro) == whole
+        assert pixel_metrics_of_blocks(lambda: blocks, aupro=aupro) == whole
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_smooth_maps_split_and_permuted_give_the_same_bits(seed: int) -> None:
+    maps, masks = smooth_sample(seed)
+    order = np.random.default_rng(seed).permutation(len(maps))
+    blocks = [(maps[order[:1]], masks[order[:1]]), (maps[order[1:]], masks[order[1:]])]
+
+    assert pixel_metrics_of_blocks(lambda: blocks) == pixel_metrics(maps, masks)
+
+
+@pytest.mark.parametrize("rows_per_sort", [1, 10_000])
+def test_the_size_of_a_sort_does_not_matter(
+    rows_per_sort: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps, masks = smooth_sample(2)
+    whole = pixel_metrics(maps, masks)
+
+    monkeypatch.setattr("spg_core.pixel_counts.PIXELS_PER_SORT", rows_per_sort)
+    monkeypatch.setattr("spg_core.sorted_pixels.THRESHOLDS_PER_LOOKUP", 3)
+    monkeypatch.setattr("spg_core.ranking.SCORES_PER_PIECE", 5)
+
+    small = pixel_metrics(maps, masks)
+    assert small.auroc == whole.auroc
+    assert small.aupro == pytest.approx(whole.aupro, abs=1e-13)
+    assert small.ap == pytest.approx(whole.ap, abs=1e-13)
+
+
+def test_mirrored_maps_score_the_same() -> None:
+    maps, masks = smooth_sample(3)
+
+    assert pixel_metrics(maps[:, ::-1, ::-1], masks[:, ::-1, ::-1]) == pixel_metrics(maps, masks)
+
+
+def test_curves_are_short_and_integrate_to_the_metrics() -> None:
+    maps, masks = smooth_sample(0, n=12, height=90, width=80)
+    defects = defect_pixels(maps, masks)
+    counts = count_normals(maps, masks, defects)
+    result = metrics_from_counts(defects, counts)
+
+    curves = pixel_curves(defects, counts)
+
+    assert curves is not None
+    for curve in (curves.roc, curves.pro):
+        assert 20 < curve.x.size <= 200
+        assert (curve.x[0], curve.y[0], curve.x[-1], curve.y[-1]) == (0, 0, 1, 1)
+        assert (np.diff(curve.x) >= 0).all()
+        assert (np.diff(curve.y) >= 0).all()
+    assert np.trapezoid(curves.roc.y, curves.roc.x) == pytest.approx(result.auroc, abs=5e-3)
+    grid = np.linspace(0, 0.3, 2000)
+    pro = np.interp(grid, curves.pro.x, curves.pro.y)
+    assert np.trapezoid(pro, grid) / 0.3 == pytest.approx(result.aupro, abs=1e-2)
+    assert curves.pr.x[-1] == 1
+    assert curves.pr.x.size <= 200
+
+
+@pytest.mark.parametrize(("value", "reason"), [(0, "no pixel is anomalous"), (1, "every pixel is")])
+@pytest.mark.parametrize("aupro", ["exact", "clip200"])
+def test_one_class_has_no_metrics_but_a_reason(value: int, reason: str, aupro: Any) -> None:
+    maps, masks = np.ones((2, 3, 4), np.float32), np.full((2, 3, 4), value, np.uint8)
+
+    result = pixel_metrics(maps, masks, aupro=aupro)
+
+    assert (result.auroc, result.ap, result.aupro, result.f1max) == (None, None, None, None)
+    assert reason in str(result.reason)
+    defects = defect_pixels(maps, masks)
+    assert pixel_curves(defects, count_normals(maps, masks, defects)) is None
+
+
+def test_a_single_pixel_is_one_class_and_not_a_crash() -> None:
+    result = pixel_metrics(np.zeros((1, 1, 1), np.float32), np.ones((1, 1, 1), np.uint8))
+
+    assert result.auroc is None
+
+
+MAPS, MASKS = smooth_sample(0)
+
+
+@pytest.mark.parametrize(
+    ("maps", "masks", "message"),
+    [
+        (np.where(MASKS == 1, np.float32(np.nan), MAPS), MASKS, "map 0 .* NaN or infinite"),
+        (np.where(MASKS == 1, np.float32(np.inf), MAPS), MASKS, "map 0 .* NaN or infinite"),
+        (MAPS[:2], MASKS, r"maps have shape \(2, 45, 37\) and masks \(6, 45, 37\)"),
+        (MAPS[0], MASKS[0], r"expected \(n, height, width\)"),
+        (MAPS.astype(np.float64), MASKS, "dtype float64, expected float32 or float16"),
+        (MAPS, MASKS.astype(np.int64), "dtype int64, expected uint8"),
+        (MAPS, MASKS * 255, "hold the value 255"),
+        (MAPS[:0], MASKS[:0], "no pixel"),
+    ],
+)
+def test_refuses_what_cannot_be_evaluated(maps: Array, masks: Array, message: str) -> None:
+    with pytest.raises(MetricError, match=message):
+        pixel_metrics(maps, masks)
+
+
+def test_a_block_left_out_is_noticed() -> None:
+    defects = defect_pixels(MAPS, MASKS)
+    counts = count_normals(MAPS[1:], MASKS[1:], defects)
+
+    with pytest.raises(MetricError, match="was a block left out"):
+        metrics_from_counts(defects, counts)
+
+
+def test_counts_against_unmerged_defects_are_noticed() -> None:
+    parts = [
+        count_normals(MAPS[half], MASKS[half], defect_pixels(MAPS[half], MASKS[half]))
+        for half in (slice(0, 1), slice(1, 6))
+    ]
+
+    with pytest.raises(MetricError, match="against the same merged defects"):
+        merge_counts(parts)
+
+
+def test_nothing_to_merge_is_refused() -> None:
+    with pytest.raises(MetricError, match="no blocks"):
+        merge_defects([])
+    with pytest.raises(MetricError, match="no blocks"):
+        merge_counts([])
+
+
+def test_an_unknown_aupro_is_refused() -> None:
+    name: Any = "200"
+    with pytest.raises(MetricError, match="'200', expected 'exact' or 'clip200'"):
+        pixel_metrics(MAPS, MASKS, aupro=name)
