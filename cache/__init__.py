@@ -1,1 +1,1 @@
-"""The token cache: keys, layout, writing, reading, streaming, sharing. NumPy in and out, no torch."""
+"""The token cache: keys, writing, reading, streaming, sharing. NumPy in and out, no torch."""

@@ -1,0 +1,129 @@
+"""Keep the shards of a remote cache in a local folder, so that it is fetched once.
+
+A shard is fetched when it is first read, checked against the SHA-256 in `cache.json`, and renamed
+into place, so processes may share a mirror. The folder has a size cap: a cache that would not fit
+is refused before the first fetch, and nothing is ever evicted.
+"""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+
+from cache.layout import shard_name
+from cache.objects import TEMPORARY_PREFIX, Objects
+from cache.record import CacheRecord, StoredObject
+from spg_core.errors import CorruptStore, NotInStore, StoreError
+
+DEFAULT_MIRROR_BYTES = 100 * 10**9
+
+_FETCHES = 4
+"""Shards fetched at a time; each is in memory while it is checked."""
+
+
+def default_mirror_folder() -> Path:
+    """Return `$XDG_CACHE_HOME/spg-pipe/mirror`, by default in `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "spg-pipe" / "mirror"
+
+
+class Mirror:
+    """The local copy of one remote cache's shards."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        folder: str,
+        record: CacheRecord,
+        root: Path | None = None,
+        max_bytes: int | None = None,
+    ) -> None:
+        self._objects = objects
+        self._folder = folder
+        self.root = root or default_mirror_folder()
+        self._max_bytes = DEFAULT_MIRROR_BYTES if max_bytes is None else max_bytes
+        self._stored: dict[str, StoredObject] = {
+            shard_name(array, receipt.shard): stored
+            for receipt in record.receipts
+            for array, stored in receipt.objects.items()
+        }
+        # Two stores may hold one key with different bytes (GPUs do not repeat theirs exactly).
+        digests = "".join(stored.sha256 for stored in self._stored.values())
+        content = hashlib.sha256(digests.encode("ascii")).hexdigest()[:16]
+        self.folder = self.root / f"{record.key}-{content}"
+        self._pool = ThreadPoolExecutor(_FETCHES, thread_name_prefix="mirror")
+        self._running: dict[str, Future[Path]] = {}
+        self._lock = Lock()
+        self._has_room = False
+
+    def fetch(self, name: str) -> Path:
+        """Return the local file of a shard, fetched if it is not there yet.
+
+        Raises:
+            CorruptStore: the store's bytes are missing or not what was written.
+            StoreError: the mirror would outgrow its cap or the disk.
+        """
+        return self._start(name).result()
+
+    def read_ahead(self, names: Sequence[str]) -> None:
+        """Start fetching shards in this order, in the background; errors come from `fetch`."""
+        for name in names:
+            if not self._path(name).exists():
+                self._start(name)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / name.replace("/", "_")
+
+    def _start(self, name: str) -> "Future[Path]":
+        with self._lock:
+            future = self._running.get(name)
+            if future is None or (future.done() and future.exception() is not None):
+                future = self._pool.submit(self._fetch, name)
+                self._running[name] = future
+            return future
+
+    def _fetch(self, name: str) -> Path:
+        path = self._path(name)
+        stored = self._stored[name]
+        if path.exists() and path.stat().st_size == stored.size_bytes:
+            return path
+        self._refuse_if_too_large()
+        where = f"{self._objects.where}/{self._folder}/{name}"
+        try:
+            data = self._objects.get(f"{self._folder}/{name}", max_bytes=stored.size_bytes)
+        except NotInStore as error:
+            raise CorruptStore(f"{where} is missing from a complete cache") from error
+        if hashlib.sha256(data).hexdigest() != stored.sha256:
+            raise CorruptStore(f"{where}: {len(data)} bytes that do not match their digest")
+        temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise StoreError(f"cannot mirror into {path}: {error.strerror}") from error
+        return path
+
+    def _refuse_if_too_large(self) -> None:
+        """Compare the whole mirror with its cap, once, before anything is fetched."""
+        with self._lock:
+            if self._has_room:
+                return
+            there = {file: file.stat().st_size for file in self.root.glob("*/*") if file.is_file()}
+            missing = sum(
+                stored.size_bytes
+                for name, stored in self._stored.items()
+                if self._path(name) not in there
+            )
+            used = sum(there.values())
+            if used + missing > self._max_bytes:
+                raise StoreError(
+                    f"mirroring {self._folder} needs {missing} bytes beside the {used} in "
+                    f"{self.root}, the cap is {self._max_bytes}; raise the cap, choose another "
+                    "folder or delete mirrors you no longer need"
+                )
+            self._has_room = True

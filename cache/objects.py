@@ -1,0 +1,139 @@
+"""A store as named objects: the few operations everything else is built from.
+
+`open_store` gives the same operations on a folder (`cache.local_objects`) and on an object store
+such as S3 (`cache.remote_objects`). Names are relative, with `/` between their parts, on every
+platform. An object is published whole or not at all, and `put_new` never replaces one, so two
+writers of the same name cannot lose data.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spg_core.errors import StoreError
+
+Part = bytes | NDArray[np.generic]
+"""A piece of an object: bytes or a C-contiguous array, written as it lies in memory."""
+
+SMALL_OBJECT_BYTES = 1 << 30
+"""No JSON or Parquet of ours is larger; `get` refuses more before it takes memory."""
+
+TEMPORARY_PREFIX = ".tmp-"
+"""First letters of the last part of every name that is not yet, or never will be, published."""
+
+GRACE_SECONDS = 24 * 3600.0
+"""A temporary younger than this may belong to a living writer and is left alone."""
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """One object of a listing."""
+
+    name: str
+    """Relative to the store."""
+    size_bytes: int
+    modified: float
+    """Seconds since the epoch, by the store's clock."""
+
+
+class Objects(Protocol):
+    """What a store can do; safe to share between threads."""
+
+    where: str
+    """Path or URL, for messages."""
+    read_only: bool
+
+    def get(self, name: str, max_bytes: int = SMALL_OBJECT_BYTES) -> bytes:
+        """Return the whole object, at most `max_bytes`. Raises: NotInStore, StoreError."""
+        ...
+
+    def get_range(self, name: str, start: int, length: int) -> bytes:
+        """Return `length` bytes from `start`. Raises: NotInStore, StoreError."""
+        ...
+
+    def put_new(self, name: str, parts: Sequence[Part]) -> bool:
+        """Publish the joined parts; False, and nothing changed, when the name is taken."""
+        ...
+
+    def replace(self, name: str, parts: Sequence[Part]) -> None:
+        """Publish the joined parts in place of what is there; never for a part of a cache."""
+        ...
+
+    def size(self, name: str) -> int | None:
+        """Return the object's bytes, None when there is none."""
+        ...
+
+    def walk(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield the objects below folder `prefix` (all with ""), sorted by name."""
+        ...
+
+    def folders(self, prefix: str) -> list[str]:
+        """Return the names of the folders directly in folder `prefix`, sorted."""
+        ...
+
+    def temporaries(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield what dead or living writers have not published, below folder `prefix`."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove an object; one that is not there is no error."""
+        ...
+
+    def local_path(self, name: str) -> Path | None:
+        """Return the file that is the object, None for a store without files."""
+        ...
+
+    def check_writable(self) -> None:
+        """Prove that create-only writes work here. Raises: StoreError saying why not."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Return the free space, None where the store does not know it."""
+        ...
+
+
+def open_store(url_or_path: str | Path, read_only: bool = False) -> Objects:
+    """Open a folder or an object-store URL such as `s3://bucket/prefix`; creates nothing.
+
+    Raises:
+        StoreError: the URL cannot be understood.
+    """
+    text = str(url_or_path)
+    if "://" not in text:
+        from cache.local_objects import LocalObjects
+
+        return LocalObjects(Path(text), read_only)
+    if text.startswith("file://"):
+        from cache.local_objects import LocalObjects
+
+        return LocalObjects(Path(text.removeprefix("file://")), read_only)
+    from cache.remote_objects import RemoteObjects
+
+    return RemoteObjects(text, read_only)
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it stays inside the store. Raises: StoreError."""
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\\" in name or "\0" in name:
+        raise StoreError(f"{name!r} is not an object name: expected parts joined by single '/'")
+    return name
+
+
+def total_bytes(parts: Sequence[Part]) -> int:
+    """Return how many bytes the joined parts have."""
+    return sum(len(part) if isinstance(part, bytes) else part.nbytes for part in parts)
+
+
+def as_view(part: Part) -> memoryview:
+    """Return the bytes of a part without a copy."""
+    return memoryview(part) if isinstance(part, bytes) else part.reshape(-1).view(np.uint8).data
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether a name belongs to something that was never published."""
+    return name.rpartition("/")[2].startswith(TEMPORARY_PREFIX)

@@ -1,0 +1,307 @@
+"""Read a complete cache: tokens, CLS tokens, masks and the manifest, each byte checked once.
+
+Shards are files mapped into memory: those of a local store, or the mirror of a remote one. The
+size of a file is compared with `cache.json` before it is mapped, and the CRC-32C of an image's
+chunk when it is first touched; wrong bytes raise `CorruptStore` and are never returned.
+"""
+
+import hashlib
+import mmap
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.find import choose_cache, read_record
+from cache.layout import IMAGES_PER_SHARD, INDEX_BYTES, MANIFEST, array_dtype, shard_name
+from cache.mirror import Mirror
+from cache.objects import Objects
+from cache.record import CacheRecord
+from cache.shard import crc32c, decode_index, decode_mask
+from spg_core.errors import CorruptStore, NotInStore, StoreError
+
+DEFAULT_MEMORY_BYTES = 4 << 30
+
+Rows = slice | Sequence[int] | NDArray[np.integer[Any]]
+
+_OPEN_MAPS = 256
+"""Shards mapped at a time; each map holds a file descriptor and 1,024 is a common limit."""
+
+
+def open_cache(
+    objects: Objects,
+    dataset: str,
+    backbone: str,
+    key: str | None = None,
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    mirror_folder: Path | None = None,
+    mirror_bytes: int | None = None,
+) -> "TokenCache":
+    """Open a complete cache.
+
+    Args:
+        objects: the store.
+        dataset: its name in the store.
+        backbone: its name in the store.
+        key: the key or its first digits; needed where several caches are complete.
+        memory_bytes: how much memory streaming may take for tokens.
+        mirror_folder: where the shards of a remote store are kept, `cache.mirror` has a default.
+        mirror_bytes: how large that folder may get, likewise.
+
+    Raises:
+        NotInStore, IncompleteCache, StoreError: none, or none complete, or several are meant.
+        CorruptStore: `cache.json` is not what was written.
+    """
+    folder = choose_cache(objects, dataset, backbone, key).folder
+    record = read_record(objects, folder)
+    is_local = objects.local_path(folder) is not None
+    mirror = None if is_local else Mirror(objects, folder, record, mirror_folder, mirror_bytes)
+    return TokenCache(objects, folder, record, memory_bytes, mirror)
+
+
+class TokenCache:
+    """An open cache. Reading is safe from several threads."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        folder: str,
+        record: CacheRecord,
+        memory_bytes: int = DEFAULT_MEMORY_BYTES,
+        mirror: Mirror | None = None,
+    ) -> None:
+        self.objects = objects
+        self.folder = folder
+        self.record = record
+        self.memory_bytes = memory_bytes
+        self.mirror = mirror
+        self.key = record.key
+        self.covers: Mapping[str, Any] = record.covers
+        geometry = record.geometry
+        self.geometry = geometry
+        self.n_images = geometry.n_images
+        self.tokens_per_image = geometry.tokens_per_image
+        self.d_model = geometry.d_model
+        self.has_cls = geometry.has_cls
+        self.mask_size = geometry.mask_size
+        self._seen = {array: np.zeros(self.n_images, np.bool_) for array in geometry.arrays}
+        self._maps: OrderedDict[tuple[str, int], _MappedShard] = OrderedDict()
+        self._lock = Lock()
+
+    @property
+    def where(self) -> str:
+        """Return the cache's full path or URL."""
+        return f"{self.objects.where}/{self.folder}"
+
+    @property
+    def n_tokens(self) -> int:
+        """Patch tokens of all images together."""
+        return self.n_images * self.tokens_per_image
+
+    @property
+    def tokens_bytes(self) -> int:
+        """Bytes of all patch tokens."""
+        return self.n_images * self.geometry.item_bytes("tokens")
+
+    def manifest_bytes(self) -> bytes:
+        """Return `manifest.parquet`. Raises: CorruptStore if it is not what was written."""
+        name = f"{self.folder}/{MANIFEST}"
+        shown = f"{self.objects.where}/{name}"
+        try:
+            data = self.objects.get(name, max_bytes=self.record.manifest_bytes)
+        except NotInStore as error:
+            raise CorruptStore(f"{shown} is missing from a complete cache") from error
+        except StoreError as error:
+            raise CorruptStore(f"{error}") from error
+        if hashlib.sha256(data).hexdigest() != self.record.manifest_sha256:
+            raise CorruptStore(f"{shown} was edited or torn: its digest is not that in cache.json")
+        return data
+
+    def tokens(self, rows: Rows) -> NDArray[np.float16]:
+        """Return the patch tokens of image rows, `(n, patch, dim)` float16."""
+        return self._read_rows("tokens", rows)
+
+    def cls(self, rows: Rows) -> NDArray[np.float16]:
+        """Return the CLS tokens of image rows, `(n, dim)` float16. Raises: StoreError."""
+        return self._read_rows("cls", rows)
+
+    def masks(self, rows: Rows) -> NDArray[np.uint8]:
+        """Return the masks of image rows, `(n, height, width)` of 0 and 1. Raises: StoreError."""
+        return self._read_rows("masks", rows)
+
+    def gather(self, token_indices: NDArray[np.integer[Any]]) -> NDArray[np.float16]:
+        """Return single tokens, `(n, dim)` float16; token `row * tokens_per_image + patch`."""
+        indices = _checked_indices(token_indices, self.n_tokens, "token")
+        out = np.empty((len(indices), self.d_model), np.float16)
+        self.gather_into(indices, out, np.arange(len(indices)))
+        return out
+
+    def gather_into(
+        self,
+        token_indices: NDArray[np.int64],
+        out: NDArray[np.float16],
+        positions: NDArray[np.int64],
+    ) -> None:
+        """Put token `token_indices[i]` into `out[positions[i]]`; indices are trusted here."""
+        per_shard = IMAGES_PER_SHARD * self.tokens_per_image
+        shards = token_indices // per_shard
+        order = np.argsort(shards, kind="stable")
+        borders = np.flatnonzero(np.diff(shards[order])) + 1
+        for chosen in np.split(order, borders):
+            if len(chosen) == 0:
+                continue
+            shard = int(shards[chosen[0]])
+            inside = token_indices[chosen] - shard * per_shard
+            mapped = self.checked_shard("tokens", shard, inside // self.tokens_per_image)
+            flat = mapped.reshape(-1, self.d_model)
+            out[positions[chosen]] = flat[inside]
+
+    def checked_shard(
+        self, array: str, shard: int, local_rows: NDArray[np.integer[Any]]
+    ) -> NDArray[Any]:
+        """Return the read-only map `(images, ...)` of an uncompressed shard, some rows verified."""
+        mapped = self._map(array, shard)
+        self._verify(array, shard, mapped, local_rows)
+        return mapped.values
+
+    def read_ahead(self, shards: Sequence[int]) -> None:
+        """Start fetching shards of tokens that will be read soon, in this order."""
+        if self.mirror is not None:
+            self.mirror.read_ahead([shard_name("tokens", shard) for shard in shards])
+
+    def _read_rows(self, array: str, rows: Rows) -> NDArray[Any]:
+        if array not in self.geometry.arrays:
+            raise StoreError(f"{self.where} has no {array}")
+        asked = np.arange(self.n_images)[rows] if isinstance(rows, slice) else np.asarray(rows)
+        indices = _checked_indices(asked, self.n_images, "image row")
+        shape = (len(indices), *self.geometry.item_shape(array))
+        out: NDArray[Any] = np.empty(shape, array_dtype(array))
+        shards = indices // IMAGES_PER_SHARD
+        for shard in np.unique(shards).tolist():
+            chosen = np.flatnonzero(shards == shard)
+            local = indices[chosen] - shard * IMAGES_PER_SHARD
+            mapped = self._map(array, shard)
+            self._verify(array, shard, mapped, local)
+            if array == "masks":
+                self._decode_masks(shard, mapped, local, chosen, out)
+            else:
+                for position, row in zip(chosen.tolist(), local.tolist(), strict=True):
+                    out[position] = mapped.values[row]
+        return out
+
+    def _decode_masks(
+        self,
+        shard: int,
+        mapped: "_MappedShard",
+        local: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        out: NDArray[np.uint8],
+    ) -> None:
+        assert self.mask_size is not None
+        for position, row in zip(positions.tolist(), local.tolist(), strict=True):
+            try:
+                out[position] = decode_mask(mapped.chunk(row), self.mask_size)
+            except StoreError as error:
+                raise self._corrupt("masks", shard, f"image row {row}: {error}") from error
+
+    def _map(self, array: str, shard: int) -> "_MappedShard":
+        with self._lock:
+            mapped = self._maps.get((array, shard))
+            if mapped is not None:
+                self._maps.move_to_end((array, shard))
+                return mapped
+        mapped = self._open_shard(array, shard)
+        with self._lock:
+            self._maps[array, shard] = mapped
+            while len(self._maps) > _OPEN_MAPS:
+                self._maps.popitem(last=False)
+        return mapped
+
+    def _open_shard(self, array: str, shard: int) -> "_MappedShard":
+        name = shard_name(array, shard)
+        if self.mirror is not None:
+            path: Path | None = self.mirror.fetch(name)
+        else:
+            path = self.objects.local_path(f"{self.folder}/{name}")
+        assert path is not None
+        expected = self.record.receipts[shard].objects[array].size_bytes
+        n_rows = len(self.geometry.shard_rows(shard))
+        try:
+            return _MappedShard(path, expected, n_rows, array, self.geometry.item_shape(array))
+        except StoreError as error:
+            raise self._corrupt(array, shard, str(error)) from error
+        except OSError as error:
+            problem = error.strerror or str(error)
+            if isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise self._corrupt(array, shard, "the file is missing") from error
+            raise StoreError(f"cannot read {self.where}/{name}: {problem}") from error
+
+    def _verify(
+        self,
+        array: str,
+        shard: int,
+        mapped: "_MappedShard",
+        local_rows: NDArray[np.integer[Any]],
+    ) -> None:
+        start = shard * IMAGES_PER_SHARD
+        seen = self._seen[array][start : start + IMAGES_PER_SHARD]
+        fresh = local_rows[~seen[local_rows]]
+        if len(fresh) == 0:
+            return
+        expected = self.record.receipts[shard].objects[array].crc32c
+        for row in np.unique(fresh).tolist():
+            if crc32c(mapped.chunk(row)) != expected[row]:
+                raise self._corrupt(
+                    array, shard, f"the bytes of image row {start + row} do not match their CRC-32C"
+                )
+            seen[row] = True
+
+    def _corrupt(self, array: str, shard: int, problem: str) -> CorruptStore:
+        rows = self.geometry.shard_rows(shard)
+        return CorruptStore(
+            f"{self.where}/{shard_name(array, shard)} (images {rows.start} to {rows.stop - 1}): "
+            f"{problem}"
+        )
+
+
+class _MappedShard:
+    """A shard's file in memory, its size and index checked."""
+
+    def __init__(
+        self, path: Path, expected_bytes: int, n_rows: int, array: str, item_shape: tuple[int, ...]
+    ) -> None:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            if size != expected_bytes:
+                raise StoreError(f"it has {size} bytes, {expected_bytes} were written")
+            self._data = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+        self._index = decode_index(self._data[-INDEX_BYTES:], n_rows, size)
+        self._bytes = np.frombuffer(self._data, np.uint8)
+        self.values: NDArray[Any] = np.empty(0)
+        if array != "masks":
+            dtype = array_dtype(array)
+            item_bytes = int(np.prod(item_shape)) * dtype.itemsize
+            if not (self._index[:, 1] == item_bytes).all():
+                raise StoreError(f"its shard index has images of other than {item_bytes} bytes")
+            raw = self._bytes[: n_rows * item_bytes]
+            self.values = raw.view(dtype).reshape(n_rows, *item_shape)
+
+    def chunk(self, row: int) -> NDArray[np.uint8]:
+        """Return the stored bytes of one image, without a copy."""
+        start, length = self._index[row].tolist()
+        return self._bytes[start : start + length]
+
+
+def _checked_indices(indices: NDArray[np.integer[Any]], n: int, what: str) -> NDArray[np.int64]:
+    checked = np.asarray(indices)
+    if checked.size == 0:
+        return np.empty(0, np.int64)
+    if checked.ndim != 1 or checked.dtype.kind not in "iu":
+        raise StoreError(f"{what} indices are a list of whole numbers, got {checked.dtype}")
+    if checked.min() < 0 or checked.max() >= n:
+        raise StoreError(f"{what} {checked.min()} to {checked.max()} asked for, there are {n}")
+    return checked.astype(np.int64)

@@ -1,0 +1,300 @@
+"""Write a cache exactly once, by any number of processes, each killed at any moment.
+
+The unit is a whole shard. Its objects are published create-only in the order masks, cls, tokens,
+then its receipt; `cache.json` comes last. Whoever loses a race reads what is stored and writes the
+receipt of that, so a receipt always describes stored bytes (a GPU may not repeat its own).
+"""
+
+import hashlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from time import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.find import State, cache_state, read_record
+from cache.key import cache_key
+from cache.layout import MANIFEST, RECORD, Geometry, cache_folder, receipt_name, shard_name
+from cache.objects import GRACE_SECONDS, Objects, Part, as_view, total_bytes
+from cache.record import (
+    CacheRecord,
+    Receipt,
+    StoredObject,
+    parse_receipt,
+    receipt_to_bytes,
+    record_to_bytes,
+)
+from cache.shard import crc32c, describe_shard, encode_chunks, encode_index, first_unstorable
+from cache.zarr_group import zarr_metadata
+from spg_core.errors import CorruptStore, IncompleteCache, NotInStore, StoreError
+
+_MASK_SHRINKS = 20
+"""Defect masks compress 50-fold and more; the estimate of a cache's size counts on this."""
+_ATTEMPTS = 3
+_THREADS = 8
+
+
+class ManifestDiffers(StoreError):
+    """The finished or finishing cache has another manifest: labels or splits changed since."""
+
+
+class CacheWriter:
+    """One cache being written. Makes nothing before the first `write_shard`."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        dataset: str,
+        backbone: str,
+        covers: Mapping[str, Any],
+        geometry: Geometry,
+    ) -> None:
+        self.objects = objects
+        self.covers = dict(covers)
+        self.key = cache_key(covers)
+        self.geometry = geometry
+        self.folder = cache_folder(dataset, backbone, self.key)
+        self._started = False
+
+    @property
+    def where(self) -> str:
+        """Return the cache's full path or URL."""
+        return f"{self.objects.where}/{self.folder}"
+
+    def state(self) -> State:
+        """Tell how far the cache is."""
+        return cache_state(self.objects, self.folder)
+
+    def shard_rows(self, shard: int) -> range:
+        """Return the images of a shard."""
+        return self.geometry.shard_rows(shard)
+
+    def pending_shards(self) -> list[int]:
+        """Return the shards that are still to be written, in order."""
+        if self.state() == "complete":
+            return []
+        done = self._receipts()
+        return [shard for shard in range(self.geometry.n_shards) if shard not in done]
+
+    @property
+    def estimated_bytes(self) -> int:
+        """Bytes of the whole cache: exact for tokens and cls, a guess for compressed masks."""
+        return sum(self._shard_estimate(shard) for shard in range(self.geometry.n_shards))
+
+    def check_free_space(self) -> None:
+        """Refuse to start what cannot end. Raises: StoreError with the bytes needed and free."""
+        needed = sum(self._shard_estimate(shard) for shard in self.pending_shards())
+        free = self.objects.free_bytes()
+        if free is not None and needed > free:
+            raise StoreError(
+                f"{self.where} needs about {needed} more bytes ({needed / 1e9:.2f} GB), "
+                f"{free} ({free / 1e9:.2f} GB) are free; free some space or use another store"
+            )
+
+    def write_shard(
+        self,
+        shard: int,
+        tokens: NDArray[np.float16],
+        cls: NDArray[np.float16] | None = None,
+        masks: NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Publish one whole shard of n images; whoever comes second changes nothing.
+
+        Args:
+            shard: its number; `shard_rows(shard)` are its n images.
+            tokens: `(n, patch, dim)` float16, finite and below 65504 in magnitude.
+            cls: `(n, dim)` float16, where the cache has them.
+            masks: `(n, height, width)` uint8 of 0 and 1, where the cache has them.
+
+        Raises:
+            StoreError: arrays do not fit the cache or float16, or the store is full or read-only.
+        """
+        items: dict[str, NDArray[Any] | None] = {"tokens": tokens, "cls": cls, "masks": masks}
+        for array, values in items.items():
+            self._check_values(array, shard, values)
+        self._start()
+        stored = {}
+        for array in self.geometry.arrays:
+            values = items[array]
+            assert values is not None
+            stored[array] = self._publish(array, shard, values)
+        self._publish_receipt(Receipt(shard, stored))
+
+    def finish(
+        self,
+        manifest: bytes,
+        versions: Mapping[str, Any] | None = None,
+        timings: Mapping[str, Any] | None = None,
+    ) -> CacheRecord:
+        """Publish the manifest and `cache.json`, then drop the receipts; return the record.
+
+        Raises:
+            IncompleteCache: shards are still pending.
+            ManifestDiffers: another manifest was published for these tokens.
+        """
+        digest = hashlib.sha256(manifest).hexdigest()
+        if self.state() == "complete":
+            return self._check_finished(digest)
+        receipts = self._receipts()
+        missing = [shard for shard in range(self.geometry.n_shards) if shard not in receipts]
+        if missing:
+            if self.state() == "complete":
+                # Another process finished between our two looks and dropped the receipts.
+                return self._check_finished(digest)
+            raise IncompleteCache(f"{self.where} lacks {len(missing)} shards, first {missing[0]}")
+        self._start()
+        name = f"{self.folder}/{MANIFEST}"
+        if not self.objects.put_new(name, [manifest]) and self.objects.get(name) != manifest:
+            raise ManifestDiffers(f"{self.objects.where}/{name} is another manifest than this one")
+        record = CacheRecord(
+            key=self.key,
+            covers=self.covers,
+            geometry=self.geometry,
+            receipts=tuple(receipts[shard] for shard in range(self.geometry.n_shards)),
+            manifest_bytes=len(manifest),
+            manifest_sha256=digest,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions=versions or {},
+            timings=timings or {},
+        )
+        self.objects.put_new(f"{self.folder}/{RECORD}", [record_to_bytes(record)])
+        return self._check_finished(digest)
+
+    def _check_finished(self, manifest_sha256: str) -> CacheRecord:
+        record = read_record(self.objects, self.folder)
+        if record.manifest_sha256 != manifest_sha256:
+            raise ManifestDiffers(f"{self.where} is complete, with another manifest than this one")
+        for info in list(self.objects.walk(f"{self.folder}/receipts")):
+            self.objects.delete(info.name)
+        return record
+
+    def _start(self) -> None:
+        """Publish the Zarr metadata and sweep old temporaries, once a process."""
+        if self._started:
+            return
+        self.objects.check_writable()
+        for name, data in zarr_metadata(self.geometry).items():
+            full = f"{self.folder}/{name}"
+            if not self.objects.put_new(full, [data]) and self.objects.get(full) != data:
+                raise CorruptStore(f"{self.objects.where}/{full} does not describe this cache")
+        for info in list(self.objects.temporaries(self.folder)):
+            if time() - info.modified > GRACE_SECONDS:
+                self.objects.delete(info.name)
+        self._started = True
+
+    def _check_values(self, array: str, shard: int, values: NDArray[Any] | None) -> None:
+        wanted = array in self.geometry.arrays
+        if (values is not None) != wanted:
+            raise StoreError(f"this cache has {'' if wanted else 'no '}{array}, the shard differs")
+        if values is None:
+            return
+        rows = self.shard_rows(shard)
+        shape = (len(rows), *self.geometry.item_shape(array))
+        dtype = np.dtype(np.uint8 if array == "masks" else np.float16)
+        if values.shape != shape or values.dtype != dtype:
+            raise StoreError(
+                f"{array} of shard {shard} are {values.dtype} {values.shape}, "
+                f"expected {dtype} {shape}"
+            )
+        if array == "masks":
+            if values.max() > 1:
+                raise StoreError(f"masks of shard {shard} hold {values.max()}, expected 0 and 1")
+            return
+        bad = first_unstorable(values)
+        if bad is not None:
+            raise StoreError(
+                f"{array} of image row {rows[bad]} hold NaN or values beyond float16's 65504; "
+                "nothing of this shard was stored"
+            )
+
+    def _publish(self, array: str, shard: int, values: NDArray[Any]) -> StoredObject:
+        chunks = encode_chunks(array, values)
+        index = encode_index([total_bytes([chunk]) for chunk in chunks])
+        parts = [*chunks, index]
+        name = f"{self.folder}/{shard_name(array, shard)}"
+        # hashlib lets go of the interpreter, so the digest costs nothing beside the write.
+        with ThreadPoolExecutor(1) as pool:
+            digest = pool.submit(_sha256, parts)
+            for _ in range(_ATTEMPTS):
+                if self.objects.put_new(name, parts):
+                    crcs = tuple(crc32c(chunk) for chunk in chunks)
+                    return StoredObject(total_bytes(parts), digest.result(), crcs)
+                try:
+                    return self._describe(array, shard, name)
+                except NotInStore:
+                    continue
+                except CorruptStore:
+                    if self.state() == "complete":
+                        raise
+                    self.objects.delete(name)
+        raise StoreError(f"{self.objects.where}/{name} can neither be written nor read")
+
+    def _describe(self, array: str, shard: int, name: str) -> StoredObject:
+        limit = 2 * self.geometry.raw_shard_bytes(array, shard)
+        data = self.objects.get(name, max_bytes=limit)
+        try:
+            if array != "masks" and len(data) != self.geometry.raw_shard_bytes(array, shard):
+                raise StoreError(f"it has {len(data)} bytes")
+            crcs = describe_shard(array, data, len(self.shard_rows(shard)))
+        except StoreError as error:
+            raise CorruptStore(f"{self.objects.where}/{name}: {error}") from error
+        return StoredObject(len(data), hashlib.sha256(data).hexdigest(), tuple(crcs))
+
+    def _publish_receipt(self, receipt: Receipt) -> None:
+        data = receipt_to_bytes(receipt, self.geometry)
+        name = f"{self.folder}/{receipt_name(receipt.shard)}"
+        for _ in range(_ATTEMPTS):
+            if self.objects.put_new(name, [data]):
+                return
+            try:
+                if self.objects.get(name) == data:
+                    return
+            except NotInStore:
+                continue
+            # A receipt of bytes that are gone. Ours describes what is stored now, as would that
+            # of anyone else who does this at the same time.
+            self.objects.delete(name)
+        raise StoreError(f"{self.objects.where}/{name} keeps changing under this writer")
+
+    def _receipts(self) -> dict[int, Receipt]:
+        """Return the receipts that agree with the sizes of what is stored."""
+        sizes = {info.name: info.size_bytes for info in self.objects.walk(self.folder)}
+        shards = range(self.geometry.n_shards)
+        there = [s for s in shards if f"{self.folder}/{receipt_name(s)}" in sizes]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            receipts = pool.map(self._read_receipt, there)
+            return {
+                receipt.shard: receipt
+                for receipt in receipts
+                if receipt is not None and self._is_stored(receipt, sizes)
+            }
+
+    def _read_receipt(self, shard: int) -> Receipt | None:
+        name = f"{self.folder}/{receipt_name(shard)}"
+        try:
+            return parse_receipt(self.objects.get(name), shard, self.geometry, name)
+        except (CorruptStore, NotInStore):
+            return None
+
+    def _is_stored(self, receipt: Receipt, sizes: Mapping[str, int]) -> bool:
+        return all(
+            sizes.get(f"{self.folder}/{shard_name(array, receipt.shard)}") == stored.size_bytes
+            for array, stored in receipt.objects.items()
+        )
+
+    def _shard_estimate(self, shard: int) -> int:
+        shrink = {"masks": _MASK_SHRINKS}
+        return sum(
+            self.geometry.raw_shard_bytes(array, shard) // shrink.get(array, 1)
+            for array in self.geometry.arrays
+        )
+
+
+def _sha256(parts: list[Part]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(as_view(part))
+    return digest.hexdigest()
