@@ -1,0 +1,139 @@
+"""The embedded descriptor: Gabor energies and colour of each patch, and how they stand out.
+
+A classical texture descriptor, computed from fixed filters: nothing is learned and nothing is
+downloaded. B images, H x W pixels, R x C patches of 16 px, d channels.
+
+A token joins two views of its patch:
+- content: log Gabor energy at 4 wavelengths and 4 orientations, mean colour and its spread;
+- contrast: how far each rotation-pooled statistic lies from the patch's surroundings (two rings)
+  and from the typical patch of its image, in units of that image's own spread. These channels
+  mean the same on every product, which is what lets guides fitted on one apply to another.
+
+Source: Jain and Farrokhnia, Unsupervised texture segmentation using Gabor filters, Pattern
+Recognition 24 (1991), for the filter bank and the pooled energies. Centre-surround differences as
+in Itti, Koch and Niebur, PAMI 20 (1998). Different here: a pyramid instead of one filter a
+frequency, log energies, and patch statistics instead of a window around each pixel.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+VERSION = "gabor-1"
+"""Part of the cache key: raise it with any change that changes a token."""
+PATCH_SIZE = 16
+N_SCALES = 4
+N_ORIENTATIONS = 4
+WAVELENGTH = 4.0
+"""Of the finest filters, in pixels; each pyramid level doubles it."""
+ENVELOPE = 0.5 * WAVELENGTH
+"""Standard deviation of the Gaussian window, in pixels: about one octave of bandwidth."""
+KERNEL_RADIUS = 4
+ENERGY_FLOOR = 0.01
+"""Added before the log, on a pixel range of 2: about one grey level, so noise stays small."""
+
+
+def gabor_bank() -> Tensor:
+    """Make the finest filters: `(2 * N_ORIENTATIONS, 1, 9, 9)`, even ones first, then odd.
+
+    Each has no response to a flat patch, and answers with magnitude 1 to its own sinusoid of
+    amplitude 1.
+    """
+    axis = torch.arange(-KERNEL_RADIUS, KERNEL_RADIUS + 1, dtype=torch.float64)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    window = torch.exp(-(x**2 + y**2) / (2 * ENVELOPE**2))
+    window = window / window.sum()
+    even, odd = [], []
+    for index in range(N_ORIENTATIONS):
+        angle = math.pi * index / N_ORIENTATIONS
+        phase = 2 * math.pi / WAVELENGTH * (x * math.cos(angle) + y * math.sin(angle))
+        cosine = window * (torch.cos(phase) - (window * torch.cos(phase)).sum())
+        even.append(cosine / (cosine * torch.cos(phase)).sum())
+        sine = window * torch.sin(phase)
+        odd.append(sine / (sine * torch.sin(phase)).sum())
+    return torch.stack(even + odd).unsqueeze(1).float()
+
+
+class GaborTokens(nn.Module):
+    """The descriptor as a frozen module: it holds only its filters."""
+
+    bank: Tensor
+    d_model = 144
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("bank", gabor_bank(), persistent=False)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, None]:
+        """Describe each patch of each image on its own.
+
+        Args:
+            pixels: `(B, 3, H, W)` float32 RGB in [-1, 1]; H and W are multiples of 16.
+
+        Returns:
+            Tokens `(B, R * C, d)` float32, row-major over the patches; no class token.
+        """
+        content, pooled = patch_statistics(pixels, self.bank)
+        tokens = torch.cat([content, *contrasts(pooled)], dim=1)
+        return tokens.flatten(2).transpose(1, 2).contiguous(), None
+
+
+def patch_statistics(pixels: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
+    """Measure each patch by itself.
+
+    Returns:
+        Content `(B, 24, R, C)`: 16 log energies (scale-major), mean and spread of the colours, its
+        darkest and brightest value; and the rotation-pooled statistics `(B, 20, R, C)`.
+    """
+    red, green, blue = pixels.split(1, dim=1)
+    colour = torch.cat([(red + green + blue) / 3, red - green, (red + green) / 2 - blue], dim=1)
+    mean = F.avg_pool2d(colour, PATCH_SIZE)
+    spread = (F.avg_pool2d(colour**2, PATCH_SIZE) - mean**2).clamp(min=0).sqrt()
+    light = colour[:, :1]
+    brightest = F.max_pool2d(light, PATCH_SIZE)
+    darkest = -F.max_pool2d(-light, PATCH_SIZE)
+    colours = torch.cat([mean, (spread + ENERGY_FLOOR).log(), darkest, brightest], dim=1)
+
+    energies, pooled = [], []
+    for level in range(N_SCALES):
+        average, peak = _level_energies(light, bank, PATCH_SIZE >> level)
+        energies.append(average)
+        middle = average.mean(1, keepdim=True)
+        pooled += [middle, average.amax(1, keepdim=True) - middle, peak]
+        light = F.avg_pool2d(light, 2)
+    return torch.cat([*energies, colours], dim=1), torch.cat([*pooled, colours], dim=1)
+
+
+def contrasts(statistics: Tensor) -> list[Tensor]:
+    """Say how far statistics `(B, s, R, C)` lie from two rings around them and from the image."""
+    typical = statistics.flatten(2).median(dim=2).values[..., None, None]
+    found = []
+    for reference in (_ring(statistics, 1), _ring(statistics, 3), typical):
+        off = statistics - reference
+        spread = off.abs().flatten(2).mean(dim=2)[..., None, None] + 0.05
+        size = torch.log1p((off / spread).abs())
+        found += [size * off.sign(), size - 0.5]
+    return found
+
+
+def _level_energies(light: Tensor, bank: Tensor, patch: int) -> tuple[Tensor, Tensor]:
+    """Give log mean energies `(B, 4, R, C)` and the log peak energy `(B, 1, R, C)` of one scale."""
+    stride = 2 if patch > 8 else 1
+    padded = F.pad(light, (KERNEL_RADIUS,) * 4, mode="replicate")
+    response = F.conv2d(padded, bank, stride=stride)
+    even, odd = response.chunk(2, dim=1)
+    energy = (even**2 + odd**2).sqrt()
+    average = F.avg_pool2d(energy, patch // stride)
+    peak = F.max_pool2d(energy.amax(1, keepdim=True), patch // stride)
+    return (average + ENERGY_FLOOR).log(), (peak + ENERGY_FLOOR).log()
+
+
+def _ring(statistics: Tensor, radius: int) -> Tensor:
+    """Average the patches within `radius` of each, itself left out, as many as there are."""
+    window = 2 * radius + 1
+    total = F.avg_pool2d(statistics, window, 1, radius, divisor_override=1) - statistics
+    ones = torch.ones_like(statistics[:1, :1])
+    count = F.avg_pool2d(ones, window, 1, radius, divisor_override=1) - 1
+    return total / count.clamp(min=1)
