@@ -1,0 +1,190 @@
+"""Walk a dataset, open every image and mask once, and make its manifest.
+
+Which problem is an error and which a warning is the table at the top of `manifests.problems`.
+Decoding runs in threads: Pillow gives up the interpreter lock while it decodes and so does hashlib
+while it hashes, and threads, unlike forked processes, are safe beside a loaded torch.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from manifests.examine import Examined, Facts, examine
+from manifests.layouts import list_entries
+from manifests.lists import Entry
+from manifests.problems import LAYOUTS, Kind, Layout, Problem, settle
+from manifests.schema import MAX_ROWS, schema_for
+from manifests.table import Manifest
+from spg_core.errors import ConfigError, DatasetError
+
+DATASET_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+"""Names of datasets are folder names in the store, on every file system and in S3 alike."""
+
+
+@dataclass(frozen=True)
+class BuiltManifest:
+    """A manifest and what is odd about its dataset."""
+
+    manifest: Manifest
+    warnings: tuple[str, ...]
+    """One line a kind of oddity, with its count and the files' names."""
+
+
+def build_manifest(
+    root: Path,
+    *,
+    layout: Layout,
+    dataset: str,
+    split: str,
+    workers: int,
+    progress: Callable[[int, int], None] | None = None,
+    thumbnails: bool = False,
+    exif: bool = False,
+) -> BuiltManifest:
+    """Build the manifest of a dataset on disk.
+
+    The same files give the same rows, wherever they are and however many workers look at them.
+
+    Args:
+        root: Folder of the dataset; paths in the manifest are relative to it.
+        layout: `mvtec`, `visa`, `meta` or `folder`.
+        dataset: Name that the dataset gets in the store.
+        split: `train`, `test` or `all`.
+        workers: Threads that decode, 1 or more.
+        progress: Called in this thread after each image with (images done, images in all).
+        thumbnails: Add the thumbnail column.
+        exif: Turn images as their EXIF orientation says; masks must fit the turned image.
+
+    Raises:
+        ConfigError: An unknown layout or split, a dataset name unfit for a folder, no worker.
+        DatasetError: The dataset cannot be used; lists every problem found.
+    """
+    if not re.fullmatch(DATASET_NAME, dataset):
+        raise ConfigError(
+            f"dataset name {dataset!r} is unfit for a folder: expected up to 64 letters, digits, "
+            f"'.', '_' or '-', the first a letter or digit"
+        )
+    if workers < 1:
+        raise ConfigError(f"workers must be 1 or more, got {workers}")
+    problems: list[Problem] = []
+    entries = _listed(root, layout, split, dataset, problems)
+    all_facts: list[Facts] = []
+    for done, examined in enumerate(_examine_all(entries, root, workers, exif, thumbnails), 1):
+        problems += _relevant(examined.problems, layout)
+        if examined.facts is not None:
+            all_facts.append(examined.facts)
+        if progress is not None:
+            progress(done, len(entries))
+    # Again, because the mask has settled what some layouts leave open.
+    all_facts.sort(key=lambda facts: facts.entry.order())
+    problems += _duplicates(all_facts)
+    warnings = settle(problems, layout, root)
+    return BuiltManifest(Manifest(_table(all_facts, dataset, thumbnails=thumbnails)), warnings)
+
+
+def fingerprint_files(root: Path, layout: Layout, split: str) -> str:
+    """Digest the listing of a dataset, so that an unchanged one is recognised without decoding.
+
+    Covers what the layout says of each image, and size and modification time of each image and
+    mask. Equal fingerprints of one folder mean that nothing was touched; a copy of the dataset
+    has other times and so another fingerprint, though its manifest is the same.
+
+    Returns:
+        64 hex digits.
+
+    Raises:
+        ConfigError: An unknown layout or split.
+        DatasetError: The listing itself shows an error.
+    """
+    problems: list[Problem] = []
+    entries = _listed(root, layout, split, "dataset", problems)
+    settle(problems, layout, root)
+    digest = hashlib.sha256(f"{layout} {split}\n".encode())
+    for entry in entries:
+        digest.update(repr(entry).encode())
+        for path in (entry.image_path, entry.mask_path):
+            if path is not None:
+                digest.update(_stamp(root / path).encode())
+    return digest.hexdigest()
+
+
+def _listed(
+    root: Path, layout: Layout, split: str, dataset: str, problems: list[Problem]
+) -> list[Entry]:
+    """List the entries; a listing without any is a problem of its own."""
+    if layout not in LAYOUTS:
+        raise ConfigError(f"unknown layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
+    if not root.is_dir():
+        raise DatasetError(f"{root}: no such folder; --root names the folder of the dataset")
+    entries = list_entries(root, layout=layout, split=split, dataset=dataset, problems=problems)
+    if len(entries) > MAX_ROWS:
+        raise DatasetError(f"{root}: {len(entries)} images are more than the limit of {MAX_ROWS}")
+    if not entries and not any(problem.kind == "no images" for problem in problems):
+        problems.append(Problem("no images", ".", f"none in split {split} of layout {layout}"))
+    return entries
+
+
+def _examine_all(
+    entries: list[Entry], root: Path, workers: int, exif: bool, thumbnails: bool
+) -> Iterator[Examined]:
+    """Yield what is found in the order of the entries."""
+
+    def look(entry: Entry) -> Examined:
+        return examine(entry, root, exif=exif, thumbnails=thumbnails)
+
+    with ThreadPoolExecutor(workers) as pool:
+        # Closing `map` early, as an interrupt does, cancels what has not begun.
+        yield from pool.map(look, entries)
+
+
+def _relevant(problems: tuple[Problem, ...], layout: Layout) -> Iterator[Problem]:
+    # In a plain folder masks are optional; the listing has already named those that look forgotten.
+    for problem in problems:
+        if not (layout == "folder" and problem.kind == "missing mask"):
+            yield problem
+
+
+def _duplicates(all_facts: list[Facts]) -> Iterator[Problem]:
+    first: dict[str, Entry] = {}
+    for facts in all_facts:
+        earlier = first.setdefault(facts.image_id, facts.entry)
+        if earlier is facts.entry:
+            continue
+        detail = f"same bytes as {earlier.image_path}"
+        same_label = earlier.label == facts.entry.label
+        kind: Kind = "duplicate bytes" if same_label else "duplicate bytes, other label"
+        yield Problem(kind, facts.entry.image_path, detail)
+
+
+def _stamp(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return f" {status.st_size} {status.st_mtime_ns}\n"
+
+
+def _table(all_facts: list[Facts], dataset: str, *, thumbnails: bool) -> pa.Table:
+    columns: dict[str, list[object]] = {
+        "image_id": [facts.image_id for facts in all_facts],
+        "dataset": [dataset] * len(all_facts),
+        "category": [facts.entry.category for facts in all_facts],
+        "split": [facts.entry.split for facts in all_facts],
+        "defect": [facts.entry.defect for facts in all_facts],
+        "label": [facts.entry.label for facts in all_facts],
+        "image_path": [facts.entry.image_path for facts in all_facts],
+        "mask_path": [facts.entry.mask_path for facts in all_facts],
+        "mask_id": [facts.mask_id for facts in all_facts],
+        "width": [facts.width for facts in all_facts],
+        "height": [facts.height for facts in all_facts],
+        "mask_pixels": [facts.mask_pixels for facts in all_facts],
+        "row": list(range(len(all_facts))),
+    }
+    if thumbnails:
+        columns["thumbnail"] = [facts.thumbnail for facts in all_facts]
+    return pa.table(columns, schema=schema_for(thumbnails=thumbnails))

@@ -1,0 +1,106 @@
+"""Open one image and its mask: their digests, sizes and what is wrong with them.
+
+Each file is read once; the same bytes are hashed and decoded.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from manifests.images import decode_image, decode_mask, read_bytes, thumbnail
+from manifests.lists import Entry
+from manifests.problems import Problem
+from spg_core.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is true of one image."""
+
+    entry: Entry
+    """As listed, with `label` and `defect` settled by the mask where the layout left them open."""
+    image_id: str
+    mask_id: str | None
+    width: int
+    height: int
+    mask_pixels: int
+    thumbnail: bytes | None
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Facts, or None if the image cannot be used, and every problem met."""
+
+    facts: Facts | None
+    problems: tuple[Problem, ...]
+
+
+def examine(entry: Entry, root: Path, *, exif: bool, thumbnails: bool) -> Examined:
+    """Decode one image and its mask; safe to call from several threads at once."""
+    problems: list[Problem] = []
+    image_id, size, picture = "", None, None
+    try:
+        data = read_bytes(root / entry.image_path)
+        image = decode_image(data, entry.image_path, exif=exif)
+        image_id, size = hashlib.sha256(data).hexdigest(), image.size
+        picture = thumbnail(image) if thumbnails else None
+    except DatasetError as error:
+        problems.append(_undecodable(root, entry.image_path, error))
+
+    # A bad image does not hide a bad mask: both are told in the same run.
+    mask_id, mask_pixels = None, 0
+    if entry.mask_path is not None:
+        try:
+            data = read_bytes(root / entry.mask_path)
+            mask = decode_mask(data, entry.mask_path)
+            mask_id, mask_pixels = hashlib.sha256(data).hexdigest(), int(np.count_nonzero(mask))
+            problems += _mask_problems(entry, mask.shape, size, mask_pixels)
+        except DatasetError as error:
+            problems.append(_undecodable(root, entry.mask_path, error))
+    elif entry.label == 1:
+        problems.append(Problem("missing mask", entry.image_path))
+
+    if size is None:
+        return Examined(None, tuple(problems))
+    facts = Facts(
+        entry=_settled(entry, mask_pixels),
+        image_id=image_id,
+        mask_id=mask_id,
+        width=size[0],
+        height=size[1],
+        mask_pixels=mask_pixels,
+        thumbnail=picture,
+    )
+    return Examined(facts, tuple(problems))
+
+
+def _mask_problems(
+    entry: Entry, mask_shape: tuple[int, ...], size: tuple[int, int] | None, mask_pixels: int
+) -> list[Problem]:
+    assert entry.mask_path is not None
+    problems = []
+    if size is not None and mask_shape != (size[1], size[0]):
+        detail = f"{mask_shape[1]} x {mask_shape[0]} pixels, its image {size[0]} x {size[1]}"
+        problems.append(Problem("mask size", entry.mask_path, detail))
+    if entry.label == 1 and mask_pixels == 0:
+        problems.append(Problem("empty mask", entry.mask_path))
+    if entry.label == 0 and mask_pixels > 0:
+        detail = f"{mask_pixels} anomalous pixels, but {entry.image_path} is listed as good"
+        problems.append(Problem("mask on a good image", entry.mask_path, detail))
+    return problems
+
+
+def _settled(entry: Entry, mask_pixels: int) -> Entry:
+    if entry.label is not None:
+        return entry
+    label = int(mask_pixels > 0)
+    defect = entry.defect if label else "good"
+    return Entry(entry.category, entry.split, defect, entry.image_path, entry.mask_path, label)
+
+
+def _undecodable(root: Path, path: str, error: DatasetError) -> Problem:
+    # The problem names the file itself, so the error's own mention of it is cut.
+    text = str(error).removeprefix(f"{root / path}: ").removeprefix(f"{path}: ")
+    return Problem("undecodable", path, text)

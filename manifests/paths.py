@@ -1,0 +1,163 @@
+"""Paths inside a dataset: which are fit for a manifest, and how folders are listed safely.
+
+A path is a POSIX string relative to the dataset root. Folders are listed without ever leaving the
+root: a link may point elsewhere inside it, not outside, and not back at a folder above itself.
+Names sort by code point, which is the byte order of their UTF-8, so every machine agrees.
+"""
+
+import errno
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from manifests.problems import Kind, Problem
+
+IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+"""Files with another ending are not listed. Compared in lower case: VisA writes `.JPG`."""
+
+# Each pattern is plain enough for Python's `re` and for RE2, which pyarrow uses on whole columns.
+PATH_RULES: Final = (
+    (r"^$", "is empty"),
+    (r"[\x00-\x1f\x7f]", "holds a control character"),
+    (r"\\", "holds a backslash"),
+    (r"^/", "is absolute"),
+    (r"^[A-Za-z]:", "starts with a drive letter"),
+    (r"(^|/)\.\.(/|$)", "leaves the dataset root with '..'"),
+    (r"(^|/)\.(/|$)|//|/$", "is not in its shortest form"),
+)
+"""What makes a path unfit for a manifest: (pattern, reason)."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What one folder holds, as sorted paths relative to the root; hidden names are left out."""
+
+    folders: tuple[str, ...]
+    images: tuple[str, ...]
+
+
+def path_problem(path: str) -> str | None:
+    """Say why a path is unfit for a manifest, or None if it is fit."""
+    for pattern, reason in PATH_RULES:
+        if re.search(pattern, path):
+            return reason
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    return None
+
+
+def list_folder(root: Path, folder: str, problems: list[Problem]) -> Folder:
+    """List the folders and images directly in `folder`; what cannot be used becomes a problem."""
+    folders: list[str] = []
+    images: list[str] = []
+    try:
+        with os.scandir(root / folder) as scan:
+            entries = [entry for entry in scan if not entry.name.startswith(".")]
+    except OSError as error:
+        problems.append(Problem("unreadable folder", folder or ".", error.strerror or str(error)))
+        return Folder((), ())
+
+    for entry in entries:
+        path = f"{folder}/{entry.name}" if folder else entry.name
+        is_image = entry.name.lower().endswith(IMAGE_SUFFIXES)
+        if entry.is_symlink() and not _link_is_fine(root, path, problems):
+            continue
+        is_folder = entry.is_dir()
+        if not is_folder and not (is_image and entry.is_file()):
+            continue  # notes, archives, sockets: not ours to judge
+        reason = path_problem(path)
+        if reason is not None:
+            problems.append(Problem("unusable name", path, f"the path {reason}"))
+        elif is_folder:
+            folders.append(path)
+        else:
+            images.append(path)
+    return Folder(tuple(sorted(folders)), tuple(sorted(images)))
+
+
+def walk_images(
+    root: Path, folder: str, problems: list[Problem], *, skip: frozenset[str] = frozenset()
+) -> list[str]:
+    """List the images in `folder` and below it, without the folders named in `skip`."""
+    return sorted(_walk(root, folder, problems, skip, ()))
+
+
+def _walk(
+    root: Path, folder: str, problems: list[Problem], skip: frozenset[str], above: tuple[str, ...]
+) -> list[str]:
+    # Two links can point at each other's folders; only the chain of real folders shows that.
+    real = os.path.realpath(root / folder)
+    if real in above:
+        problems.append(Problem("symlink loop", folder, "it leads back to a folder above it"))
+        return []
+    listed = list_folder(root, folder, problems)
+    found = list(listed.images)
+    for inner in listed.folders:
+        if inner not in skip:
+            found += _walk(root, inner, problems, skip, (*above, real))
+    return found
+
+
+def listed_file_is_fine(
+    root: Path, path: str, place: str, problems: list[Problem], real_folders: dict[str, str]
+) -> bool:
+    """Tell whether a path that a list names is a file inside the root; if not, add a problem.
+
+    Args:
+        root: The dataset root.
+        path: What the list says, untrusted.
+        place: Where the list says it ("split_csv/1cls.csv line 3").
+        problems: Gets the reason when the answer is no.
+        real_folders: Folders already resolved in this listing, filled here: a list names
+            thousands of files in a few folders, and resolving each anew took 0.3 ms a file.
+    """
+    reason = path_problem(path)
+    if reason is not None:
+        leaves = reason in ("is absolute", "leaves the dataset root with '..'")
+        kind: Kind = "leaves the root" if leaves else "unusable name"
+        problems.append(Problem(kind, path, f"{place}: the path {reason}"))
+        return False
+    folder = str(PurePosixPath(path).parent)
+    if folder not in real_folders:
+        real_folders[folder] = os.path.realpath(root / folder)
+    real_root = real_folders.setdefault("", os.path.realpath(root))
+    real = f"{real_folders[folder]}/{PurePosixPath(path).name}"
+    if os.path.islink(real):
+        real = os.path.realpath(real)
+    if not _is_inside(real, real_root):
+        problems.append(Problem("leaves the root", path, f"{place}: a link on the way points out"))
+        return False
+    if not os.path.isfile(real):
+        problems.append(Problem("missing file", path, f"named in {place}, not found"))
+        return False
+    return True
+
+
+def _link_is_fine(root: Path, path: str, problems: list[Problem]) -> bool:
+    """Check one symbolic link met while listing."""
+    try:
+        (root / path).stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            problems.append(Problem("symlink loop", path, "the link leads back to itself"))
+        else:
+            problems.append(Problem("missing file", path, "a link to nothing"))
+        return False
+    target = os.path.realpath(root / path)
+    if not _is_inside(target, os.path.realpath(root)):
+        problems.append(Problem("leaves the root", path, "a link that points out of the root"))
+        return False
+    folder = os.path.realpath((root / path).parent)
+    if folder == target or folder.startswith(target + os.sep):
+        problems.append(Problem("symlink loop", path, "it leads back to a folder above it"))
+        return False
+    return True
+
+
+def _is_inside(real: str, real_root: str) -> bool:
+    """Compare two resolved paths."""
+    return real == real_root or real.startswith(real_root.rstrip(os.sep) + os.sep)
