@@ -1,0 +1,208 @@
+"""Everything a report shows, as plain values: the border between `score` and the page.
+
+Axes: h, w = pixels of a picture. Maps are anomaly probabilities in [0, 1]. Optional parts default to
+empty; an empty part is left out of the page, never shown as an empty box.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from spg_core.errors import MetricError
+
+Rank = Literal["best", "median", "worst"]
+GuideName = Literal["normal", "anomaly"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricRow:
+    """Metrics of one category, of their mean, or of one control."""
+
+    values: Mapping[str, float | None]
+    """`image_auroc`, `image_ap`, ... in [0, 1]; None where the metric does not exist."""
+    reason: str = ""
+    """Why some values are None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRow:
+    """One scored image."""
+
+    row: int
+    category: str
+    defect: str
+    label: int
+    """0 normal, 1 anomalous."""
+    score: float
+    image_path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GalleryItem:
+    """One image with its pictures."""
+
+    image: ImageRow
+    rank: Rank
+    anomaly_map: npt.NDArray[np.float32]
+    """`(h, w)` in [0, 1], the map that was scored."""
+    thumbnail: bytes | None = None
+    """JPEG of the model input; None where the cache holds none."""
+    mask: npt.NDArray[np.uint8] | None = None
+    """`(h, w)` 0/1; None where the image has no mask."""
+
+    def __post_init__(self) -> None:
+        """Raises: MetricError for a map that is no 2-D map of probabilities."""
+        found = self.anomaly_map
+        if found.ndim != 2 or 0 in found.shape:
+            raise MetricError(
+                f"image {self.image.row}: an anomaly map is (height, width), got {found.shape}"
+            )
+        if not (found.min() >= 0 and found.max() <= 1):
+            raise MetricError(
+                f"image {self.image.row}: its anomaly map spans {found.min()} to {found.max()}; "
+                "the report's fixed scale needs finite probabilities in [0, 1]"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A line: `x[i]`, `y[i]`."""
+
+    x: Sequence[float] | npt.NDArray[np.floating]
+    y: Sequence[float] | npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoryCurves:
+    """Curves of one category; rates in [0, 1]."""
+
+    image_roc: Curve | None = None
+    pixel_roc: Curve | None = None
+    pro: Curve | None = None
+    """Per-region overlap against false-positive rate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TauCurve:
+    """Mean image metrics against the pooling temperature tau."""
+
+    tau: Sequence[float]
+    """Positive, ascending."""
+    image_auroc: Sequence[float]
+    image_ap: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparsityRow:
+    """How many coefficients of one guide are in use."""
+
+    guide: GuideName
+    parameters: Literal["raw", "EMA"]
+    nonzero: int
+    l1: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparsity:
+    """Coefficients in use, raw and EMA, of both guides."""
+
+    n_latents: int
+    rows: Sequence[SparsityRow]
+    note: str = ""
+    """Such as: the EMA of few steps stays dense."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinePlot:
+    """One training plot: named lines over one x axis."""
+
+    title: str
+    x_label: str
+    y_label: str
+    lines: Mapping[str, Curve]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtomPatch:
+    """One of an atom's strongest patches, shown within its image."""
+
+    image_path: str
+    category: str
+    defect: str
+    activation: float
+    heatmap: npt.NDArray[np.float32]
+    """`(h, w)` activations >= 0 over the picture, on the patch grid or finer."""
+    thumbnail: bytes | None = None
+    """JPEG of exactly what `heatmap` covers."""
+    box: tuple[float, float, float, float] | None = None
+    """The patch: left, top, width, height as shares of the picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Atom:
+    """One active atom of a guide."""
+
+    index: int
+    guide: GuideName
+    coefficient: float
+    patches: Sequence[AtomPatch]
+    """Strongest first, up to 8."""
+    category_spread: Mapping[str, float] = field(default_factory=dict)
+    """Share of the atom's activation in each category; adds up to 1."""
+    defect_spread: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    """All that one page shows."""
+
+    title: str
+    run: Mapping[str, str]
+    """The run card: command, parents, versions, seed, recipe, AUPRO definition."""
+    mean: MetricRow
+    categories: Mapping[str, MetricRow]
+    images: Sequence[ImageRow]
+    gallery: Sequence[GalleryItem] = ()
+    scale_top: float = 1.0
+    """Where the one colour scale of all heatmaps ends; the page states it. Starts at 0."""
+    controls: Mapping[str, MetricRow] = field(default_factory=dict)
+    """Mean metrics of control runs, such as the dictionaries `none`, `pca`, `random`."""
+    curves: Mapping[str, CategoryCurves] = field(default_factory=dict)
+    tau_curve: TauCurve | None = None
+    sparsity: Sparsity | None = None
+    training: Sequence[LinePlot] = ()
+    atoms: Sequence[Atom] = ()
+
+    def __post_init__(self) -> None:
+        """Raises: MetricError for a colour scale that does not lie in [0, 1]."""
+        if not 0 < self.scale_top <= 1:
+            raise MetricError(
+                f"the heatmap scale ends at {self.scale_top}; it must end in (0, 1] because maps "
+                "are probabilities"
+            )
+
+
+def metric_rows(
+    metrics: Mapping[str, Mapping[str, object]],
+) -> tuple[MetricRow, dict[str, MetricRow]]:
+    """Read the content of `metrics.json`: its mean and its categories.
+
+    A number or null under a metric's name is its value; text under `reason` says why some are null;
+    anything else beside them (counts, definitions) is not a metric and is skipped.
+    """
+    categories = metrics["categories"]
+    return _metric_row(metrics["mean"]), {
+        name: _metric_row(entry) for name, entry in categories.items() if isinstance(entry, Mapping)
+    }
+
+
+def _metric_row(entry: Mapping[str, object]) -> MetricRow:
+    values = {
+        name: None if value is None else float(value)
+        for name, value in entry.items()
+        if value is None or isinstance(value, float | int)
+    }
+    return MetricRow(values=values, reason=str(entry.get("reason") or ""))
