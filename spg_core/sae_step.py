@@ -1,0 +1,301 @@
+"""Train a sparse autoencoder, one batch of tokens at a time.
+
+    trainer = SaeTrainer(SaeStepConfig(n_latents=4096, d_model=1024))
+    for tokens in batches:
+        stats = trainer.step(tokens)
+    sae = trainer.sae()
+
+The same seed, batches, machine, path and number of threads give the same bits.
+Source: SPG (arXiv 2604.02871), section 3.1; github.com/riips/SPG at 864fca7,
+`modules/sae/sae.py` and `runners/sae_trainer.py`; AuxK after Gao et al. 2024 (arXiv 2406.04093).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+from spg_core.errors import ArtifactError, ConfigError, FitError
+from spg_core.sae import Sae, check_width
+from spg_core.sae_config import SaeStepConfig, initial_weights, project
+from spg_core.sae_gradients import (
+    LossTerms,
+    PathChoice,
+    SaeGradients,
+    dense_gradients,
+    gradients,
+    resolve_path,
+)
+from spg_core.sae_loss import error_scale, variation
+
+__all__ = ["SaeStepConfig", "SaeTrainer", "StepStats"]
+
+Precision = Literal["auto", "float32", "float64", "bfloat16"]
+
+# On CUDA, asking whether a loss is finite waits for the device; so it is asked this often.
+_STEPS_BETWEEN_CHECKS = 100
+# Of a training state, the tensors that are buffers; the rest are numbers.
+_IN_PLACE = (
+    *("encoder", "dictionary", "encoder_mean", "dictionary_mean"),
+    *("encoder_square", "dictionary_square", "idle_tokens", "ever_active"),
+)
+
+
+@dataclass(frozen=True)
+class StepStats:
+    """What one step measured before it changed the weights; 0-d tensors, so nothing waits."""
+
+    loss: Tensor
+    """All terms, AuxK included."""
+    fvu: Tensor
+    """Fraction of the batch's variance unexplained."""
+    l0: Tensor
+    """Mean non-zero latents a token."""
+    n_dead: Tensor
+    """Atoms not active for `dead_after_tokens` tokens."""
+
+
+class SaeTrainer:
+    """Weights, Adam's moments and activity counters of one SAE in training."""
+
+    def __init__(
+        self,
+        config: SaeStepConfig,
+        device: str = "cpu",
+        path: PathChoice = "auto",
+        precision: Precision = "auto",
+    ) -> None:
+        """Start from `initial_weights`.
+
+        Args:
+            config: the recipe.
+            device: where to train.
+            path: how gradients are computed; `auto` measures both once a process. Both are exact
+                and differ in rounding only.
+            precision: of products; `auto` is float32 on the CPU and bfloat16 on CUDA, where
+                weights, moments and losses stay float32. float64 is for tests.
+        """
+        self.config = config
+        self.device = torch.device(device)
+        self._products = _product_dtype(precision, self.device)
+        self._dtype = torch.float64 if self._products == torch.float64 else torch.float32
+        encoder, dictionary = initial_weights(config)
+        self._encoder = encoder.to(self.device, self._dtype)
+        self._dictionary = dictionary.to(self.device, self._dtype)
+        self.path = resolve_path(path, self._weights())
+        # Adam's moments: mean and mean square of the gradients of encoder and dictionary.
+        self._means = [torch.zeros_like(self._encoder), torch.zeros_like(self._dictionary)]
+        self._squares = [torch.zeros_like(self._encoder), torch.zeros_like(self._dictionary)]
+        self._n_steps = 0
+        self._n_tokens = 0
+        self._idle_tokens = torch.zeros(config.n_latents, dtype=torch.int64, device=self.device)
+        self._all_finite = torch.tensor(True, device=self.device)
+        self.ever_active = torch.zeros(config.n_latents, dtype=torch.bool, device=self.device)
+
+    def step(self, tokens: Tensor) -> StepStats:
+        """Update the weights from tokens `(n, d_model)`; any floating dtype, cast to the weights'.
+
+        Raises:
+            ArtifactError: tokens of another width.
+            FitError: no tokens, or a loss that is not finite. On the CPU the weights are then as
+                before the step; on CUDA it is noticed up to 100 steps late.
+        """
+        config = self.config
+        check_width(tokens, config.d_model)
+        if len(tokens) == 0:
+            raise FitError(f"step {self._n_steps + 1} got a batch of 0 tokens, expected 1 or more")
+        tokens = tokens.to(self.device, self._dtype)
+        terms = LossTerms(
+            scale=error_scale(config.reduction, len(tokens), config.d_model),
+            l1=config.l1_coefficient / len(tokens),
+            threshold=config.dead_threshold,
+        )
+        found = gradients(self.path, self._weights(), tokens, terms)
+        idle_tokens = (self._idle_tokens + len(tokens)).masked_fill_(found.active, 0)
+        dead = idle_tokens >= config.dead_after_tokens
+        loss = found.loss + self._add_auxk(found, tokens, terms, dead, self._n_tokens + len(tokens))
+        self._check_finite(loss)
+
+        self._idle_tokens = idle_tokens
+        self._n_tokens += len(tokens)
+        self._n_steps += 1
+        self.ever_active |= found.active
+        self._update(found)
+        return StepStats(
+            loss=loss,
+            fvu=found.residual.square().sum() / variation(tokens),
+            l0=found.n_nonzero / len(tokens),
+            n_dead=dead.sum(),
+        )
+
+    def _weights(self) -> Sae:
+        """The weights as the products read them. Atoms are already normalised: see `_update`."""
+        return Sae(
+            encoder=self._encoder.to(self._products),
+            dictionary=self._dictionary.to(self._products),
+            k=self.config.k,
+            sparsifier=self.config.sparsifier,
+            clamp=self.config.clamp,
+        )
+
+    def _add_auxk(
+        self, found: SaeGradients, tokens: Tensor, terms: LossTerms, dead: Tensor, n_tokens: int
+    ) -> Tensor | float:
+        """Add AuxK's gradients to those found, and give its share of the loss.
+
+        The `auxk` dead latents of largest pre-activation, clamped at 0, reconstruct the residual,
+        which is a constant here. It is an SAE made of the dead atoms alone.
+        """
+        config = self.config
+        # Before that many tokens no atom can be dead, and the device need not be asked.
+        if config.auxk == 0 or n_tokens < config.dead_after_tokens:
+            return 0.0
+        atoms = dead.nonzero().squeeze(1)
+        if len(atoms) == 0:
+            return 0.0
+        few = len(atoms) <= config.auxk
+        weights = self._weights()
+        dead_sae = Sae(
+            encoder=weights.encoder[atoms],
+            dictionary=weights.dictionary[atoms],
+            k=min(config.auxk, len(atoms)),
+            sparsifier="relu" if few else "topk",
+        )
+        auxk_terms = LossTerms(
+            scale=terms.scale * config.auxk_coefficient, l1=0.0, threshold=terms.threshold
+        )
+        auxk = dense_gradients(dead_sae, tokens, found.residual, auxk_terms)
+        # The indices are distinct, so the order of additions is of no account.
+        found.encoder.index_add_(0, atoms, auxk.encoder)
+        found.dictionary.index_add_(0, atoms, auxk.dictionary)
+        return auxk.loss
+
+    def _check_finite(self, loss: Tensor) -> None:
+        """Raise if a loss was not finite; on CUDA look only now and then."""
+        self._all_finite = self._all_finite & loss.isfinite()
+        if self.device.type == "cpu" or self._n_steps % _STEPS_BETWEEN_CHECKS == 0:
+            self._refuse_non_finite()
+
+    def _refuse_non_finite(self) -> None:
+        if bool(self._all_finite):
+            return
+        when = f"step {self._n_steps + 1}"
+        if self.device.type != "cpu":
+            when = f"one of the {_STEPS_BETWEEN_CHECKS} steps up to {when}"
+        raise FitError(
+            f"{when}: the loss is not finite, expected finite tokens and weights; "
+            "verify the token cache, or lower the learning rate"
+        )
+
+    @torch.no_grad()
+    def _update(self, found: SaeGradients) -> None:
+        """Take one Adam step, and put the atoms back on the sphere.
+
+        The forward pass divides atoms by their length. They have length 1 already, so the division
+        is the identity and only its derivative remains: no gradient along the atom.
+        """
+        dictionary_gradient = found.dictionary
+        if self.config.unit_norm:
+            along = (dictionary_gradient * self._dictionary).sum(1, keepdim=True)
+            dictionary_gradient = dictionary_gradient.addcmul_(self._dictionary, along, value=-1)
+        # Fused: one pass over weights, gradients and moments. The function counts the steps up.
+        steps = [torch.tensor(float(self._n_steps - 1), device=self.device) for _ in range(2)]
+        adam(
+            [self._encoder, self._dictionary],
+            [found.encoder, dictionary_gradient],
+            self._means,
+            self._squares,
+            [],
+            steps,
+            fused=True,
+            amsgrad=False,
+            beta1=self.config.beta1,
+            beta2=self.config.beta2,
+            lr=self.config.learning_rate,
+            weight_decay=0.0,
+            eps=self.config.eps,
+            maximize=False,
+        )
+        if self.config.unit_norm:
+            project(self._dictionary)
+
+    def sae(self) -> Sae:
+        """Give the SAE as it stands; later steps do not change it.
+
+        Raises:
+            FitError: a loss was not finite (CUDA only).
+        """
+        self._refuse_non_finite()
+        return Sae(
+            encoder=self._encoder.clone(),
+            dictionary=self._dictionary.clone(),
+            k=self.config.k,
+            sparsifier=self.config.sparsifier,
+            clamp=self.config.clamp,
+        )
+
+    def reset_ever_active(self) -> None:
+        """Forget which atoms were ever active, as at the start of an epoch."""
+        self.ever_active.zero_()
+
+    def state(self) -> dict[str, Tensor]:
+        """Give all that the next step depends on; copies, so they may be written at leisure.
+
+        Raises:
+            FitError: a loss was not finite (CUDA only).
+        """
+        self._refuse_non_finite()
+        return {name: tensor.detach().clone() for name, tensor in self._state().items()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state()` gave, to the same bits as without the break.
+
+        The path is taken over too, so that `auto` cannot choose another one in the middle.
+
+        Raises:
+            ArtifactError: the state is another configuration's.
+        """
+        mine = self._state()
+        expected = {name: tuple(tensor.shape) for name, tensor in mine.items()}
+        got = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        if got != expected:
+            raise ArtifactError(
+                f"a training state of {got}, expected {expected}; "
+                "resume with the configuration it was saved under"
+            )
+        for name in _IN_PLACE:
+            mine[name].copy_(state[name])
+        self._n_steps = int(state["n_steps"])
+        self._n_tokens = int(state["n_tokens"])
+        self.path = "sparse" if bool(state["sparse_path"]) else "dense"
+
+    def _state(self) -> dict[str, Tensor]:
+        return {
+            "encoder": self._encoder,
+            "dictionary": self._dictionary,
+            "encoder_mean": self._means[0],
+            "dictionary_mean": self._means[1],
+            "encoder_square": self._squares[0],
+            "dictionary_square": self._squares[1],
+            "idle_tokens": self._idle_tokens,
+            "ever_active": self.ever_active,
+            "n_steps": torch.tensor(self._n_steps),
+            "n_tokens": torch.tensor(self._n_tokens),
+            "sparse_path": torch.tensor(self.path == "sparse"),
+        }
+
+
+def _product_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    match precision:
+        case "auto":
+            return torch.bfloat16 if device.type == "cuda" else torch.float32
+        case "float32":
+            return torch.float32
+        case "float64":
+            return torch.float64
+        case "bfloat16":
+            return torch.bfloat16
+        case other:
+            raise ConfigError(f"precision {other!r} is not one of auto, float32, float64, bfloat16")

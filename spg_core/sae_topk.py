@@ -1,0 +1,68 @@
+"""The exact k largest entries of every row, without ranking the whole row.
+
+`n` rows of `width` entries. Rows are folded into groups and each group's maximum is taken, which
+vectorises. The k groups with the largest maxima must hold the k largest entries: an entry outside
+them is matched or beaten by each of those k maxima. Only their members are ranked.
+"""
+
+import torch
+from torch import Tensor
+
+
+def top_entries(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Find the k largest entries of each row, exactly.
+
+    On the CPU, of entries equal to the k-th largest those with the lowest index are kept, so the
+    choice depends on nothing but the row. On CUDA the tie rule is that of `torch.topk`.
+
+    Args:
+        rows: `(n, width)`, floating.
+        k: entries to keep, 1 to width.
+
+    Returns:
+        Values `(n, k)`, largest first, and their indices `(n, k)` int64, distinct within a row.
+    """
+    width = rows.shape[1]
+    if rows.is_cuda:
+        values, indices = torch.topk(rows, k, dim=1)
+        return values, indices
+    if k == width:
+        values, indices = torch.sort(rows, dim=1, descending=True, stable=True)
+        return values, indices
+    # One entry more than asked for shows whether the border runs through a tie.
+    values, indices = _top_by_groups(rows, k + 1)
+    tied = (values[:, k - 1] == values[:, k]).nonzero().squeeze(1)
+    values, indices = values[:, :k].contiguous(), indices[:, :k].contiguous()
+    if len(tied) > 0:
+        ranked, order = torch.sort(rows[tied], dim=1, descending=True, stable=True)
+        values[tied], indices[tied] = ranked[:, :k], order[:, :k]
+    return values, indices
+
+
+def _top_by_groups(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Find the k largest entries of each row, the choice among equals left open."""
+    n_rows, width = rows.shape
+    group_size = _group_size(width, k)
+    if group_size == 1:
+        values, indices = torch.topk(rows, k, dim=1)
+        return values, indices
+    n_groups = width // group_size
+    # Group g holds entries g, g + n_groups, ...: the maximum then runs over whole vectors.
+    maxima = rows.view(n_rows, group_size, n_groups).amax(1)
+    groups = torch.topk(maxima, k, dim=1, sorted=False).indices
+    steps = torch.arange(0, width, n_groups).view(1, group_size, 1)
+    members = (groups.unsqueeze(1) + steps).view(n_rows, group_size * k)
+    values, places = torch.topk(rows.gather(1, members), k, dim=1)
+    return values, members.gather(1, places)
+
+
+def _group_size(width: int, k: int) -> int:
+    """Choose the power of two that divides the width and leaves the fewest entries to rank."""
+    best, fewest = 1, width
+    size = 2
+    while width % size == 0 and width // size >= k:
+        to_rank = width // size + k * size
+        if to_rank < fewest:
+            best, fewest = size, to_rank
+        size *= 2
+    return best
