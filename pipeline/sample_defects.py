@@ -69,7 +69,7 @@ def _blob(
         along, across
     )
     # Far from the blob the noise must not open a second one.
-    return np.where(np.hypot(along, across) < 1.7 * radius, depth, -1).astype(np.float32)
+    return np.where(np.hypot(along, across) < 1.7 * radius, depth, -min(shape)).astype(np.float32)
 
 
 def _curve(
@@ -81,17 +81,19 @@ def _curve(
         np.cumsum(rng.normal(0, wiggle, steps))
     )
     heading = rng.uniform(0, 2 * np.pi) + turn
-    path = np.cumsum(np.stack([np.sin(heading), np.cos(heading)], axis=1), axis=0) * length / steps
-    return path - path[steps // 2] + np.array(start)
+    ahead = np.stack([np.sin(heading), np.cos(heading)], axis=1)
+    path: NDArray[np.float64] = np.cumsum(ahead, axis=0) * length / steps
+    path += np.array(start) - path[steps // 2]
+    return path
 
 
 def scratch(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A thin groove that tapers at both ends, brighter or darker than the surface."""
     unit = _unit(scene)
-    path = _curve(rng, _place(rng, scene, 0.02), unit * rng.uniform(0.1, 0.4), 0.002, 0.01)
+    path = _curve(rng, _place(rng, scene, 0.02), unit * rng.uniform(0.15, 0.5), 0.002, 0.01)
     taper = np.sin(np.linspace(0.15, np.pi - 0.15, len(path)))
-    cover = stroke(scene.shape, path, taper * unit * rng.uniform(0.004, 0.010)) * scene.body
-    strength = rng.uniform(0.2, 0.75)
+    cover = stroke(scene.shape, path, taper * unit * rng.uniform(0.005, 0.012)) * scene.body
+    strength = rng.uniform(0.3, 0.85)
     target = np.clip(scene.albedo * 1.5 + 0.15, 0, 1) if rng.random() < 0.6 else scene.albedo * 0.35
     return (
         replace(
@@ -106,8 +108,8 @@ def scratch(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
 def crack(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A jagged dark line with one or two branches."""
     unit = _unit(scene)
-    length = unit * rng.uniform(0.12, 0.42)
-    width = unit * rng.uniform(0.003, 0.0075)
+    length = unit * rng.uniform(0.18, 0.5)
+    width = unit * rng.uniform(0.004, 0.010)
     trunk = _curve(rng, _place(rng, scene, 0.05), length, 0.0, 0.22)
     cover = stroke(scene.shape, trunk, np.linspace(width, 0.3 * width, len(trunk)))
     for _ in range(rng.integers(1, 3)):
@@ -134,13 +136,13 @@ _STAIN_COLOURS = ((0.36, 0.24, 0.13), (0.22, 0.22, 0.24), (0.42, 0.36, 0.18), (0
 def stain(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A dried liquid: a ragged blotch, darker at its rim, that lets the surface shine through."""
     unit = _unit(scene)
-    radius = unit * np.exp(rng.uniform(np.log(0.025), np.log(0.11)))
+    radius = unit * np.exp(rng.uniform(np.log(0.045), np.log(0.14)))
     depth = _blob(rng, scene.shape, _place(rng, scene, 0.04), radius, 0.22)
     cover = np.clip(0.5 + depth / (0.012 * unit), 0, 1) * scene.body
     rim = np.exp(-((depth / (0.12 * radius + 1)) ** 2))
     tint = paint(scene.shape, _STAIN_COLOURS[rng.integers(len(_STAIN_COLOURS))])
     wet = scene.albedo * (0.35 + 0.9 * tint)
-    share = rng.uniform(0.22, 0.8) * cover * (0.72 + 0.28 * rim)
+    share = rng.uniform(0.35, 0.9) * cover * (0.72 + 0.28 * rim)
     return replace(scene, albedo=mix(scene.albedo, wet, share.astype(np.float32))), cover
 
 
@@ -153,18 +155,18 @@ def spot(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     row, col = _place(rng, scene, 0.03)
     cover = np.zeros(scene.shape, dtype=np.float32)
     for _ in range(rng.integers(1, 4)):
-        radius = unit * np.exp(rng.uniform(np.log(0.008), np.log(0.028)))
+        radius = unit * np.exp(rng.uniform(np.log(0.011), np.log(0.034)))
         depth = _blob(rng, scene.shape, (row, col), radius, 0.15)
         cover = np.maximum(cover, np.clip(0.5 + depth, 0, 1) * scene.body)
         row, col = np.array([row, col]) + rng.normal(0, 0.035 * unit, 2)
     ink = paint(scene.shape, _SPOT_COLOURS[rng.integers(len(_SPOT_COLOURS))])
-    return replace(scene, albedo=mix(scene.albedo, ink, rng.uniform(0.3, 0.9) * cover)), cover
+    return replace(scene, albedo=mix(scene.albedo, ink, rng.uniform(0.4, 0.9) * cover)), cover
 
 
 def hole(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A hole with a frayed edge, dark inside."""
     unit = _unit(scene)
-    radius = unit * np.exp(rng.uniform(np.log(0.010), np.log(0.040)))
+    radius = unit * np.exp(rng.uniform(np.log(0.012), np.log(0.045)))
     depth = _blob(rng, scene.shape, _place(rng, scene, 0.05), radius, 0.2)
     cover = np.clip(0.5 + depth / 1.5, 0, 1) * scene.body
     return (
@@ -181,12 +183,12 @@ def hole(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
 def chip(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A flake broken out of a surface: a shallow pit with a rough, pale floor."""
     unit = _unit(scene)
-    radius = unit * np.exp(rng.uniform(np.log(0.014), np.log(0.055)))
+    radius = unit * np.exp(rng.uniform(np.log(0.025), np.log(0.075)))
     depth = _blob(rng, scene.shape, _place(rng, scene, 0.05), radius, 0.22)
     cover = np.clip(0.5 + depth / 1.5, 0, 1) * scene.body
     rough = clouds(rng, scene.shape, unit / 60, 3)
-    floor = paint(scene.shape, (0.60, 0.57, 0.53)) * (1 + 0.08 * rough)[..., None]
-    pit = (0.008 * unit) * np.clip(depth / (0.35 * radius), 0, 1) + 0.5 * rough
+    floor = paint(scene.shape, (0.40, 0.36, 0.32)) * (1 + 0.08 * rough)[..., None]
+    pit = (0.014 * unit) * np.clip(depth / (0.35 * radius), 0, 1) + 0.5 * rough
     return (
         replace(
             scene,
@@ -218,7 +220,7 @@ def missing(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
 def broken(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A piece of the rim is gone and the backdrop shows."""
     unit = _unit(scene)
-    radius = unit * np.exp(rng.uniform(np.log(0.022), np.log(0.07)))
+    radius = unit * np.exp(rng.uniform(np.log(0.028), np.log(0.08)))
     depth = _blob(rng, scene.shape, _rim(rng, scene), radius, 0.18)
     cover = np.clip(0.5 + depth, 0, 1)
     return replace(scene, body=scene.body * (1 - cover)), cover * scene.body
@@ -227,7 +229,7 @@ def broken(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
 def dent(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A smooth hollow: only the light on it changes."""
     unit = _unit(scene)
-    radius = unit * rng.uniform(0.022, 0.055)
+    radius = unit * rng.uniform(0.03, 0.065)
     row, col = _place(rng, scene, 0.06)
     rows, cols = np.ogrid[: scene.shape[0], : scene.shape[1]]
     stretch = rng.uniform(0.7, 1.4)
@@ -244,8 +246,9 @@ def bent(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     on_surface = scene.body.min() == 1
     row, col = _place(rng, scene, 0.1) if on_surface else _rim(rng, scene)
     rows, cols = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in scene.shape), indexing="ij")
-    radius = unit * rng.uniform(0.045, 0.09)
-    push = np.exp(-((rows - row) ** 2 + (cols - col) ** 2) / radius**2)
+    radius = unit * rng.uniform(0.05, 0.1)
+    square = ((rows - row) ** 2 + (cols - col) ** 2) / (1.8 * radius) ** 2
+    push = np.clip(1 - square, 0, 1) ** 2
     way, amount = rng.uniform(0, 2 * np.pi), radius * rng.uniform(0.3, 0.6)
     where = np.stack([rows + amount * np.sin(way) * push, cols + amount * np.cos(way) * push])
 
@@ -255,7 +258,7 @@ def bent(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     colours = np.stack([pushed(scene.albedo[..., c]) for c in range(3)], axis=2)
     # At most 0.45: moving a plain area over itself changes nothing, so only what looks different
     # is a defect.
-    shape = 0.45 * (push * amount > 1.2)
+    shape = 0.45 * (push * amount > 0.002 * unit)
     return (
         replace(
             scene,
@@ -275,7 +278,7 @@ def fibre(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A loose thread or hair that lies on the product and casts a shadow."""
     unit = _unit(scene)
     path = _curve(rng, _place(rng, scene, 0.04), unit * rng.uniform(0.15, 0.6), 0.016, 0.03)
-    thick = unit * rng.uniform(0.0035, 0.009)
+    thick = unit * rng.uniform(0.005, 0.011)
     cover = stroke(scene.shape, path, np.full(len(path), thick))
     below = ndimage.shift(cover, 0.7 * thick, order=1)
     shadow = 1 - 0.45 * ndimage.gaussian_filter(below, 0.5 * thick)[..., None]

@@ -130,8 +130,8 @@ def bottle_cap(rng: Rng, shape: Shape) -> Scene:
     relief = ndimage.gaussian_filter(relief, 0.006 * unit)
     return Scene(
         albedo=np.clip(albedo, 0, 1).astype(np.float32),
-        relief=(relief + 0.05 * clouds(rng, shape, unit / 80)).astype(np.float32),
-        gloss=np.full(shape, 0.28, dtype=np.float32),
+        relief=(relief + 0.02 * clouds(rng, shape, unit / 60)).astype(np.float32),
+        gloss=np.full(shape, 0.17, dtype=np.float32),
         body=body,
         backdrop=mat(rng, shape, (0.60, 0.58, 0.54), 0.05),
     )

@@ -81,7 +81,7 @@ def draw_light(rng: Rng, shape: Shape) -> Light:
         ),
         ambient=float(rng.uniform(0.35, 0.5)),
         gradient=(float(rng.normal(0, 0.13)), float(rng.normal(0, 0.13))),
-        tint=tuple(float(exposure * rng.normal(1, 0.02)) for _ in range(3)),  # type: ignore[arg-type]
+        tint=tuple(float(exposure * rng.normal(1, 0.012)) for _ in range(3)),  # type: ignore[arg-type]
         blur=float(rng.uniform(0.3, 0.9) * min(shape) / 448),
         noise=float(rng.uniform(0.004, 0.014)),
     )
@@ -119,7 +119,8 @@ def _cast_shadow(body: Plane, light: Light) -> Plane:
     moved = ndimage.shift(body, offset, order=1, mode="nearest")
     near = ndimage.gaussian_filter(body, 0.008 * min(body.shape))
     far = ndimage.gaussian_filter(moved, 0.018 * min(body.shape))
-    return np.maximum(0.6 * near, far)
+    shadow: Plane = np.maximum(0.6 * near, far)
+    return shadow
 
 
 def mix(below: Plane, above: Plane, cover: Plane) -> Plane:
@@ -153,13 +154,15 @@ def edge(field: Plane) -> Plane:
     """Antialiased coverage in [0, 1] of the region where a smooth field is below 0."""
     slope_y, slope_x = np.gradient(field)
     slope = np.sqrt(slope_x**2 + slope_y**2)
-    return np.clip(0.5 - field / np.maximum(slope, 1e-6), 0, 1).astype(np.float32)
+    cover: Plane = np.clip(0.5 - field / np.maximum(slope, 1e-6), 0, 1).astype(np.float32)
+    return cover
 
 
 def bevel(body: Plane, width: float) -> Plane:
     """Relief `(height, width)` that rises from the rim of a body to 1 over `width` pixels."""
     depth = ndimage.distance_transform_edt(body > 0.5).astype(np.float32)
-    return np.sin(np.pi / 2 * np.clip(depth / width, 0, 1)).astype(np.float32)
+    rise: Plane = np.sin(np.pi / 2 * np.clip(depth / width, 0, 1)).astype(np.float32)
+    return rise
 
 
 def clouds(rng: Rng, shape: Shape, cell: float, octaves: int = 1) -> Plane:

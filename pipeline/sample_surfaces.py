@@ -71,7 +71,7 @@ def wood(rng: Rng, shape: Shape) -> Scene:
     early = ring**3 * (1 - np.clip((ring - 0.93) / 0.07, 0, 1))
 
     fibre = noise_at(rng, x * 9 + 60, (y + wander) * 110)
-    pore = np.clip(noise_at(rng, x * 14 + 60, (y + wander) * 75) - 1.25, 0, 1)
+    pore = np.clip(noise_at(rng, x * 15 + 60, (y + wander) * 120) - 1.2, 0, 1)
     pore = pore * (0.35 + early)
     light = np.array([0.80, 0.63, 0.43]) + rng.normal(0, 0.02, 3)
     dark = np.array([0.55, 0.37, 0.21]) + rng.normal(0, 0.02, 3)
@@ -107,7 +107,7 @@ def terrazzo(rng: Rng, shape: Shape) -> Scene:
         ..., None
     ]
     chips = np.zeros(shape, dtype=np.float32)
-    for cells, share, gap in ((34, 0.35, 0.10), (17, 0.45, 0.10), (8.5, 0.5, 0.13)):
+    for cells, share, gap in ((34, 0.25, 0.10), (17, 0.3, 0.10), (8.5, 0.4, 0.13)):
         cover, colour = _chips(rng, y * cells, x * cells, share, gap, cells / unit)
         veins = 1 + 0.05 * clouds(rng, shape, 1.2 * unit / cells, 3)
         albedo = mix(albedo, colour * veins[..., None], cover)
