@@ -79,23 +79,25 @@ class SaeStepConfig:
             raise ConfigError(f"dead_after_tokens = {self.dead_after_tokens} must be 1 or more")
 
 
-def initial_weights(config: SaeStepConfig) -> tuple[Tensor, Tensor]:
-    """Draw encoder and dictionary, each `(n_latents, d_model)` float32, on the CPU.
+def initial_weights(
+    config: SaeStepConfig, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """Draw encoder and dictionary, each `(n_latents, d_model)`, on the CPU.
 
     The dictionary is standard normal over sqrt(n_latents), as in the released code; with
     `unit_norm` its rows are then divided by their length, so they are uniform on the sphere. The
-    draw is the same whatever the training device.
+    draw is the same float32 numbers whatever the training device and dtype.
     """
     generator = torch.Generator().manual_seed(config.seed)
     shape = (config.n_latents, config.d_model)
-    dictionary = torch.randn(shape, generator=generator) / config.n_latents**0.5
+    dictionary = torch.randn(shape, generator=generator).to(dtype) / config.n_latents**0.5
     if config.unit_norm:
         project(dictionary)
     if config.tied_init:
         return dictionary.clone(), dictionary
     bound = config.d_model**-0.5
     encoder = torch.empty(shape).uniform_(-bound, bound, generator=generator)
-    return encoder, dictionary
+    return encoder.to(dtype), dictionary
 
 
 def project(dictionary: Tensor) -> None:

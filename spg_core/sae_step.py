@@ -81,9 +81,8 @@ class SaeTrainer:
         self.device = torch.device(device)
         self._products = _product_dtype(precision, self.device)
         self._dtype = torch.float64 if self._products == torch.float64 else torch.float32
-        encoder, dictionary = initial_weights(config)
-        self._encoder = encoder.to(self.device, self._dtype)
-        self._dictionary = dictionary.to(self.device, self._dtype)
+        encoder, dictionary = initial_weights(config, self._dtype)
+        self._encoder, self._dictionary = encoder.to(self.device), dictionary.to(self.device)
         self.path = resolve_path(path, self._weights())
         # Adam's moments: mean and mean square of the gradients of encoder and dictionary.
         self._means = [torch.zeros_like(self._encoder), torch.zeros_like(self._dictionary)]
@@ -91,7 +90,8 @@ class SaeTrainer:
         self._n_steps = 0
         self._n_tokens = 0
         self._idle_tokens = torch.zeros(config.n_latents, dtype=torch.int64, device=self.device)
-        self._all_finite = torch.tensor(True, device=self.device)
+        # Not finite from the first loss that was not; only CUDA, where it is looked at late.
+        self._loss_sum = torch.zeros((), device=self.device)
         self.ever_active = torch.zeros(config.n_latents, dtype=torch.bool, device=self.device)
 
     def step(self, tokens: Tensor) -> StepStats:
@@ -174,20 +174,15 @@ class SaeTrainer:
 
     def _check_finite(self, loss: Tensor) -> None:
         """Raise if a loss was not finite; on CUDA look only now and then."""
-        self._all_finite = self._all_finite & loss.isfinite()
-        if self.device.type == "cpu" or self._n_steps % _STEPS_BETWEEN_CHECKS == 0:
-            self._refuse_non_finite()
-
-    def _refuse_non_finite(self) -> None:
-        if bool(self._all_finite):
+        if self.device.type == "cpu":
+            _refuse_non_finite(loss, f"step {self._n_steps + 1}")
             return
-        when = f"step {self._n_steps + 1}"
-        if self.device.type != "cpu":
-            when = f"one of the {_STEPS_BETWEEN_CHECKS} steps up to {when}"
-        raise FitError(
-            f"{when}: the loss is not finite, expected finite tokens and weights; "
-            "verify the token cache, or lower the learning rate"
-        )
+        self._loss_sum = self._loss_sum + loss
+        if self._n_steps % _STEPS_BETWEEN_CHECKS == 0:
+            self._check_past_losses()
+
+    def _check_past_losses(self) -> None:
+        _refuse_non_finite(self._loss_sum, f"one of the last steps up to step {self._n_steps + 1}")
 
     @torch.no_grad()
     def _update(self, found: SaeGradients) -> None:
@@ -227,7 +222,7 @@ class SaeTrainer:
         Raises:
             FitError: a loss was not finite (CUDA only).
         """
-        self._refuse_non_finite()
+        self._check_past_losses()
         return Sae(
             encoder=self._encoder.clone(),
             dictionary=self._dictionary.clone(),
@@ -246,7 +241,7 @@ class SaeTrainer:
         Raises:
             FitError: a loss was not finite (CUDA only).
         """
-        self._refuse_non_finite()
+        self._check_past_losses()
         return {name: tensor.detach().clone() for name, tensor in self._state().items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -299,3 +294,11 @@ def _product_dtype(precision: Precision, device: torch.device) -> torch.dtype:
             return torch.bfloat16
         case other:
             raise ConfigError(f"precision {other!r} is not one of auto, float32, float64, bfloat16")
+
+
+def _refuse_non_finite(loss: Tensor, when: str) -> None:
+    if not bool(loss.isfinite()):
+        raise FitError(
+            f"{when}: the loss is {float(loss)}, expected finite tokens and weights; "
+            "verify the token cache, or lower the learning rate"
+        )
