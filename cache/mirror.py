@@ -8,18 +8,22 @@ is refused before the first fetch, and nothing is ever evicted.
 import hashlib
 import os
 import secrets
+import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 
 from cache.layout import shard_name
-from cache.objects import TEMPORARY_PREFIX, Objects
+from cache.objects import GRACE_SECONDS, TEMPORARY_PREFIX, Objects
 from cache.record import CacheRecord, StoredObject
 from spg_core.errors import CorruptStore, NotInStore, StoreError
 
 DEFAULT_MIRROR_BYTES = 100 * 10**9
 
+_AHEAD = 6
+"""Shards fetched or waiting to be, at a time."""
 _FETCHES = 4
 """Shards fetched at a time; each is in memory while it is checked."""
 
@@ -57,6 +61,7 @@ class Mirror:
         self._pool = ThreadPoolExecutor(_FETCHES, thread_name_prefix="mirror")
         self._running: dict[str, Future[Path]] = {}
         self._lock = Lock()
+        self._planned: deque[str] = deque()
         self._has_room = False
 
     def fetch(self, name: str) -> Path:
@@ -66,27 +71,39 @@ class Mirror:
             CorruptStore: the store's bytes are missing or not what was written.
             StoreError: the mirror would outgrow its cap or the disk.
         """
-        return self._start(name).result()
+        future = self._start(name)
+        while True:
+            with self._lock:
+                busy = sum(not running.done() for running in self._running.values())
+                following = self._planned.popleft() if self._planned and busy < _AHEAD else None
+            if following is None:
+                return future.result()
+            self._start(following)
 
     def read_ahead(self, names: Sequence[str]) -> None:
-        """Start fetching shards in this order, in the background; errors come from `fetch`."""
-        for name in names:
-            if not self._path(name).exists():
-                self._start(name)
+        """Say which shards will be read, in order: each `fetch` starts the next few of them.
 
-    def _path(self, name: str) -> Path:
+        Errors come from `fetch`. Only a few are under way at a time, so that a reader who stops
+        early does not wait for the rest.
+        """
+        with self._lock:
+            self._planned = deque(names)
+
+    def local_file(self, name: str) -> Path:
+        """Return where a shard is kept."""
         return self.folder / name.replace("/", "_")
 
     def _start(self, name: str) -> "Future[Path]":
         with self._lock:
             future = self._running.get(name)
-            if future is None or (future.done() and future.exception() is not None):
+            # Also when it failed before, or when someone deleted the file since.
+            if future is None or (future.done() and not self.local_file(name).exists()):
                 future = self._pool.submit(self._fetch, name)
                 self._running[name] = future
             return future
 
     def _fetch(self, name: str) -> Path:
-        path = self._path(name)
+        path = self.local_file(name)
         stored = self._stored[name]
         if path.exists() and path.stat().st_size == stored.size_bytes:
             return path
@@ -113,11 +130,14 @@ class Mirror:
         with self._lock:
             if self._has_room:
                 return
+            for old in self.root.glob(f"*/{TEMPORARY_PREFIX}*"):
+                if time.time() - old.stat().st_mtime > GRACE_SECONDS:
+                    old.unlink(missing_ok=True)
             there = {file: file.stat().st_size for file in self.root.glob("*/*") if file.is_file()}
             missing = sum(
                 stored.size_bytes
                 for name, stored in self._stored.items()
-                if self._path(name) not in there
+                if self.local_file(name) not in there
             )
             used = sum(there.values())
             if used + missing > self._max_bytes:

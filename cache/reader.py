@@ -28,8 +28,9 @@ DEFAULT_MEMORY_BYTES = 4 << 30
 
 Rows = slice | Sequence[int] | NDArray[np.integer[Any]]
 
-_OPEN_MAPS = 256
+_MOST_MAPS = 256
 """Shards mapped at a time; each map holds a file descriptor and 1,024 is a common limit."""
+_LEAST_MAPS = 4
 
 
 def open_cache(
@@ -90,7 +91,12 @@ class TokenCache:
         self.mask_size = geometry.mask_size
         self._seen = {array: np.zeros(self.n_images, np.bool_) for array in geometry.arrays}
         self._maps: OrderedDict[tuple[str, int], _MappedShard] = OrderedDict()
+        # Mapped pages count as this process's memory, though the system may take them back.
+        fit = memory_bytes // geometry.raw_shard_bytes("tokens", 0)
+        self._max_maps = min(_MOST_MAPS, max(_LEAST_MAPS, fit))
         self._lock = Lock()
+        self._loading = Lock()
+        self._resident: NDArray[np.float16] | None = None
 
     @property
     def where(self) -> str:
@@ -137,41 +143,65 @@ class TokenCache:
         """Return single tokens, `(n, dim)` float16; token `row * tokens_per_image + patch`."""
         indices = _checked_indices(token_indices, self.n_tokens, "token")
         out = np.empty((len(indices), self.d_model), np.float16)
-        self.gather_into(indices, out, np.arange(len(indices)))
+        per_shard = IMAGES_PER_SHARD * self.tokens_per_image
+        shards = indices // per_shard
+        order = np.argsort(shards, kind="stable")
+        for chosen in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1):
+            if len(chosen):
+                shard = int(shards[chosen[0]])
+                inside = indices[chosen] - shard * per_shard
+                out[chosen] = self.shard_tokens(shard, inside // self.tokens_per_image)[inside]
         return out
 
-    def gather_into(
-        self,
-        token_indices: NDArray[np.int64],
-        out: NDArray[np.float16],
-        positions: NDArray[np.int64],
-    ) -> None:
-        """Put token `token_indices[i]` into `out[positions[i]]`; indices are trusted here."""
-        per_shard = IMAGES_PER_SHARD * self.tokens_per_image
-        shards = token_indices // per_shard
-        order = np.argsort(shards, kind="stable")
-        borders = np.flatnonzero(np.diff(shards[order])) + 1
-        for chosen in np.split(order, borders):
-            if len(chosen) == 0:
-                continue
-            shard = int(shards[chosen[0]])
-            inside = token_indices[chosen] - shard * per_shard
-            mapped = self.checked_shard("tokens", shard, inside // self.tokens_per_image)
-            flat = mapped.reshape(-1, self.d_model)
-            out[positions[chosen]] = flat[inside]
+    def gather_sorted(self, token_indices: NDArray[np.int64], out: NDArray[np.float16]) -> None:
+        """Fill `out`, `(n, dim)`, with tokens whose indices ascend; in one sweep over the shards.
 
-    def checked_shard(
-        self, array: str, shard: int, local_rows: NDArray[np.integer[Any]]
-    ) -> NDArray[Any]:
-        """Return the read-only map `(images, ...)` of an uncompressed shard, some rows verified."""
-        mapped = self._map(array, shard)
-        self._verify(array, shard, mapped, local_rows)
-        return mapped.values
+        Indices are trusted: they come from an order made for this cache.
+        """
+        per_shard = IMAGES_PER_SHARD * self.tokens_per_image
+        first, last = int(token_indices[0]) // per_shard, int(token_indices[-1]) // per_shard
+        borders = np.searchsorted(token_indices, np.arange(first, last + 2) * per_shard)
+        for shard, start, stop in zip(
+            range(first, last + 1), borders[:-1].tolist(), borders[1:].tolist(), strict=True
+        ):
+            if start < stop:
+                inside = token_indices[start:stop] - shard * per_shard
+                flat = self.shard_tokens(shard, inside // self.tokens_per_image)
+                # "clip" because "raise" would copy through a buffer; nothing is out of bounds.
+                np.take(flat, inside, axis=0, out=out[start:stop], mode="clip")
+
+    def shard_tokens(self, shard: int, local_rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Return the map `(tokens, dim)` of a shard, `local_rows` of its images verified."""
+        mapped = self._map("tokens", shard)
+        self._verify("tokens", shard, mapped, local_rows)
+        return mapped.values.reshape(-1, self.d_model)
 
     def read_ahead(self, shards: Sequence[int]) -> None:
-        """Start fetching shards of tokens that will be read soon, in this order."""
+        """Say which shards of tokens will be read, in order; a remote cache fetches them early."""
         if self.mirror is not None:
             self.mirror.read_ahead([shard_name("tokens", shard) for shard in shards])
+
+    def resident_tokens(self) -> NDArray[np.float16]:
+        """Return all tokens, `(tokens, dim)`, read into memory once and kept; do not write."""
+        with self._loading:
+            if self._resident is None:
+                self.read_ahead(range(self.geometry.n_shards))
+                tokens = np.empty((self.n_tokens, self.d_model), np.float16)
+                per_shard = IMAGES_PER_SHARD * self.tokens_per_image
+                for shard in range(self.geometry.n_shards):
+                    rows = self.geometry.shard_rows(shard)
+                    start = shard * per_shard
+                    tokens[start : start + per_shard] = self.shard_tokens(
+                        shard, np.arange(len(rows))
+                    )
+                self.close_maps()
+                self._resident = tokens
+            return self._resident
+
+    def close_maps(self) -> None:
+        """Unmap all shards; the next read maps again what it needs."""
+        with self._lock:
+            self._maps.clear()
 
     def _read_rows(self, array: str, rows: Rows) -> NDArray[Any]:
         if array not in self.geometry.arrays:
@@ -217,7 +247,7 @@ class TokenCache:
         mapped = self._open_shard(array, shard)
         with self._lock:
             self._maps[array, shard] = mapped
-            while len(self._maps) > _OPEN_MAPS:
+            while len(self._maps) > self._max_maps:
                 self._maps.popitem(last=False)
         return mapped
 
@@ -262,9 +292,10 @@ class TokenCache:
 
     def _corrupt(self, array: str, shard: int, problem: str) -> CorruptStore:
         rows = self.geometry.shard_rows(shard)
+        name = shard_name(array, shard)
+        copy = "" if self.mirror is None else f"; its local copy is {self.mirror.local_file(name)}"
         return CorruptStore(
-            f"{self.where}/{shard_name(array, shard)} (images {rows.start} to {rows.stop - 1}): "
-            f"{problem}"
+            f"{self.where}/{name} (images {rows.start} to {rows.stop - 1}): {problem}{copy}"
         )
 
 

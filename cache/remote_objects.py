@@ -1,0 +1,275 @@
+"""A store in an object store: S3 and its relatives through obstore, never through code of ours.
+
+Objects go up as single PUTs with `If-None-Match: *`; multipart uploads are not used because some
+servers (Ceph among them) ignore the condition there. A server that ignores it altogether is found
+out by a probe before anything is written. Credentials come from the environment (`AWS_*`), from
+the shared credentials file, or from the machine's role.
+"""
+
+import configparser
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
+from obstore.store import from_url
+
+from cache.objects import (
+    SMALL_OBJECT_BYTES,
+    TEMPORARY_PREFIX,
+    ObjectInfo,
+    Part,
+    as_view,
+    check_name,
+    is_temporary,
+)
+from spg_core.errors import NotInStore, StoreError
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3Config
+
+_ATTEMPTS = 4
+_FIRST_WAIT_SECONDS = 0.2
+_MISSING = (NotFoundError, FileNotFoundError)
+_FAILED = (BaseError, OSError)
+
+Result = TypeVar("Result")
+
+
+class RemoteObjects:
+    """The operations of `cache.objects.Objects` on an object-store URL."""
+
+    def __init__(self, url: str, read_only: bool = False) -> None:
+        self.where = url.rstrip("/")
+        self.read_only = read_only
+        self._proved = False
+        try:
+            self.store = _connect(self.where)
+        except (*_FAILED, ValueError) as error:
+            raise StoreError(f"cannot open the store {url}: {_first_line(error)}") from error
+
+    def __reduce__(self) -> tuple[type["RemoteObjects"], tuple[str, bool]]:
+        return RemoteObjects, (self.where, self.read_only)
+
+    def get(self, name: str, max_bytes: int = SMALL_OBJECT_BYTES) -> bytes:
+        """Return the whole object, at most `max_bytes`. Raises: NotInStore, StoreError."""
+
+        def fetch() -> bytes:
+            result = obstore.get(self.store, check_name(name))
+            size_bytes = result.meta["size"]
+            if size_bytes > max_bytes:
+                raise StoreError(
+                    f"{self.where}/{name} has {size_bytes} bytes, at most {max_bytes} expected"
+                )
+            return bytes(result.bytes())
+
+        return self._try("read", name, fetch)
+
+    def get_range(self, name: str, start: int, length: int) -> bytes:
+        """Return `length` bytes from `start`. Raises: NotInStore, StoreError."""
+        path = check_name(name)
+        data = self._try(
+            "read",
+            name,
+            lambda: bytes(obstore.get_range(self.store, path, start=start, length=length)),
+        )
+        if len(data) != length:
+            raise StoreError(f"{self.where}/{name} ends before byte {start + length}")
+        return data
+
+    def put_new(self, name: str, parts: Sequence[Part]) -> bool:
+        """Publish the joined parts; False, and nothing changed, when the name is taken.
+
+        After a lost answer the retry may find its own object: False then, too, and the caller
+        compares what is stored, as after any lost race.
+        """
+        self._refuse_if_read_only(name)
+        body = b"".join(as_view(part) for part in parts)
+        path = check_name(name)
+
+        def put() -> bool:
+            try:
+                obstore.put(self.store, path, body, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return False
+            return True
+
+        return self._try("write", name, put)
+
+    def replace(self, name: str, parts: Sequence[Part]) -> None:
+        """Publish the joined parts in place of what is there; never for a part of a cache."""
+        self._refuse_if_read_only(name)
+        body = b"".join(as_view(part) for part in parts)
+        path = check_name(name)
+        self._try("write", name, lambda: obstore.put(self.store, path, body, use_multipart=False))
+
+    def size(self, name: str) -> int | None:
+        """Return the object's bytes, None when there is none."""
+        try:
+            meta = self._try("read", name, lambda: obstore.head(self.store, check_name(name)))
+        except NotInStore:
+            return None
+        return meta["size"]
+
+    def walk(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield the objects below folder `prefix` (all with ""), sorted by name."""
+        return (info for info in self._files(prefix) if not is_temporary(info.name))
+
+    def folders(self, prefix: str) -> list[str]:
+        """Return the names of the folders directly in folder `prefix`, sorted."""
+        listing = self._try(
+            "list", prefix, lambda: obstore.list_with_delimiter(self.store, prefix or None)
+        )
+        return sorted(path.rpartition("/")[2] for path in listing["common_prefixes"])
+
+    def temporaries(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield probes of dead writers; a PUT that was cut off leaves nothing."""
+        return (info for info in self._files(prefix) if is_temporary(info.name))
+
+    def delete(self, name: str) -> None:
+        """Remove an object; one that is not there is no error."""
+        self._refuse_if_read_only(name)
+        try:
+            self._try("delete", name, lambda: obstore.delete(self.store, check_name(name)))
+        except NotInStore:
+            return
+
+    def local_path(self, name: str) -> Path | None:
+        """Return None: there are no files here."""
+        return None
+
+    def check_writable(self) -> None:
+        """Prove that create-only writes work here. Raises: StoreError saying why not."""
+        if self._proved:
+            return
+        name = f"{TEMPORARY_PREFIX}probe-{secrets.token_hex(8)}"
+        self.put_new(name, [b"probe"])
+        try:
+            if self.put_new(name, [b"other"]):
+                raise StoreError(
+                    f"{self.where} ignores If-None-Match, so two writers could lose each other's "
+                    "data; use a server with conditional writes"
+                )
+        finally:
+            self.delete(name)
+        self._proved = True
+
+    def free_bytes(self) -> int | None:
+        """Return None: object stores do not say."""
+        return None
+
+    def _refuse_if_read_only(self, name: str) -> None:
+        if self.read_only:
+            raise StoreError(f"{self.where} was opened read-only; {name} is not changed")
+
+    def _files(self, prefix: str) -> Iterator[ObjectInfo]:
+        def fetch() -> list[ObjectInfo]:
+            pages = obstore.list(self.store, prefix=prefix or None, chunk_size=1000)
+            return [
+                ObjectInfo(meta["path"], meta["size"], meta["last_modified"].timestamp())
+                for page in pages
+                for meta in page
+            ]
+
+        return iter(sorted(self._try("list", prefix, fetch), key=lambda info: info.name))
+
+    def _try(self, verb: str, name: str, request: Callable[[], Result]) -> Result:
+        """Make a request; repeat it after a failure that may pass, such as a cut connection."""
+        wait = _FIRST_WAIT_SECONDS
+        for attempt in range(_ATTEMPTS):
+            try:
+                return request()
+            except _MISSING as error:
+                raise self._explain(error, verb, name) from error
+            except (PermissionDeniedError, UnauthenticatedError) as error:
+                raise self._explain(error, verb, name) from error
+            except _FAILED as error:
+                if attempt == _ATTEMPTS - 1 or _is_final(error):
+                    raise self._explain(error, verb, name) from error
+                time.sleep(wait)
+                wait *= 2
+        raise AssertionError("the last attempt returns or raises")
+
+    def _explain(self, error: Exception, verb: str, name: str) -> StoreError:
+        shown = f"{self.where}/{name}" if name else self.where
+        text = str(error)
+        if "NoSuchBucket" in text:
+            return StoreError(f"cannot {verb} {shown}: there is no such bucket; create it first")
+        if isinstance(error, _MISSING):
+            return NotInStore(f"{shown} is not in the store")
+        if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+            return StoreError(
+                f"no permission to {verb} {shown}; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY "
+                "and the bucket's policy"
+            )
+        return StoreError(f"cannot {verb} {shown}: {_first_line(error)}")
+
+
+def _connect(url: str) -> "ObjectStore":
+    client: ClientConfig = {
+        "timeout": timedelta(minutes=5),
+        "connect_timeout": timedelta(seconds=10),
+    }
+    retry: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(minutes=2)}
+    if not url.startswith("s3://"):
+        return from_url(url, client_options=client, retry_config=retry)
+    config = _s3_config()
+    endpoint = config.get("endpoint") or _environment("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    if endpoint:
+        config["endpoint"] = endpoint
+        client["allow_http"] = endpoint.startswith("http://")
+    return from_url(url, config=config, client_options=client, retry_config=retry)
+
+
+def _s3_config() -> "S3Config":
+    """Return what the AWS files say where the environment says nothing."""
+    config: S3Config = {}
+    profile = os.environ.get("AWS_PROFILE", "default")
+    files = configparser.ConfigParser(interpolation=None)
+    folder = Path.home() / ".aws"
+    files.read(
+        [
+            os.environ.get("AWS_CONFIG_FILE", folder / "config"),
+            os.environ.get("AWS_SHARED_CREDENTIALS_FILE", folder / "credentials"),
+        ]
+    )
+    found: dict[str, str] = {}
+    for section in (f"profile {profile}", profile):
+        if files.has_section(section) or section == files.default_section:
+            found.update(files[section])
+    if "aws_access_key_id" in found and not _environment("AWS_ACCESS_KEY_ID"):
+        config["access_key_id"] = found["aws_access_key_id"]
+        config["secret_access_key"] = found.get("aws_secret_access_key", "")
+        if "aws_session_token" in found:
+            config["session_token"] = found["aws_session_token"]
+    if "endpoint_url" in found and not _environment("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        config["endpoint"] = found["endpoint_url"]
+    region = _environment("AWS_REGION", "AWS_DEFAULT_REGION") or found.get("region")
+    config["region"] = region or "us-east-1"
+    return config
+
+
+def _environment(*names: str) -> str | None:
+    return next((os.environ[name] for name in names if os.environ.get(name)), None)
+
+
+def _is_final(error: Exception) -> bool:
+    """Tell whether trying again cannot help."""
+    return any(
+        word in str(error) for word in ("NoSuchBucket", "InvalidAccessKeyId", "NotImplemented")
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0]
