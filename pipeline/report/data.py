@@ -1,7 +1,7 @@
 """Everything a report shows, as plain values: the border between `score` and the page.
 
-Axes: h, w = pixels of a picture. Maps are anomaly probabilities in [0, 1]. Optional parts default to
-empty; an empty part is left out of the page, never shown as an empty box.
+Axes: h, w = pixels of a picture. Maps are anomaly probabilities in [0, 1]. Optional parts default
+to empty; an empty part is left out of the page, never shown as an empty box.
 """
 
 from collections.abc import Mapping, Sequence
@@ -140,6 +140,19 @@ class AtomPatch:
     box: tuple[float, float, float, float] | None = None
     """The patch: left, top, width, height as shares of the picture."""
 
+    def __post_init__(self) -> None:
+        """Raises: MetricError for a heatmap that is no 2-D map of finite activations >= 0."""
+        found = self.heatmap
+        if (
+            found.ndim != 2
+            or 0 in found.shape
+            or not (found.min() >= 0 and np.isfinite(found).all())
+        ):
+            raise MetricError(
+                f"the activations over {self.image_path} must be a (height, width) array of finite "
+                f"numbers >= 0, got shape {found.shape}"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Atom:
@@ -190,8 +203,8 @@ def metric_rows(
 ) -> tuple[MetricRow, dict[str, MetricRow]]:
     """Read the content of `metrics.json`: its mean and its categories.
 
-    A number or null under a metric's name is its value; text under `reason` says why some are null;
-    anything else beside them (counts, definitions) is not a metric and is skipped.
+    A number or null under a metric's name is its value; text under `reason`, or under a name that
+    ends in `_reason`, says why some are null; other text beside them is no metric and is skipped.
     """
     categories = metrics["categories"]
     return _metric_row(metrics["mean"]), {
@@ -203,6 +216,11 @@ def _metric_row(entry: Mapping[str, object]) -> MetricRow:
     values = {
         name: None if value is None else float(value)
         for name, value in entry.items()
-        if value is None or isinstance(value, float | int)
+        if (value is None or isinstance(value, float | int)) and not name.endswith("reason")
     }
-    return MetricRow(values=values, reason=str(entry.get("reason") or ""))
+    reasons = [
+        value
+        for name, value in entry.items()
+        if isinstance(value, str) and f"_{name}".endswith("_reason")
+    ]
+    return MetricRow(values=values, reason="; ".join(dict.fromkeys(reasons)))

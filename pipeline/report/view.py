@@ -100,7 +100,7 @@ def percent(value: float | None) -> str:
 
 
 def metric_names(data: ReportData) -> dict[str, str]:
-    """Give the columns of the metric tables: known metrics that any row mentions, in fixed order."""
+    """Give the columns of the metric tables: those of `METRICS` that any row mentions."""
     rows = [data.mean, *data.categories.values(), *data.controls.values()]
     return {key: name for key, name in METRICS.items() if any(key in row.values for row in rows)}
 

@@ -86,7 +86,8 @@ function applyLook() {
   look.classList.toggle("no-outlines", !document.getElementById("outlines").checked);
 }
 
-filters.addEventListener("input", () => { applyFilters(); applyLook(); });
+filters.addEventListener("change", applyFilters);
+filters.addEventListener("input", applyLook);
 // The controls take their first values only after the reset event.
 filters.addEventListener("reset", () => setTimeout(() => { applyFilters(); applyLook(); }));
 filters.addEventListener("submit", (event) => event.preventDefault());
