@@ -1,7 +1,7 @@
 """The generated sample for `spg-pipe demo`: two small datasets of disjoint products.
 
     root/auxiliary    raw VisA layout   cloth, wood, gear, circuit_board
-    root/target       MVTec AD layout   brushed_metal, terrazzo, capsule, bottle_cap
+    root/target       MVTec AD layout   brushed_metal, granite, leather, capsule, bottle_cap
     root/sample.json  what made it; its presence means complete
 
 docs/sample.md says how hard the sample is and how masks are made.

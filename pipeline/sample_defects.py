@@ -92,7 +92,7 @@ def scratch(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     unit = _unit(scene)
     path = _curve(rng, _place(rng, scene, 0.02), unit * rng.uniform(0.15, 0.5), 0.002, 0.01)
     taper = np.sin(np.linspace(0.15, np.pi - 0.15, len(path)))
-    cover = stroke(scene.shape, path, taper * unit * rng.uniform(0.005, 0.012)) * scene.body
+    cover = stroke(scene.shape, path, taper * unit * rng.uniform(0.006, 0.015)) * scene.body
     strength = rng.uniform(0.3, 0.85)
     target = np.clip(scene.albedo * 1.5 + 0.15, 0, 1) if rng.random() < 0.6 else scene.albedo * 0.35
     return (
@@ -109,7 +109,7 @@ def crack(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A jagged dark line with one or two branches."""
     unit = _unit(scene)
     length = unit * rng.uniform(0.18, 0.5)
-    width = unit * rng.uniform(0.004, 0.010)
+    width = unit * rng.uniform(0.006, 0.014)
     trunk = _curve(rng, _place(rng, scene, 0.05), length, 0.0, 0.22)
     cover = stroke(scene.shape, trunk, np.linspace(width, 0.3 * width, len(trunk)))
     for _ in range(rng.integers(1, 3)):
@@ -136,7 +136,7 @@ _STAIN_COLOURS = ((0.36, 0.24, 0.13), (0.22, 0.22, 0.24), (0.42, 0.36, 0.18), (0
 def stain(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A dried liquid: a ragged blotch, darker at its rim, that lets the surface shine through."""
     unit = _unit(scene)
-    radius = unit * np.exp(rng.uniform(np.log(0.045), np.log(0.14)))
+    radius = unit * np.exp(rng.uniform(np.log(0.055), np.log(0.17)))
     depth = _blob(rng, scene.shape, _place(rng, scene, 0.04), radius, 0.22)
     cover = np.clip(0.5 + depth / (0.012 * unit), 0, 1) * scene.body
     rim = np.exp(-((depth / (0.12 * radius + 1)) ** 2))
@@ -155,7 +155,7 @@ def spot(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     row, col = _place(rng, scene, 0.03)
     cover = np.zeros(scene.shape, dtype=np.float32)
     for _ in range(rng.integers(1, 4)):
-        radius = unit * np.exp(rng.uniform(np.log(0.011), np.log(0.034)))
+        radius = unit * np.exp(rng.uniform(np.log(0.016), np.log(0.045)))
         depth = _blob(rng, scene.shape, (row, col), radius, 0.15)
         cover = np.maximum(cover, np.clip(0.5 + depth, 0, 1) * scene.body)
         row, col = np.array([row, col]) + rng.normal(0, 0.035 * unit, 2)
@@ -166,7 +166,7 @@ def spot(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
 def hole(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A hole with a frayed edge, dark inside."""
     unit = _unit(scene)
-    radius = unit * np.exp(rng.uniform(np.log(0.012), np.log(0.045)))
+    radius = unit * np.exp(rng.uniform(np.log(0.018), np.log(0.06)))
     depth = _blob(rng, scene.shape, _place(rng, scene, 0.05), radius, 0.2)
     cover = np.clip(0.5 + depth / 1.5, 0, 1) * scene.body
     return (
@@ -183,7 +183,7 @@ def hole(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
 def chip(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A flake broken out of a surface: a shallow pit with a rough, pale floor."""
     unit = _unit(scene)
-    radius = unit * np.exp(rng.uniform(np.log(0.025), np.log(0.075)))
+    radius = unit * np.exp(rng.uniform(np.log(0.03), np.log(0.085)))
     depth = _blob(rng, scene.shape, _place(rng, scene, 0.05), radius, 0.22)
     cover = np.clip(0.5 + depth / 1.5, 0, 1) * scene.body
     rough = clouds(rng, scene.shape, unit / 60, 3)
@@ -220,7 +220,7 @@ def missing(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
 def broken(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A piece of the rim is gone and the backdrop shows."""
     unit = _unit(scene)
-    radius = unit * np.exp(rng.uniform(np.log(0.028), np.log(0.08)))
+    radius = unit * np.exp(rng.uniform(np.log(0.04), np.log(0.11)))
     depth = _blob(rng, scene.shape, _rim(rng, scene), radius, 0.18)
     cover = np.clip(0.5 + depth, 0, 1)
     return replace(scene, body=scene.body * (1 - cover)), cover * scene.body
@@ -229,7 +229,7 @@ def broken(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
 def dent(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A smooth hollow: only the light on it changes."""
     unit = _unit(scene)
-    radius = unit * rng.uniform(0.03, 0.065)
+    radius = unit * rng.uniform(0.04, 0.09)
     row, col = _place(rng, scene, 0.06)
     rows, cols = np.ogrid[: scene.shape[0], : scene.shape[1]]
     stretch = rng.uniform(0.7, 1.4)
@@ -278,7 +278,7 @@ def fibre(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A loose thread or hair that lies on the product and casts a shadow."""
     unit = _unit(scene)
     path = _curve(rng, _place(rng, scene, 0.04), unit * rng.uniform(0.15, 0.6), 0.016, 0.03)
-    thick = unit * rng.uniform(0.005, 0.011)
+    thick = unit * rng.uniform(0.006, 0.014)
     cover = stroke(scene.shape, path, np.full(len(path), thick))
     below = ndimage.shift(cover, 0.7 * thick, order=1)
     shadow = 1 - 0.45 * ndimage.gaussian_filter(below, 0.5 * thick)[..., None]

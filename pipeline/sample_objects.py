@@ -76,7 +76,7 @@ def gear(rng: Rng, shape: Shape) -> Scene:
 
 
 def capsule(rng: Rng, shape: Shape) -> Scene:
-    """A two-coloured gelatine capsule with a printed band mark, on pale paper."""
+    """A two-coloured gelatine capsule on pale paper."""
     unit = min(shape)
     y, x = placed(rng, shape, shift=0.08, turn=rng.normal(0, 0.3), scale=0.06)
     body_half = x > 0.02
@@ -89,9 +89,6 @@ def capsule(rng: Rng, shape: Shape) -> Scene:
     cream = np.array([0.90, 0.86, 0.76]) + rng.normal(0, 0.015, 3)
     albedo = np.where(body_half[..., None], cream, amber).astype(np.float32)
     albedo *= (1 + 0.02 * clouds(rng, shape, unit / 5, 3))[..., None]
-    roll = rng.uniform(-0.05, 0.05)
-    albedo = mix(albedo, paint(shape, (0.28, 0.27, 0.30)), 0.8 * _print(y - roll, x - 0.17))
-    albedo = mix(albedo, paint(shape, (0.95, 0.93, 0.9)), 0.75 * _print(y - roll, x + 0.16))
     relief = unit * np.sqrt(np.clip(radius**2 - reach**2, 0, None)) * 0.55
     return Scene(
         albedo=np.clip(albedo, 0, 1).astype(np.float32),
@@ -100,14 +97,6 @@ def capsule(rng: Rng, shape: Shape) -> Scene:
         body=body.astype(np.float32),
         backdrop=mat(rng, shape, (0.74, 0.78, 0.80), 0.02),
     )
-
-
-def _print(y: Plane, x: Plane) -> Plane:
-    """The mark on a capsule: a ring, a bar and a dot, coverage in [0, 1]."""
-    ring = edge(np.abs(np.hypot(y, x + 0.045) - 0.03) - 0.007)
-    bar = edge(box(y, x - 0.02, 0.036, 0.008, 0.004))
-    dot = edge(np.hypot(y - 0.025, x - 0.055) - 0.011)
-    return np.maximum(np.maximum(ring, bar), dot)
 
 
 def bottle_cap(rng: Rng, shape: Shape) -> Scene:

@@ -15,7 +15,7 @@ from pipeline.sample_board import circuit_board
 from pipeline.sample_defects import DEFECTS, visible_mask
 from pipeline.sample_objects import bottle_cap, capsule, gear
 from pipeline.sample_scene import Plane, Rng, Scene, Shape, draw_light, render
-from pipeline.sample_surfaces import brushed_metal, cloth, terrazzo, wood
+from pipeline.sample_surfaces import brushed_metal, cloth, granite, leather, wood
 from spg_core.errors import ConfigError
 
 _SMALLEST_IMAGE = 64
@@ -32,7 +32,7 @@ class SampleConfig:
     """Start of every random stream."""
     image_size: int = 448
     """Image side of a square product, pixels; other products are wider or larger."""
-    images_per_category: int = 18
+    images_per_category: int = 16
     """Test images a category, half of them defective."""
     train_images_per_category: int = 3
     """Normal training images a category."""
@@ -87,7 +87,8 @@ AUXILIARY = (
 )
 TARGET = (
     _product(brushed_metal, 1, 1, "scratch", "dent", "stain", "spot"),
-    _product(terrazzo, 1, 5 / 4, "crack", "chip", "stain", "fibre"),
+    _product(granite, 1, 5 / 4, "crack", "chip", "stain", "fibre"),
+    _product(leather, 1, 1, "scratch", "hole", "spot", "fibre"),
     _product(capsule, 6 / 7, 8 / 7, "crack", "dent", "spot", "broken"),
     _product(bottle_cap, 8 / 7, 8 / 7, "scratch", "bent", "dent", "fibre"),
 )

@@ -1,10 +1,11 @@
-"""Textured products of the generated sample: cloth, wood, brushed metal, terrazzo.
+"""Textured products of the generated sample: cloth, wood, brushed metal, granite, leather.
 
 Each function draws one piece, `(rng, shape) -> Scene`; what differs between two calls is the
 harmless variation of that product. `unit` is the shorter image side in pixels.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.sample_scene import (
@@ -97,25 +98,40 @@ def brushed_metal(rng: Rng, shape: Shape) -> Scene:
     return _surface(tone[..., None] * steel, 0.12 * streaks, 0.12)
 
 
-def terrazzo(rng: Rng, shape: Shape) -> Scene:
-    """Polished terrazzo: angular marble chips of several sizes in a pale cement."""
+def granite(rng: Rng, shape: Shape) -> Scene:
+    """Polished granite: angular grains of several minerals, most of them finer than a patch."""
     unit = min(shape)
     y, x = turned(*centred(shape), rng.uniform(0, 2 * np.pi))
-    cement = np.array([0.80, 0.78, 0.74]) + rng.normal(0, 0.015, 3)
-    albedo = paint(shape, cement)
-    albedo *= (1 + 0.02 * clouds(rng, shape, unit / 90) + 0.02 * clouds(rng, shape, unit / 4))[
-        ..., None
-    ]
-    chips = np.zeros(shape, dtype=np.float32)
-    for cells, share, gap in ((34, 0.25, 0.10), (17, 0.3, 0.10), (8.5, 0.4, 0.13)):
-        cover, colour = _chips(rng, y * cells, x * cells, share, gap, cells / unit)
-        veins = 1 + 0.05 * clouds(rng, shape, 1.2 * unit / cells, 3)
-        albedo = mix(albedo, colour * veins[..., None], cover)
-        chips = np.maximum(chips, cover)
-    relief = 0.15 * chips + 0.1 * clouds(rng, shape, unit / 60)
-    return _surface(albedo, relief, 0.05 + 0.05 * chips)
+    albedo = paint(shape, np.array([0.66, 0.63, 0.60]) + rng.normal(0, 0.015, 3))
+    tone = 0.05 * clouds(rng, shape, unit / 90) + 0.02 * clouds(rng, shape, unit / 4)
+    albedo = albedo * (1 + tone)[..., None]
+    grains = np.zeros(shape, dtype=np.float32)
+    for cells, share in ((100, 0.5), (64, 0.4), (40, 0.22)):
+        cover, colour = _chips(rng, y * cells, x * cells, share, 0.08, cells / unit)
+        albedo = mix(albedo, colour, 0.85 * cover)
+        grains = np.maximum(grains, cover)
+    relief = 0.1 * grains + 0.05 * clouds(rng, shape, unit / 60)
+    return _surface(albedo, relief, 0.05 + 0.03 * grains)
 
 
+def leather(rng: Rng, shape: Shape) -> Scene:
+    """Embossed cowhide: pebbles of uneven size between creases, a satin finish."""
+    unit = min(shape)
+    y, x = turned(*centred(shape), rng.uniform(0, 2 * np.pi))
+    cells = rng.uniform(46, 54)
+    y = y + 0.006 * clouds(rng, shape, unit / 14, 2)
+    x = x + 0.006 * clouds(rng, shape, unit / 14, 2)
+    inside, _ = _cells(rng, y * cells, x * cells)
+    pebble = np.sin(np.pi / 2 * np.clip(inside / 0.24, 0, 1))
+    hide = np.array([0.47, 0.28, 0.17]) + rng.normal(0, 0.018, 3)
+    tone = 0.86 + 0.14 * pebble + 0.035 * clouds(rng, shape, unit / 5, 3)
+    tone = tone + 0.025 * clouds(rng, shape, unit / 120)
+    relief = 0.0035 * unit * pebble + 0.12 * clouds(rng, shape, unit / 100)
+    return _surface(paint(shape, hide) * tone[..., None], relief, 0.05)
+
+
+_SPAN = 256
+"""Lattice cells before the Voronoi diagram repeats."""
 _CHIP_COLOURS = np.array(
     [
         [0.36, 0.34, 0.33],
@@ -132,30 +148,37 @@ _CHIP_COLOURS = np.array(
 def _chips(
     rng: Rng, rows: Plane, cols: Plane, share: float, gap: float, cells_per_pixel: float
 ) -> tuple[Plane, Plane]:
-    """Chips of one size: coverage `(height, width)` and colour `(height, width, 3)`.
+    """Grains of one size: coverage `(height, width)` and colour `(height, width, 3)`.
 
-    A chip is a cell of the Voronoi diagram of a jittered lattice, shrunk by `gap` cells; `share`
-    of the cells hold one. `rows` and `cols` are coordinates in lattice cells.
+    A grain is a cell of `_cells`, shrunk by `gap` cells; `share` of the cells hold one.
     """
-    span = 256
-    jitter = rng.uniform(0.08, 0.92, (2, span, span)).astype(np.float32)
-    holds_chip = rng.random((span, span)) < share
-    colour = _CHIP_COLOURS[rng.integers(len(_CHIP_COLOURS), size=(span, span))]
-    colour = colour + rng.normal(0, 0.035, (span, span, 1)).astype(np.float32)
+    holds_chip = rng.random(_SPAN * _SPAN) < share
+    colour = _CHIP_COLOURS[rng.integers(len(_CHIP_COLOURS), size=_SPAN * _SPAN)]
+    colour = colour + rng.normal(0, 0.035, (_SPAN * _SPAN, 1)).astype(np.float32)
+    inside, owner = _cells(rng, rows, cols)
+    cover = np.clip(0.5 + (inside - gap) / cells_per_pixel, 0, 1) * holds_chip[owner]
+    return cover.astype(np.float32), colour[owner]
+
+
+def _cells(rng: Rng, rows: Plane, cols: Plane) -> tuple[Plane, NDArray[np.int64]]:
+    """The Voronoi diagram of a jittered lattice, read at `rows`, `cols` in lattice cells.
+
+    Returns:
+        How deep a pixel lies inside its cell, in cells, and which of `_SPAN**2` cells that is.
+    """
+    jitter = rng.uniform(0.08, 0.92, (2, _SPAN, _SPAN)).astype(np.float32)
     row_cell, col_cell = np.floor(rows).astype(int), np.floor(cols).astype(int)
     nearest = np.full(rows.shape, 9, dtype=np.float32)
     second = nearest.copy()
-    owner = np.zeros(rows.shape, dtype=int)
+    owner = np.zeros(rows.shape, dtype=np.int64)
     for down in (-1, 0, 1):
         for right in (-1, 0, 1):
-            i, j = (row_cell + down) % span, (col_cell + right) % span
+            i, j = (row_cell + down) % _SPAN, (col_cell + right) % _SPAN
             site_y = row_cell + down + jitter[0, i, j]
             site_x = col_cell + right + jitter[1, i, j]
             distance = np.hypot(rows - site_y, cols - site_x).astype(np.float32)
             closer = distance < nearest
             second = np.where(closer, nearest, np.minimum(second, distance))
             nearest = np.where(closer, distance, nearest)
-            owner = np.where(closer, i * span + j, owner)
-    inside = (second - nearest) / 2 - gap
-    cover = np.clip(0.5 + inside / cells_per_pixel, 0, 1) * holds_chip.ravel()[owner]
-    return cover.astype(np.float32), colour.reshape(-1, 3)[owner]
+            owner = np.where(closer, i * _SPAN + j, owner)
+    return (second - nearest) / 2, owner
