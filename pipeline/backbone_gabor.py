@@ -1,4 +1,4 @@
-"""The embedded `gabor` descriptor as a backbone: nothing to download, nothing to choose but size."""
+"""The embedded `gabor` descriptor as a backbone: no download, no choice but size."""
 
 import hashlib
 
@@ -30,7 +30,7 @@ def open_gabor(request: BackboneRequest) -> tuple[nn.Module, BackboneSpec]:
     for option, value in given.items():
         if value is not None:
             raise ConfigError(
-                f"{option} {value} does not apply to gabor, a fixed texture descriptor; leave it out"
+                f"{option} {value} does not apply to gabor, a fixed descriptor; leave it out"
             )
     if request.compute_dtype not in (None, "float32"):
         raise ConfigError(f"gabor computes in float32, not {request.compute_dtype}; leave it out")

@@ -24,7 +24,7 @@ class BackboneSpec:
     library: str
     """Who computes the tokens: `timm`, `open_clip` or `spg_core`."""
     model: str
-    """The library's name of the architecture, without a weights tag: the digest says which weights."""
+    """The library's name of the architecture; the digest, not a tag, says which weights."""
     weights_sha256: str
     """SHA-256 of the weights file's bytes, in hex; for `gabor`, of its version string."""
     layer: int | None

@@ -60,7 +60,7 @@ def open_timm(model_name: str, request: BackboneRequest) -> tuple[nn.Module, Bac
 
     Args:
         model_name: timm's name, with or without a weights tag.
-        request: what the user asked for; `final_norm` None means the norm is applied if there is one.
+        request: what the user asked for; `final_norm` None applies the norm if there is one.
 
     Raises:
         BackboneError: timm has no such model, it has no patch grid, or its weights do not fit.

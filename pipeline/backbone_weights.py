@@ -57,8 +57,8 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         AttributeError,
     ) as error:
         raise BackboneError(
-            f"{path} cannot be read as weights ({first_line(error)}); expected a .safetensors file or "
-            f"a torch file of plain tensors, which is all that weights_only=True lets in"
+            f"{path} cannot be read as weights ({first_line(error)}); expected a .safetensors "
+            f"file or a torch file of plain tensors, which is all that weights_only=True lets in"
         ) from error
     tensors = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
     if not tensors:
@@ -84,9 +84,9 @@ def hub_file(repository: str, file_names: Sequence[str], *, name: str, gated: bo
         hf_hub_url,
         try_to_load_from_cache,
     )
-    from huggingface_hub.errors import (
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
         EntryNotFoundError,
-        HTTPError,  # type: ignore[attr-defined]  # of whichever HTTP library this hub version uses
+        HTTPError,  # of whichever HTTP library this version of the hub's client uses
     )
 
     # The cache is asked first, so a filled cache works offline and needs no time-out.

@@ -106,8 +106,8 @@ class Backbone:
         expected = (len(pixels), spec.grid.tokens_per_image, spec.d_model)
         if tuple(tokens.shape) != expected:
             raise BackboneError(
-                f"{spec.name} gave tokens of shape {tuple(tokens.shape)}, expected {expected} for a "
-                f"{spec.grid} patch grid; were the prefix tokens dropped?"
+                f"{spec.name} gave tokens of shape {tuple(tokens.shape)}, expected {expected} for "
+                f"a {spec.grid} patch grid; were the prefix tokens dropped?"
             )
         return PatchTokens(tokens.float(), None if cls is None else cls.float())
 

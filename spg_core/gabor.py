@@ -87,7 +87,7 @@ def patch_statistics(pixels: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
         Content `(B, 24, R, C)`: 16 log energies (scale-major), mean and spread of the colours, its
         darkest and brightest value; and the rotation-pooled statistics `(B, 20, R, C)`.
     """
-    red, green, blue = pixels.split(1, dim=1)
+    red, green, blue = pixels.chunk(3, dim=1)
     colour = torch.cat([(red + green + blue) / 3, red - green, (red + green) / 2 - blue], dim=1)
     mean = F.avg_pool2d(colour, PATCH_SIZE)
     spread = (F.avg_pool2d(colour**2, PATCH_SIZE) - mean**2).clamp(min=0).sqrt()
