@@ -99,12 +99,12 @@ def _one_class(anomalous: NDArray[np.bool_]) -> str | None:
 def _rank(values: NDArray[np.float64], anomalous: NDArray[np.bool_]) -> Ranking:
     normal = np.sort(values[~anomalous])
     distinct, counts = np.unique(values[anomalous], return_counts=True)
-    at_or_below = np.searchsorted(normal, distinct, side="right")
-    equal = at_or_below - np.searchsorted(normal, distinct, side="left")
+    below = np.searchsorted(normal, distinct, side="left")
+    equal = np.searchsorted(normal, distinct, side="right") - below
     return Ranking(
-        anomalous=counts[::-1].astype(np.int64),
-        above=(normal.size - at_or_below)[::-1].astype(np.int64),
-        equal=equal[::-1].astype(np.int64),
+        anomalous=counts[::-1],
+        below=below[::-1],
+        equal=equal[::-1],
         n_anomalous=int(counts.sum()),
         n_normal=normal.size,
     )

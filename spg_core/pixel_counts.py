@@ -8,15 +8,17 @@ Two rounds over the maps, because only the anomalous pixels (about 1 %) are thre
 
 Everything in both is a sorted multiset or an integer, so merging is exact, associative and
 commutative: any split into blocks (an image is never split) gives the same bits. A partial takes
-8 bytes an anomalous pixel plus 16 a distinct anomalous value; it holds NumPy arrays and numbers
-only, so Dask sends it as it is. With Dask, keep the maps of a block on its worker as a future
-between the rounds, or compute them twice.
+8 bytes an anomalous pixel plus 8 a distinct anomalous value (16 from 2^32 normal pixels on). It
+holds NumPy arrays and numbers only, so Dask sends it as it is. With Dask, keep the maps of a block
+on its worker as a future between the rounds, or compute them twice.
 
 Axes: n images; m distinct anomalous values, ascending.
 """
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,24 +30,27 @@ from spg_core.sorted_pixels import (
     Masks,
     add_counts,
     checked,
-    decode,
-    encode,
     finite_range,
+    pack,
+    sort_packed,
     sorted_normals,
 )
 
+Counts = NDArray[np.integer]  # uint32, or int64 where that could overflow
+
 CLIP_STEPS = 200
-# A 32 MB copy is sorted at a time: larger is slower per pixel (cache) and takes more memory,
-# smaller looks every threshold up more often.
-PIXELS_PER_SORT = 1 << 23
+# A 64 MB copy is sorted at a time: more takes memory, less looks every threshold up more often.
+PIXELS_PER_SORT = 1 << 24
 
 
 @dataclass(frozen=True)
 class DefectPixels:
     """Round 1: the anomalous pixels of some images, and what else must be known globally."""
 
-    keys: NDArray[np.uint64]
-    """`(anomalous pixels,)` ascending: order-preserving value bits << 32 | region size."""
+    values: NDArray[np.float32]
+    """`(anomalous pixels,)` ascending; ties in the order of `sizes`."""
+    sizes: NDArray[np.uint32]
+    """`(anomalous pixels,)` pixels of the region each belongs to."""
     n_regions: int
     """8-connected regions."""
     n_normal: int
@@ -55,13 +60,14 @@ class DefectPixels:
     highest: float
     """Largest value of all pixels, a float32."""
 
-    def distinct(self) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-        """Give the distinct anomalous values `(m,)`, ascending, and where each starts in `keys`."""
-        ordered = (self.keys >> np.uint64(32)).astype(np.uint32)
-        if not ordered.size:
-            return np.empty(0, dtype=np.float32), np.empty(0, dtype=np.intp)
-        starts = np.concatenate([[0], np.flatnonzero(ordered[1:] != ordered[:-1]) + 1])
-        return decode(ordered[starts]), starts
+    def distinct_starts(self) -> NDArray[np.intp]:
+        """Give where each of the `m` distinct values starts in `values`."""
+        if not self.values.size:
+            return np.empty(0, dtype=np.intp)
+        is_first = np.empty(self.values.size, dtype=np.bool_)
+        is_first[0] = True
+        np.not_equal(self.values[1:], self.values[:-1], out=is_first[1:])
+        return np.flatnonzero(is_first)
 
     def clip_thresholds(self) -> NDArray[np.float32]:
         """Give the 200 or, by float32 rounding, 201 thresholds of `clip200`; none for flat maps."""
@@ -78,9 +84,9 @@ class DefectPixels:
 class NormalCounts:
     """Round 2: normal pixels of some images around each distinct anomalous value."""
 
-    below: NDArray[np.int64]
+    below: Counts
     """`(m,)` strictly below."""
-    equal: NDArray[np.int64]
+    equal: Counts
     """`(m,)` exactly at."""
     clip_above: NDArray[np.int64]
     """`(thresholds,)` strictly above each threshold of `clip200`."""
@@ -104,14 +110,14 @@ def defect_pixels(maps: Maps, masks: Masks) -> DefectPixels:
     for one_map, mask in zip(maps, truth, strict=True):
         positions, sizes, n_here = region_sizes(mask)
         values = one_map.reshape(-1)[positions].astype(np.float32)
-        keys.append((encode(values) << np.uint64(32)) | sizes.astype(np.uint64))
+        keys.append(pack(values, sizes))
         n_regions += n_here
-    sorted_keys = np.concatenate(keys)
-    sorted_keys.sort()
+    defect_values, defect_sizes = sort_packed(keys)
     return DefectPixels(
-        keys=sorted_keys,
+        values=defect_values,
+        sizes=defect_sizes,
         n_regions=n_regions,
-        n_normal=truth.size - sorted_keys.size,
+        n_normal=truth.size - defect_values.size,
         lowest=min(low for low, _ in extremes),
         highest=max(high for _, high in extremes),
     )
@@ -125,10 +131,12 @@ def merge_defects(parts: Sequence[DefectPixels]) -> DefectPixels:
     """
     if not parts:
         raise MetricError("no blocks to merge, expected the defect pixels of at least one")
-    keys = np.concatenate([part.keys for part in parts])
-    keys.sort()
+    if len(parts) == 1:
+        return parts[0]
+    values, sizes = sort_packed([pack(part.values, part.sizes) for part in parts])
     return DefectPixels(
-        keys=keys,
+        values=values,
+        sizes=sizes,
         n_regions=sum(part.n_regions for part in parts),
         n_normal=sum(part.n_normal for part in parts),
         lowest=min(part.lowest for part in parts),
@@ -136,43 +144,55 @@ def merge_defects(parts: Sequence[DefectPixels]) -> DefectPixels:
     )
 
 
-def count_normals(maps: Maps, masks: Masks, defects: DefectPixels) -> NormalCounts:
+def count_normals(
+    maps: Maps, masks: Masks, defects: DefectPixels, *, threads: int = 1
+) -> NormalCounts:
     """Count the normal pixels of a block around every anomalous value of `defects` (round 2).
 
     Args:
         maps: `(n, height, width)` as in round 1.
         masks: `(n, height, width)` as in round 1.
         defects: the merged round 1 of *all* blocks, not this block's own.
+        threads: how many share the block; the result does not depend on it.
 
     Raises:
         MetricError: as `defect_pixels`.
     """
-    return count_normals_of_blocks([(maps, masks)], defects)
+    return count_normals_of_blocks([(maps, masks)], defects, threads=threads)
 
 
 def count_normals_of_blocks(
-    blocks: Iterable[tuple[Maps, Masks]], defects: DefectPixels
+    blocks: Iterable[tuple[Maps, Masks]], defects: DefectPixels, *, threads: int = 1
 ) -> NormalCounts:
     """Count block after block into one result; `count_normals` and `merge_counts` in less memory.
 
     Raises:
         MetricError: as `defect_pixels`.
     """
-    thresholds, _ = defects.distinct()
+    thresholds = defects.values[defects.distinct_starts()]
     clip_thresholds = defects.clip_thresholds()
-    below = np.zeros(thresholds.size, dtype=np.int64)
-    equal = np.zeros(thresholds.size, dtype=np.int64)
+    # Half the memory where it fits; a count never exceeds the number of normal pixels.
+    dtype: type[np.integer] = np.uint32 if defects.n_normal < 1 << 32 else np.int64
+    below: Counts = np.zeros(thresholds.size, dtype=dtype)
+    equal: Counts = np.zeros(thresholds.size, dtype=dtype)
     clip_above = np.zeros(clip_thresholds.size, dtype=np.int64)
+    adding = Lock()
+
+    def count(maps: Maps, truth: NDArray[np.bool_]) -> int:
+        normals = sorted_normals(maps, truth)
+        add_counts(normals, thresholds, below, equal, adding)
+        above = normals.size - np.searchsorted(normals, clip_thresholds, side="right")
+        with adding:
+            np.add(clip_above, above, out=clip_above)
+        return normals.size
+
     n_normal = 0
-    for maps, masks in blocks:
-        truth = checked(maps, masks)
-        images_per_sort = max(1, PIXELS_PER_SORT // maps[0].size)
-        for start in range(0, len(maps), images_per_sort):
-            images = slice(start, start + images_per_sort)
-            normals = sorted_normals(maps[images], truth[images])
-            add_counts(normals, thresholds, below, equal)
-            clip_above += normals.size - np.searchsorted(normals, clip_thresholds, side="right")
-            n_normal += normals.size
+    with ThreadPoolExecutor(threads) as pool:  # sorting and searching release the GIL
+        for maps, masks in blocks:
+            truth = checked(maps, masks)
+            step = max(1, PIXELS_PER_SORT // threads // maps[0].size)
+            cuts = [slice(start, start + step) for start in range(0, len(maps), step)]
+            n_normal += sum(pool.map(count, [maps[c] for c in cuts], [truth[c] for c in cuts]))
     return NormalCounts(below, equal, clip_above, n_normal)
 
 
@@ -190,13 +210,8 @@ def merge_counts(parts: Sequence[NormalCounts]) -> NormalCounts:
             f"blocks were counted against different thresholds (numbers of them: {sorted(sizes)});"
             " count every block against the same merged defects"
         )
-    below, equal, clip_above = (
-        np.zeros_like(parts[0].below),
-        np.zeros_like(parts[0].equal),
-        np.zeros_like(parts[0].clip_above),
-    )
-    for part in parts:
-        below += part.below
-        equal += part.equal
-        clip_above += part.clip_above
+    below, equal, clip_above = parts[0].below, parts[0].equal, parts[0].clip_above
+    for part in parts[1:]:
+        below, equal = below + part.below, equal + part.equal
+        clip_above = clip_above + part.clip_above
     return NormalCounts(below, equal, clip_above, sum(part.n_normal for part in parts))

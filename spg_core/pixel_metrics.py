@@ -23,6 +23,7 @@ from spg_core.pixel_counts import (
     merge_defects,
 )
 from spg_core.ranking import (
+    SCORES_PER_PIECE,
     Curve,
     Ranking,
     auroc,
@@ -58,7 +59,9 @@ class PixelCurves:
     pro: Curve
 
 
-def pixel_metrics(maps: Maps, masks: Masks, *, aupro: AuproDefinition = "exact") -> PixelMetrics:
+def pixel_metrics(
+    maps: Maps, masks: Masks, *, aupro: AuproDefinition = "exact", threads: int = 1
+) -> PixelMetrics:
     """Score the maps of a category.
 
     Args:
@@ -67,25 +70,30 @@ def pixel_metrics(maps: Maps, masks: Masks, *, aupro: AuproDefinition = "exact")
         aupro: "exact" takes every threshold, the trapezoid rule up to FPR 0.3 with an
             interpolated end point, divided by 0.3. "clip200" is the released definition (see
             `clip200_aupro`), which depends on the scale of the maps.
+        threads: how many share the work; the result does not depend on it.
 
     Raises:
         MetricError: shapes or dtypes other than these, NaN or infinite values, no pixels.
     """
-    return pixel_metrics_of_blocks(lambda: [(maps, masks)], aupro=aupro)
+    return pixel_metrics_of_blocks(lambda: [(maps, masks)], aupro=aupro, threads=threads)
 
 
-def pixel_metrics_of_blocks(blocks: Blocks, *, aupro: AuproDefinition = "exact") -> PixelMetrics:
+def pixel_metrics_of_blocks(
+    blocks: Blocks, *, aupro: AuproDefinition = "exact", threads: int = 1
+) -> PixelMetrics:
     """Score a category that comes as blocks of whole images; the same bits as in one piece.
 
     Args:
         blocks: gives `(maps, masks)` block after block; called twice, for two passes.
         aupro: as in `pixel_metrics`.
+        threads: as in `pixel_metrics`.
 
     Raises:
         MetricError: as `pixel_metrics`, or no blocks, or another set of blocks the second time.
     """
     defects = merge_defects([defect_pixels(maps, masks) for maps, masks in blocks()])
-    return metrics_from_counts(defects, count_normals_of_blocks(blocks(), defects), aupro=aupro)
+    counts = count_normals_of_blocks(blocks(), defects, threads=threads)
+    return metrics_from_counts(defects, counts, aupro=aupro)
 
 
 def metrics_from_counts(
@@ -136,7 +144,7 @@ def rank_pixels(defects: DefectPixels, counts: NormalCounts) -> Ranking:
     Raises:
         MetricError: the counts do not cover the images of `defects`.
     """
-    _, starts = defects.distinct()
+    starts = defects.distinct_starts()
     if counts.n_normal != defects.n_normal or counts.below.size != starts.size:
         raise MetricError(
             f"{counts.n_normal} normal pixels were counted around {counts.below.size} values, "
@@ -144,10 +152,10 @@ def rank_pixels(defects: DefectPixels, counts: NormalCounts) -> Ranking:
             "twice, or counted before all defects were merged?"
         )
     return Ranking(
-        anomalous=np.diff(starts, append=defects.keys.size)[::-1],
-        above=(defects.n_normal - counts.below - counts.equal)[::-1],
+        anomalous=np.diff(starts, append=defects.values.size)[::-1].astype(counts.below.dtype),
+        below=counts.below[::-1],
         equal=counts.equal[::-1],
-        n_anomalous=defects.keys.size,
+        n_anomalous=defects.values.size,
         n_normal=defects.n_normal,
     )
 
@@ -165,16 +173,15 @@ def exact_aupro(ranking: Ranking, weights: NDArray[np.float64]) -> float:
     limit = AUPRO_FPR_LIMIT * ranking.n_normal  # x counts false positives, y sums weights
     area, height, x = 0.0, 0.0, 0.0
     for piece in ranking.pieces():
-        heights = height + np.cumsum(weights[piece])
+        heights = height + np.cumsum(weights[piece.where])
         before = np.concatenate([[height], heights[:-1]])
-        above = ranking.above[piece]
-        ends = np.minimum(above + ranking.equal[piece], limit)
-        starts = np.minimum(above, limit)
+        ends = np.minimum(piece.above + piece.equal, limit)
+        starts = np.minimum(piece.above, limit)
         flat = starts - np.concatenate([[x], ends[:-1]])
         sloped = ends - starts
-        share = sloped / np.maximum(ranking.equal[piece], 1)
+        share = sloped / np.maximum(piece.equal, 1)
         area += float(np.dot(flat, before))
-        area += float(np.dot(sloped, before + 0.5 * share * weights[piece]))
+        area += float(np.dot(sloped, before + 0.5 * share * weights[piece.where]))
         height, x = float(heights[-1]), float(ends[-1])
     # `height` is now the number of regions, up to rounding.
     return (area + (limit - x) * height) / (limit * height)
@@ -190,7 +197,7 @@ def clip200_aupro(defects: DefectPixels, counts: NormalCounts) -> tuple[float | 
 
     Source: `cal_pro_score` of the CFlow-AD, WinCLIP and AnomalyCLIP line of repositories.
     """
-    values, _ = defects.distinct()
+    values = defects.values[defects.distinct_starts()]
     weight_below = np.concatenate([[0.0], np.cumsum(_region_weights(defects)[::-1])])
     first_above = np.searchsorted(values, defects.clip_thresholds(), side="right")
     pro = (weight_below[-1] - weight_below[first_above]) / defects.n_regions
@@ -207,7 +214,7 @@ def clip200_aupro(defects: DefectPixels, counts: NormalCounts) -> tuple[float | 
 
 
 def _one_class(defects: DefectPixels) -> str | None:
-    if not defects.keys.size:
+    if not defects.values.size:
         return "no pixel is anomalous, so there is nothing to detect"
     if not defects.n_normal:
         return "every pixel is anomalous, so nothing can be ranked below the anomalies"
@@ -216,6 +223,11 @@ def _one_class(defects: DefectPixels) -> str | None:
 
 def _region_weights(defects: DefectPixels) -> NDArray[np.float64]:
     """Sum 1 / region size over the pixels of each distinct value, highest value first."""
-    _, starts = defects.distinct()
-    sizes = defects.keys.astype(np.uint32)  # the lower half of a key
-    return np.add.reduceat(1.0 / sizes, starts)[::-1]
+    starts = defects.distinct_starts()
+    weights = np.empty(starts.size)
+    for first in range(0, starts.size, SCORES_PER_PIECE):
+        here = starts[first : first + SCORES_PER_PIECE]
+        last = first + here.size
+        end = starts[last] if last < starts.size else defects.values.size
+        weights[first:last] = np.add.reduceat(1.0 / defects.sizes[here[0] : end], here - here[0])
+    return weights[::-1]

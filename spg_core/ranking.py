@@ -8,6 +8,7 @@ Axes: m distinct anomalous scores, highest first.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,21 +21,42 @@ SCORES_PER_PIECE = 1 << 18
 class Ranking:
     """Anomalous and normal items, counted by distinct anomalous score, highest score first."""
 
-    anomalous: NDArray[np.int64]
+    anomalous: NDArray[np.integer]
     """`(m,)` anomalous items that have exactly this score."""
-    above: NDArray[np.int64]
-    """`(m,)` normal items strictly above it."""
-    equal: NDArray[np.int64]
+    below: NDArray[np.integer]
+    """`(m,)` normal items strictly below it."""
+    equal: NDArray[np.integer]
     """`(m,)` normal items exactly at it."""
     n_anomalous: int
     """All anomalous items, > 0."""
     n_normal: int
     """All normal items, > 0."""
 
-    def pieces(self) -> Iterator[slice]:
-        """Cut 0..m into short slices, in order."""
+    def pieces(self) -> Iterator["Piece"]:
+        """Give short stretches of the ranking as int64, in order."""
         for start in range(0, self.anomalous.size, SCORES_PER_PIECE):
-            yield slice(start, start + SCORES_PER_PIECE)
+            yield self.piece(slice(start, start + SCORES_PER_PIECE))
+
+    def piece(self, where: slice | NDArray[np.intp]) -> "Piece":
+        """Give some scores of the ranking as int64."""
+        equal = self.equal[where].astype(np.int64)
+        below = self.below[where].astype(np.int64)
+        return Piece(
+            where, self.anomalous[where].astype(np.int64), self.n_normal - below - equal, equal
+        )
+
+
+class Piece(NamedTuple):
+    """Some of the distinct anomalous scores: `(p,)` int64 each."""
+
+    where: slice | NDArray[np.intp]
+    """Their places in the ranking."""
+    anomalous: NDArray[np.int64]
+    """Anomalous items exactly at the score."""
+    above: NDArray[np.int64]
+    """Normal items strictly above it."""
+    equal: NDArray[np.int64]
+    """Normal items exactly at it."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +73,8 @@ def auroc(ranking: Ranking) -> float:
     """Give the area under the ROC curve, ties counted half; a quotient of two exact integers."""
     twice_wins = 0
     for piece in ranking.pieces():
-        twice_below = 2 * (ranking.n_normal - ranking.above[piece]) - ranking.equal[piece]
-        twice_wins += int(np.dot(ranking.anomalous[piece], twice_below))
+        twice_below = 2 * (ranking.n_normal - piece.above) - piece.equal
+        twice_wins += int(np.dot(piece.anomalous, twice_below))
     return twice_wins / (2 * ranking.n_anomalous * ranking.n_normal)
 
 
@@ -60,9 +82,9 @@ def average_precision_and_f1max(ranking: Ranking) -> tuple[float, float]:
     """Give AP (sum of precision times recall step, no interpolation) and the best F1."""
     ap, f1max, found = 0.0, 0.0, 0
     for piece in ranking.pieces():
-        hits = found + np.cumsum(ranking.anomalous[piece])
-        flagged = hits + ranking.above[piece] + ranking.equal[piece]
-        ap += float(np.dot(ranking.anomalous[piece], hits / flagged))
+        hits = found + np.cumsum(piece.anomalous)
+        flagged = hits + piece.above + piece.equal
+        ap += float(np.dot(piece.anomalous, hits / flagged))
         # F1 = 2 TP / (TP + FP + P); a threshold between two anomalous scores only adds FP.
         f1max = max(f1max, float(np.max(2 * hits / (flagged + ranking.n_anomalous))))
         found = int(hits[-1])
@@ -79,13 +101,14 @@ def pr_curve(ranking: Ranking, n_points: int = 200) -> Curve:
     """Give at most `n_points` points (recall, precision), evenly in recall."""
     hits = np.cumsum(ranking.anomalous)
     kept = _evenly(hits / ranking.n_anomalous, n_points)
-    flagged = hits[kept] + ranking.above[kept] + ranking.equal[kept]
+    points = ranking.piece(kept)
+    flagged = hits[kept] + points.above + points.equal
     return Curve(hits[kept] / ranking.n_anomalous, hits[kept] / flagged)
 
 
 def rising_curve(ranking: Ranking, rate: NDArray[np.float64], n_points: int) -> Curve:
     """Draw a rate `(m,)` that ends at 1 over FPR, from (0, 0) to (1, 1)."""
-    fpr = (ranking.above + ranking.equal) / ranking.n_normal
+    fpr = (ranking.n_normal - ranking.below.astype(np.int64)) / ranking.n_normal
     kept = _evenly(fpr + rate, n_points - 2)
     return Curve(
         np.concatenate([[0.0], fpr[kept], [1.0]]),

@@ -3,6 +3,8 @@
 Axes: n images; m distinct anomalous values, ascending.
 """
 
+from threading import Lock
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,16 +53,24 @@ def finite_range(one_map: Maps, index: int) -> tuple[float, float]:
     return low, high
 
 
-def encode(values: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """Map float32 to integers below 2^32 that sort like the values."""
-    # Adding 0 turns -0.0 into 0.0: they are equal and must get one key.
+def pack(values: NDArray[np.float32], sizes: NDArray[np.integer]) -> NDArray[np.uint64]:
+    """Join values and region sizes `(p,)` to integers that sort by value, then by size."""
+    # Adding 0 turns -0.0 into 0.0: they are equal and must sort as one.
     bits = (values + np.float32(0)).view(np.uint32)
-    return np.where(bits & _SIGN, ~bits, bits | _SIGN).astype(np.uint64)
+    ordered = np.where(bits & _SIGN, ~bits, bits | _SIGN)
+    return (ordered.astype(np.uint64) << np.uint64(32)) | sizes.astype(np.uint64)
 
 
-def decode(ordered: NDArray[np.uint32]) -> NDArray[np.float32]:
-    """Invert `encode`."""
-    return np.where(ordered & _SIGN, ordered ^ _SIGN, ~ordered).view(np.float32)
+def sort_packed(
+    parts: list[NDArray[np.uint64]],
+) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
+    """Sort packed pixels of all parts, and give values and sizes `(p,)` apart again."""
+    keys = np.concatenate(parts)
+    keys.sort()
+    sizes = keys.astype(np.uint32)  # the lower half
+    keys >>= np.uint64(32)
+    ordered = keys.astype(np.uint32)
+    return np.where(ordered & _SIGN, ordered ^ _SIGN, ~ordered).view(np.float32), sizes
 
 
 def sorted_normals(maps: Maps, truth: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -75,8 +85,9 @@ def sorted_normals(maps: Maps, truth: NDArray[np.bool_]) -> NDArray[np.float32]:
 def add_counts(
     normals: NDArray[np.float32],
     thresholds: NDArray[np.float32],
-    below: NDArray[np.int64],
-    equal: NDArray[np.int64],
+    below: NDArray[np.integer],
+    equal: NDArray[np.integer],
+    adding: Lock,
 ) -> None:
     """Add to `below` and `equal` the normals under and at each threshold; both sorted."""
     if not thresholds.size:
@@ -87,10 +98,14 @@ def add_counts(
         here = slice(piece * THRESHOLDS_PER_LOOKUP, (piece + 1) * THRESHOLDS_PER_LOOKUP)
         wanted, stretch = thresholds[here], normals[first:end]
         smaller = np.searchsorted(stretch, wanted)
-        below[here] += smaller
-        below[here] += first
-        if stretch.size:
-            # Exact ties are rare in float32 maps, so the second search is for few values.
-            tied = np.flatnonzero(stretch[np.minimum(smaller, stretch.size - 1)] == wanted)
-            upto = np.searchsorted(stretch, wanted[tied], side="right")
-            equal[piece * THRESHOLDS_PER_LOOKUP + tied] += upto - smaller[tied]
+        under = (smaller + first).astype(below.dtype)
+        if not stretch.size:
+            with adding:
+                np.add(below[here], under, out=below[here])
+            continue
+        # Exact ties are rare in float32 maps, so the second search is for few values.
+        tied = np.flatnonzero(stretch.take(smaller, mode="clip") == wanted)
+        upto = np.searchsorted(stretch, wanted[tied], side="right")
+        with adding:
+            np.add(below[here], under, out=below[here])
+            equal[here.start + tied] += (upto - smaller[tied]).astype(equal.dtype)
