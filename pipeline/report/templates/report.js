@@ -79,11 +79,11 @@ function applyFilters() {
 }
 
 function applyLook() {
-  const strength = document.getElementById("strength");
-  if (!strength) return;
   const look = document.documentElement;
-  look.style.setProperty("--heat", String(strength.value / 100));
-  look.classList.toggle("no-outlines", !document.getElementById("outlines").checked);
+  const strength = document.getElementById("strength");
+  const outlines = document.getElementById("outlines");
+  if (strength) look.style.setProperty("--heat", String(strength.value / 100));
+  if (outlines) look.classList.toggle("no-outlines", !outlines.checked);
 }
 
 filters.addEventListener("change", applyFilters);
