@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from spg_core.errors import ConfigError
 from spg_core.sae import Latents, Sae, pre_activations, to_dense, top_latents, weighted_atoms
+from spg_core.sae_loss import squared_error
 from spg_core.sae_topk import top_entries
 
 Path = Literal["dense", "sparse"]
@@ -52,6 +53,8 @@ class SaeGradients:
     """0-d."""
     residual: Tensor
     """Tokens minus reconstruction, `(n, d)`."""
+    squared_error: Tensor
+    """The residual's squares, summed; 0-d."""
     active: Tensor
     """`(C,)` bool: some token activated the atom above the threshold asked for."""
     n_nonzero: Tensor
@@ -96,13 +99,15 @@ def dense_gradients(sae: Sae, tokens: Tensor, target: Tensor, terms: LossTerms) 
     inputs = tokens.to(sae.encoder.dtype)
     latents, kept = _sparsify(sae, pre_activations(inputs, sae.encoder))
     residual = target - (latents @ sae.dictionary).to(tokens.dtype)
+    squares = squared_error(residual)
     error = (residual * (-2 * terms.scale)).to(inputs.dtype)
     by_latents = (error @ sae.dictionary.T).add_(terms.l1).mul_(kept)
     return SaeGradients(
         encoder=(by_latents.T @ inputs).to(tokens.dtype),
         dictionary=(latents.T @ error).to(tokens.dtype),
-        loss=residual.square().sum() * terms.scale + latents.sum(dtype=tokens.dtype) * terms.l1,
+        loss=squares * terms.scale + latents.sum(dtype=tokens.dtype) * terms.l1,
         residual=residual,
+        squared_error=squares,
         active=(latents > terms.threshold).any(0),
         n_nonzero=latents.count_nonzero(),
     )
@@ -145,7 +150,9 @@ def sparse_gradients(sae: Sae, tokens: Tensor, terms: LossTerms) -> SaeGradients
     values, kept = _clamp(sae, values.to(tokens.dtype))
     latents = Latents(values, indices)
     dictionary = sae.dictionary.to(tokens.dtype)
-    residual = tokens - weighted_atoms(dictionary, latents)
+    reconstruction = weighted_atoms(dictionary, latents)
+    residual = torch.sub(tokens, reconstruction, out=reconstruction)
+    squares = squared_error(residual)
     by_values = _residual_at_atoms(residual, dictionary, indices) * (-2 * terms.scale)
     pairs = _PairsByAtom.sort(indices, sae.n_latents)
     active = torch.zeros(sae.n_latents, dtype=torch.bool, device=tokens.device)
@@ -153,8 +160,9 @@ def sparse_gradients(sae: Sae, tokens: Tensor, terms: LossTerms) -> SaeGradients
     return SaeGradients(
         encoder=pairs.accumulate(by_values.mul_(kept), tokens),
         dictionary=pairs.accumulate(values * (-2 * terms.scale), residual),
-        loss=residual.square().sum() * terms.scale,
+        loss=squares * terms.scale,
         residual=residual,
+        squared_error=squares,
         active=active,
         n_nonzero=values.count_nonzero(),
     )

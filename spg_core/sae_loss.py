@@ -5,10 +5,11 @@
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from spg_core.errors import ConfigError
-from spg_core.sae import Latents
+from spg_core.sae import CHUNK_TOKENS, Latents
 
 Reduction = Literal["mean", "sum"]
 
@@ -34,13 +35,24 @@ def fvu(tokens: Tensor, reconstruction: Tensor) -> Tensor:
     Squared error over the squared distance to the tokens' own mean, both summed over tokens and
     dimensions. NaN where all tokens are equal. 0-d.
     """
-    return (tokens - reconstruction).square().sum() / variation(tokens)
+    return squared_error(tokens - reconstruction) / variation(tokens)
+
+
+def squared_error(residual: Tensor) -> Tensor:
+    """Sum the squares of a residual `(n, d_model)`. 0-d."""
+    # Row norms need no second array: 1.7 ms where square().sum() took 27 (12544 x 1024, one core).
+    # One norm over everything is as fast, but was off by 2e-4 in float32.
+    lengths: Tensor = torch.linalg.vector_norm(residual, dim=1)
+    return lengths.square().sum()
 
 
 def variation(tokens: Tensor) -> Tensor:
     """Sum the squared distances of tokens `(n, d_model)` to their mean token. 0-d."""
-    # torch.var over dim 0 took 5x this on the CPU.
-    return (tokens - tokens.mean(0)).square().sum()
+    mean = tokens.mean(0)
+    # In chunks that stay in the processor's cache.
+    return torch.stack(
+        [squared_error(chunk - mean) for chunk in torch.split(tokens, CHUNK_TOKENS)]
+    ).sum()
 
 
 def l0(latents: Latents) -> Tensor:

@@ -125,7 +125,7 @@ class SaeTrainer:
         self._update(found)
         return StepStats(
             loss=loss,
-            fvu=found.residual.square().sum() / variation(tokens),
+            fvu=found.squared_error / variation(tokens),
             l0=found.n_nonzero / len(tokens),
             n_dead=dead.sum(),
         )
