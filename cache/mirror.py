@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from cache.layout import shard_name
 from cache.objects import GRACE_SECONDS, TEMPORARY_PREFIX, Objects
@@ -47,6 +48,7 @@ class Mirror:
     ) -> None:
         self._objects = objects
         self._folder = folder
+        self._record = record
         self.root = root or default_mirror_folder()
         self._max_bytes = DEFAULT_MIRROR_BYTES if max_bytes is None else max_bytes
         self._stored: dict[str, StoredObject] = {
@@ -63,6 +65,9 @@ class Mirror:
         self._lock = Lock()
         self._planned: deque[str] = deque()
         self._has_room = False
+
+    def __reduce__(self) -> tuple[type["Mirror"], tuple[Any, ...]]:
+        return Mirror, (self._objects, self._folder, self._record, self.root, self._max_bytes)
 
     def fetch(self, name: str) -> Path:
         """Return the local file of a shard, fetched if it is not there yet.

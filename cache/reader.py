@@ -6,7 +6,6 @@ chunk when it is first touched; wrong bytes raise `CorruptStore` and are never r
 """
 
 import hashlib
-import mmap
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,20 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.find import choose_cache, read_record
-from cache.layout import IMAGES_PER_SHARD, INDEX_BYTES, MANIFEST, array_dtype, shard_name
+from cache.layout import IMAGES_PER_SHARD, MANIFEST, array_dtype, shard_name
+from cache.mapped import MappedShard
 from cache.mirror import Mirror
 from cache.objects import Objects
 from cache.record import CacheRecord
-from cache.shard import crc32c, decode_index, decode_mask
+from cache.shard import crc32c, decode_mask
 from spg_core.errors import CorruptStore, NotInStore, StoreError
 
 DEFAULT_MEMORY_BYTES = 4 << 30
 
 Rows = slice | Sequence[int] | NDArray[np.integer[Any]]
 
-_MOST_MAPS = 256
+_OPEN_MAPS = 256
 """Shards mapped at a time; each map holds a file descriptor and 1,024 is a common limit."""
-_LEAST_MAPS = 4
 
 
 def open_cache(
@@ -90,13 +89,14 @@ class TokenCache:
         self.has_cls = geometry.has_cls
         self.mask_size = geometry.mask_size
         self._seen = {array: np.zeros(self.n_images, np.bool_) for array in geometry.arrays}
-        self._maps: OrderedDict[tuple[str, int], _MappedShard] = OrderedDict()
-        # Mapped pages count as this process's memory, though the system may take them back.
-        fit = memory_bytes // geometry.raw_shard_bytes("tokens", 0)
-        self._max_maps = min(_MOST_MAPS, max(_LEAST_MAPS, fit))
+        self._maps: OrderedDict[tuple[str, int], MappedShard] = OrderedDict()
         self._lock = Lock()
         self._loading = Lock()
         self._resident: NDArray[np.float16] | None = None
+
+    def __reduce__(self) -> tuple[type["TokenCache"], tuple[Any, ...]]:
+        arguments = (self.objects, self.folder, self.record, self.memory_bytes, self.mirror)
+        return TokenCache, arguments
 
     @property
     def where(self) -> str:
@@ -129,15 +129,15 @@ class TokenCache:
 
     def tokens(self, rows: Rows) -> NDArray[np.float16]:
         """Return the patch tokens of image rows, `(n, patch, dim)` float16."""
-        return self._read_rows("tokens", rows)
+        return self.read_rows("tokens", rows)
 
     def cls(self, rows: Rows) -> NDArray[np.float16]:
         """Return the CLS tokens of image rows, `(n, dim)` float16. Raises: StoreError."""
-        return self._read_rows("cls", rows)
+        return self.read_rows("cls", rows)
 
     def masks(self, rows: Rows) -> NDArray[np.uint8]:
         """Return the masks of image rows, `(n, height, width)` of 0 and 1. Raises: StoreError."""
-        return self._read_rows("masks", rows)
+        return self.read_rows("masks", rows)
 
     def gather(self, token_indices: NDArray[np.integer[Any]]) -> NDArray[np.float16]:
         """Return single tokens, `(n, dim)` float16; token `row * tokens_per_image + patch`."""
@@ -203,7 +203,8 @@ class TokenCache:
         with self._lock:
             self._maps.clear()
 
-    def _read_rows(self, array: str, rows: Rows) -> NDArray[Any]:
+    def read_rows(self, array: str, rows: Rows) -> NDArray[Any]:
+        """Return image rows of the array called `tokens`, `cls` or `masks`, verified."""
         if array not in self.geometry.arrays:
             raise StoreError(f"{self.where} has no {array}")
         asked = np.arange(self.n_images)[rows] if isinstance(rows, slice) else np.asarray(rows)
@@ -226,7 +227,7 @@ class TokenCache:
     def _decode_masks(
         self,
         shard: int,
-        mapped: "_MappedShard",
+        mapped: MappedShard,
         local: NDArray[np.int64],
         positions: NDArray[np.int64],
         out: NDArray[np.uint8],
@@ -238,7 +239,7 @@ class TokenCache:
             except StoreError as error:
                 raise self._corrupt("masks", shard, f"image row {row}: {error}") from error
 
-    def _map(self, array: str, shard: int) -> "_MappedShard":
+    def _map(self, array: str, shard: int) -> MappedShard:
         with self._lock:
             mapped = self._maps.get((array, shard))
             if mapped is not None:
@@ -247,11 +248,11 @@ class TokenCache:
         mapped = self._open_shard(array, shard)
         with self._lock:
             self._maps[array, shard] = mapped
-            while len(self._maps) > self._max_maps:
+            while len(self._maps) > _OPEN_MAPS:
                 self._maps.popitem(last=False)
         return mapped
 
-    def _open_shard(self, array: str, shard: int) -> "_MappedShard":
+    def _open_shard(self, array: str, shard: int) -> MappedShard:
         name = shard_name(array, shard)
         if self.mirror is not None:
             path: Path | None = self.mirror.fetch(name)
@@ -261,7 +262,7 @@ class TokenCache:
         expected = self.record.receipts[shard].objects[array].size_bytes
         n_rows = len(self.geometry.shard_rows(shard))
         try:
-            return _MappedShard(path, expected, n_rows, array, self.geometry.item_shape(array))
+            return MappedShard(path, expected, n_rows, array, self.geometry.item_shape(array))
         except StoreError as error:
             raise self._corrupt(array, shard, str(error)) from error
         except OSError as error:
@@ -274,7 +275,7 @@ class TokenCache:
         self,
         array: str,
         shard: int,
-        mapped: "_MappedShard",
+        mapped: MappedShard,
         local_rows: NDArray[np.integer[Any]],
     ) -> None:
         start = shard * IMAGES_PER_SHARD
@@ -297,34 +298,6 @@ class TokenCache:
         return CorruptStore(
             f"{self.where}/{name} (images {rows.start} to {rows.stop - 1}): {problem}{copy}"
         )
-
-
-class _MappedShard:
-    """A shard's file in memory, its size and index checked."""
-
-    def __init__(
-        self, path: Path, expected_bytes: int, n_rows: int, array: str, item_shape: tuple[int, ...]
-    ) -> None:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            if size != expected_bytes:
-                raise StoreError(f"it has {size} bytes, {expected_bytes} were written")
-            self._data = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-        self._index = decode_index(self._data[-INDEX_BYTES:], n_rows, size)
-        self._bytes = np.frombuffer(self._data, np.uint8)
-        self.values: NDArray[Any] = np.empty(0)
-        if array != "masks":
-            dtype = array_dtype(array)
-            item_bytes = int(np.prod(item_shape)) * dtype.itemsize
-            if not (self._index[:, 1] == item_bytes).all():
-                raise StoreError(f"its shard index has images of other than {item_bytes} bytes")
-            raw = self._bytes[: n_rows * item_bytes]
-            self.values = raw.view(dtype).reshape(n_rows, *item_shape)
-
-    def chunk(self, row: int) -> NDArray[np.uint8]:
-        """Return the stored bytes of one image, without a copy."""
-        start, length = self._index[row].tolist()
-        return self._bytes[start : start + length]
 
 
 def _checked_indices(indices: NDArray[np.integer[Any]], n: int, what: str) -> NDArray[np.int64]:

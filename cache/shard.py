@@ -109,7 +109,7 @@ def zstd_content_bytes(header: bytes) -> int | None:
     return value + 256 if width == 2 else value
 
 
-def describe_shard(array: str, shard: bytes, n_rows: int) -> list[int]:
+def describe_shard(shard: bytes, n_rows: int) -> list[int]:
     """Return the CRC-32C of each inner chunk of a stored shard, once its structure is sound.
 
     Raises:

@@ -7,6 +7,10 @@ Orders:
 
 A batch depends on (seed, epoch, step), the batch size and, for `tokens`, the memory allowed (which
 decides the plan), never on the number of threads. So an iterator's state is (epoch, step).
+
+The memory stated is the process's own (batches, windows or all tokens). Shards are mapped files
+besides: pages of the system's file cache, which it takes back when memory is short. Mapping them
+anew for each window halved the speed (1.3 to 1.9 against 2.6 to 4.0 million tokens a second).
 """
 
 import queue
@@ -167,7 +171,6 @@ class _Windows:
         indices = self._plan.window_tokens(number, self._seed, self._epoch)
         buffer = self._buffers[number % 2][: len(indices)]
         self._cache.gather_sorted(indices, buffer)
-        self._cache.close_maps()
         slots = permute(
             np.arange(len(indices)), len(indices), self._seed, self._epoch, f"window {number}"
         )

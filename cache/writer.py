@@ -238,7 +238,7 @@ class CacheWriter:
         try:
             if array != "masks" and len(data) != self.geometry.raw_shard_bytes(array, shard):
                 raise StoreError(f"it has {len(data)} bytes")
-            crcs = describe_shard(array, data, len(self.shard_rows(shard)))
+            crcs = describe_shard(data, len(self.shard_rows(shard)))
         except StoreError as error:
             raise CorruptStore(f"{self.objects.where}/{name}: {error}") from error
         return StoredObject(len(data), hashlib.sha256(data).hexdigest(), tuple(crcs))

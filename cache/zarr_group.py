@@ -1,4 +1,4 @@
-"""The cache as plain Zarr: its `zarr.json` objects, and views through zarr-python and dask."""
+"""The `zarr.json` objects that make a cache plain Zarr v3."""
 
 import json
 from typing import Any
