@@ -7,8 +7,9 @@ while it hashes, and threads, unlike forked processes, are safe beside a loaded 
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,12 +75,14 @@ def build_manifest(
     problems: list[Problem] = []
     entries = _listed(root, layout, split, dataset, problems)
     all_facts: list[Facts] = []
-    for done, examined in enumerate(_examine_all(entries, root, workers, exif, thumbnails), 1):
-        problems += _relevant(examined.problems, layout)
-        if examined.facts is not None:
-            all_facts.append(examined.facts)
-        if progress is not None:
-            progress(done, len(entries))
+    # Closing matters: after an interrupt the pool must drop what it has not begun.
+    with closing(_examine_all(entries, root, workers, exif, thumbnails)) as results:
+        for done, examined in enumerate(results, 1):
+            problems += _relevant(examined.problems, layout)
+            if examined.facts is not None:
+                all_facts.append(examined.facts)
+            if progress is not None:
+                progress(done, len(entries))
     # Again, because the mask has settled what some layouts leave open.
     all_facts.sort(key=lambda facts: facts.entry.order())
     problems += _duplicates(all_facts)
@@ -131,14 +134,13 @@ def _listed(
 
 def _examine_all(
     entries: list[Entry], root: Path, workers: int, exif: bool, thumbnails: bool
-) -> Iterator[Examined]:
+) -> Generator[Examined, None, None]:
     """Yield what is found in the order of the entries."""
 
     def look(entry: Entry) -> Examined:
         return examine(entry, root, exif=exif, thumbnails=thumbnails)
 
     with ThreadPoolExecutor(workers) as pool:
-        # Closing `map` early, as an interrupt does, cancels what has not begun.
         yield from pool.map(look, entries)
 
 

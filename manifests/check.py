@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from manifests.paths import PATH_RULES
+from manifests.paths import MAX_PATH_BYTES, PATH_RULES
 from manifests.schema import (
     FORMAT_VERSION,
     GOOD,
@@ -27,7 +27,6 @@ from manifests.schema import (
 )
 from spg_core.errors import CorruptStore, StoreError
 
-MAX_TEXT_BYTES: Final = 4096
 MAX_THUMBNAIL_BYTES: Final = 1 << 20
 MAX_BYTES: Final = 16 << 30
 """Most bytes that the pages of a manifest may decompress to."""
@@ -111,7 +110,7 @@ def _unfold(column: Any, field: "pa.Field[Any]", source: str) -> Any:
         raise _corrupt(source, f"column {field.name} has {column.null_count} empty values")
     if not pa.types.is_dictionary(column.type):
         return column.cast(field.type)
-    most = MAX_THUMBNAIL_BYTES if field.name == THUMBNAIL.name else MAX_TEXT_BYTES
+    most = MAX_THUMBNAIL_BYTES if field.name == THUMBNAIL.name else MAX_PATH_BYTES
     total = 0
     for chunk in column.chunks:
         lengths = np.asarray(pc.binary_length(chunk.dictionary).fill_null(0), dtype=np.int64)
@@ -181,6 +180,8 @@ def _text_rules(table: pa.Table) -> list[Rule]:
     for name in ("dataset", "category", "defect", "image_path", "mask_path"):
         for pattern, reason in PATH_RULES:
             rules.append((name, ~_matches(table, name, pattern, absent=False), f"it {reason}"))
+    for name in ("dataset", "category", "defect"):
+        rules.append((name, ~_matches(table, name, "/", absent=False), "it holds a slash"))
     if THUMBNAIL.name in table.column_names:
         is_jpeg = pc.starts_with(_values(table, THUMBNAIL.name), JPEG_START)
         rules.append((THUMBNAIL.name, _truth(is_jpeg), "expected a JPEG"))

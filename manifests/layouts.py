@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from manifests.lists import Entry, list_meta_json, list_visa_csv
-from manifests.paths import list_folder, walk_images
+from manifests.paths import Folder, list_folder, walk_images
 from manifests.problems import LAYOUTS, Layout, Problem
 from manifests.schema import GOOD, SPLITS
 from spg_core.errors import ConfigError
@@ -90,10 +90,11 @@ def list_tree(
         if not {f"{category}/{split}" for split in SPLITS} & set(inside):
             continue
         categories.append(category)
+        masks = _list_tree_masks(root, category, inside, problems)
         found: list[Entry] = []
         for split in splits:
             if f"{category}/{split}" in inside:
-                found += _list_tree_split(root, category, split, problems)
+                found += _list_tree_split(root, category, split, masks, problems)
         if not found:
             problems.append(Problem("empty category", category, f"no image in {'+'.join(splits)}"))
         entries += found
@@ -106,33 +107,52 @@ def list_tree(
     return entries
 
 
-def _list_tree_split(root: Path, category: str, split: str, problems: list[Problem]) -> list[Entry]:
-    listed = list_folder(root, f"{category}/{split}", problems)
-    entries = []
-    if split == "train":
-        # Some reorganised trees keep normal training images directly in train/.
-        entries += [Entry(category, split, GOOD, image, None, 0) for image in listed.images]
-    else:
-        detail = "expected in test/good or test/<defect>"
-        problems += [Problem("stray image", image, detail) for image in listed.images]
+def _list_tree_masks(
+    root: Path, category: str, inside: Sequence[str], problems: list[Problem]
+) -> dict[str, tuple[str, ...]]:
+    """Give the masks of each defect."""
+    mask_root = f"{category}/ground_truth"
+    if mask_root not in inside:
+        return {}
+    folders = list_folder(root, mask_root, problems).folders
+    return {_name(folder): list_folder(root, folder, problems).images for folder in folders}
 
-    with_masks = set(list_folder(root, category, problems).folders)
+
+def _list_tree_split(
+    root: Path,
+    category: str,
+    split: str,
+    masks: dict[str, tuple[str, ...]],
+    problems: list[Problem],
+) -> list[Entry]:
+    listed = list_folder(root, f"{category}/{split}", problems)
+    if split == "train":
+        return _list_tree_train(root, category, listed, problems)
+    detail = "expected in test/good or test/<defect>"
+    problems += [Problem("stray image", image, detail) for image in listed.images]
+    entries = []
     for folder in listed.folders:
-        defect = PurePosixPath(folder).name
-        images = list_folder(root, folder, problems).images
-        if split == "train" and defect != GOOD:
-            if images:
-                problems.append(Problem("wrong layout", folder, "train holds good images only"))
-            continue
-        masks: tuple[str, ...] = ()
-        if split == "test" and f"{category}/ground_truth" in with_masks:
-            mask_folder = f"{category}/ground_truth/{defect}"
-            if (root / mask_folder).is_dir():
-                masks = list_folder(root, mask_folder, problems).images
-        matched = match_masks({i: _stem(i) for i in images}, {m: _stem(m) for m in masks}, problems)
+        defect = _name(folder)
+        images = {path: _stem(path) for path in list_folder(root, folder, problems).images}
+        defect_masks = {path: _stem(path) for path in masks.get(defect, ())}
+        matched = match_masks(images, defect_masks, problems)
         label = int(defect != GOOD)
         entries += [Entry(category, split, defect, i, m, label) for i, m in matched.items()]
     return entries
+
+
+def _list_tree_train(
+    root: Path, category: str, listed: Folder, problems: list[Problem]
+) -> list[Entry]:
+    # Some reorganised trees keep normal training images directly in train/.
+    images = list(listed.images)
+    for folder in listed.folders:
+        inside = list_folder(root, folder, problems).images
+        if _name(folder) == GOOD:
+            images += inside
+        elif inside:
+            problems.append(Problem("wrong layout", folder, "train holds good images only"))
+    return [Entry(category, "train", GOOD, image, None, 0) for image in images]
 
 
 def list_plain_folder(
@@ -235,6 +255,10 @@ def _check_classes(entries: Iterable[Entry], problems: list[Problem]) -> None:
 
 def _holds_tree(root: Path, folder: str) -> bool:
     return (root / folder / "test").is_dir() and (root / folder / "ground_truth").is_dir()
+
+
+def _name(path: str) -> str:
+    return PurePosixPath(path).name
 
 
 def _stem(path: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from manifests.paths import listed_file_is_fine, path_problem
+from manifests.paths import listed_file_is_fine, name_problem
 from manifests.problems import Problem
 from manifests.schema import GOOD, SPLITS
 
@@ -68,7 +68,7 @@ def list_visa_csv(
 
 def _visa_entry(cells: dict[str, str], place: str, problems: list[Problem]) -> Entry | None:
     label = VISA_LABELS.get(cells["label"].lower())
-    if label is None or cells["split"] not in SPLITS or path_problem(cells["object"]) is not None:
+    if label is None or cells["split"] not in SPLITS or name_problem(cells["object"]) is not None:
         detail = (
             f"object {cells['object']!r}, split {cells['split']!r}, label {cells['label']!r}; "
             f"expected a name, train or test, normal or anomaly"
@@ -125,7 +125,7 @@ def _meta_split(
     entries = []
     for category, items in categories.items():
         here = f"{place}/{category}"
-        if not isinstance(items, list) or path_problem(category) is not None:
+        if not isinstance(items, list) or name_problem(category) is not None:
             problems.append(Problem("unusable list", here, "expected a name and a list of entries"))
             continue
         for number, item in enumerate(items):
@@ -148,7 +148,7 @@ def _meta_entry(
         detail = "expected img_path, mask_path and specie_name as text and anomaly 0 or 1"
         problems.append(Problem("unusable list", place, detail))
         return None
-    if label == 1 and (defect == GOOD or path_problem(defect) is not None):
+    if label == 1 and (defect == GOOD or name_problem(defect) is not None):
         detail = f"anomaly is 1 but specie_name is {defect!r}; expected the name of a defect"
         problems.append(Problem("unusable list", place, detail))
         return None

@@ -27,7 +27,9 @@ PATH_RULES: Final = (
     (r"(^|/)\.\.(/|$)", "leaves the dataset root with '..'"),
     (r"(^|/)\.(/|$)|//|/$", "is not in its shortest form"),
 )
-"""What makes a path unfit for a manifest: (pattern, reason)."""
+"""What makes a path unfit for a manifest: (pattern, reason). Names may not hold a slash either."""
+
+MAX_PATH_BYTES: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,15 @@ def path_problem(path: str) -> str | None:
         if re.search(pattern, path):
             return reason
     try:
-        path.encode("utf-8")
+        size_bytes = len(path.encode("utf-8"))
     except UnicodeEncodeError:
         return "is not UTF-8"
-    return None
+    return f"is {size_bytes} bytes long" if size_bytes > MAX_PATH_BYTES else None
+
+
+def name_problem(name: str) -> str | None:
+    """Say why a category, defect or dataset name is unfit for a manifest, or None if it is fit."""
+    return "holds a slash" if "/" in name else path_problem(name)
 
 
 def list_folder(root: Path, folder: str, problems: list[Problem]) -> Folder:
@@ -122,19 +129,20 @@ def listed_file_is_fine(
         problems.append(Problem(kind, path, f"{place}: the path {reason}"))
         return False
     folder = str(PurePosixPath(path).parent)
-    if folder not in real_folders:
-        real_folders[folder] = os.path.realpath(root / folder)
-    real_root = real_folders.setdefault("", os.path.realpath(root))
-    real = f"{real_folders[folder]}/{PurePosixPath(path).name}"
-    if os.path.islink(real):
-        real = os.path.realpath(real)
-    if not _is_inside(real, real_root):
+    for unresolved in ("", folder):
+        if unresolved not in real_folders:
+            real_folders[unresolved] = os.path.realpath(root / unresolved)
+    file = Path(real_folders[folder], PurePosixPath(path).name)
+    try:
+        target = os.path.realpath(file) if file.is_symlink() else str(file)
+        is_file = file.is_file()
+    except OSError:  # a name longer than the file system allows
+        target, is_file = str(file), False
+    if not _is_inside(target, real_folders[""]):
         problems.append(Problem("leaves the root", path, f"{place}: a link on the way points out"))
-        return False
-    if not os.path.isfile(real):
+    elif not is_file:
         problems.append(Problem("missing file", path, f"named in {place}, not found"))
-        return False
-    return True
+    return is_file and _is_inside(target, real_folders[""])
 
 
 def _link_is_fine(root: Path, path: str, problems: list[Problem]) -> bool:

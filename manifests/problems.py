@@ -129,7 +129,7 @@ def settle(problems: Sequence[Problem], layout: Layout, root: Path) -> tuple[str
         DatasetError: At least one problem is an error; the message lists every one of them, and
             the warnings after them.
     """
-    errors = [problem for problem in problems if not is_warning(problem, layout)]
+    errors = {problem for problem in problems if not is_warning(problem, layout)}
     warnings = _warning_lines(problem for problem in problems if is_warning(problem, layout))
     if not errors:
         return warnings
@@ -155,6 +155,6 @@ def _warning_lines(problems: Iterable[Problem]) -> tuple[str, ...]:
 
 def _by_kind(problems: Iterable[Problem]) -> dict[Kind, list[Problem]]:
     grouped: dict[Kind, list[Problem]] = {}
-    for problem in sorted(problems, key=lambda found: (found.kind, found.path, found.detail)):
+    for problem in sorted(set(problems), key=lambda found: (found.kind, found.path, found.detail)):
         grouped.setdefault(problem.kind, []).append(problem)
     return grouped
