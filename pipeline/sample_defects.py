@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.sample_scene import Plane, Rng, Scene, Shape, clouds, mix, paint, stroke
+from pipeline.sample_scene import Plane, Rng, Scene, clouds, mix, paint, stroke
+from pipeline.sample_shapes import blob, curve, place_inside, place_on_rim, unit_of
 
 VISIBLE_CHANGE = 7 / 255
 """Smallest change of a channel, display values before sensor noise, that counts as visible."""
@@ -36,61 +37,10 @@ def visible_mask(clean: Plane, broken: Plane, shape: Plane) -> NDArray[np.bool_]
     return filled
 
 
-def _unit(scene: Scene) -> int:
-    return min(scene.shape)
-
-
-def _place(rng: Rng, scene: Scene, margin: float) -> tuple[float, float]:
-    """A random pixel (row, column) on the product, `margin` units inside where that exists."""
-    depth = ndimage.distance_transform_edt(np.pad(scene.body > 0.5, 1))[1:-1, 1:-1]
-    inside = np.flatnonzero(depth >= min(margin * _unit(scene), 0.6 * depth.max()))
-    row, col = np.unravel_index(rng.choice(inside), scene.shape)
-    return float(row), float(col)
-
-
-def _rim(rng: Rng, scene: Scene) -> tuple[float, float]:
-    """A random pixel (row, column) on the outer rim of an object."""
-    filled = ndimage.binary_fill_holes(scene.body > 0.5)
-    rim = np.flatnonzero(filled & ~ndimage.binary_erosion(filled))
-    row, col = np.unravel_index(rng.choice(rim), scene.shape)
-    return float(row), float(col)
-
-
-def _blob(
-    rng: Rng, shape: Shape, centre: tuple[float, float], radius: float, ragged: float
-) -> Plane:
-    """Depth inside an irregular blob `(height, width)`, pixels: positive inside, about `radius`."""
-    rows, cols = np.ogrid[: shape[0], : shape[1]]
-    down, right = rows - centre[0], cols - centre[1]
-    angle, flat = rng.uniform(0, np.pi), rng.uniform(0.6, 1.0)
-    along = np.cos(angle) * right + np.sin(angle) * down
-    across = (np.cos(angle) * down - np.sin(angle) * right) / flat
-    depth = radius * (1 + ragged * clouds(rng, shape, max(2.0, radius), 3)) - np.hypot(
-        along, across
-    )
-    # Far from the blob the noise must not open a second one.
-    return np.where(np.hypot(along, across) < 1.7 * radius, depth, -min(shape)).astype(np.float32)
-
-
-def _curve(
-    rng: Rng, start: tuple[float, float], length: float, wiggle: float, kink: float
-) -> NDArray[np.float64]:
-    """Points `(n, 2)` (row, column) of a line centred on `start`: smooth turns and kinks."""
-    steps = 48
-    turn = np.cumsum(rng.normal(0, kink, steps)) + np.cumsum(
-        np.cumsum(rng.normal(0, wiggle, steps))
-    )
-    heading = rng.uniform(0, 2 * np.pi) + turn
-    ahead = np.stack([np.sin(heading), np.cos(heading)], axis=1)
-    path: NDArray[np.float64] = np.cumsum(ahead, axis=0) * length / steps
-    path += np.array(start) - path[steps // 2]
-    return path
-
-
 def scratch(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A thin groove that tapers at both ends, brighter or darker than the surface."""
-    unit = _unit(scene)
-    path = _curve(rng, _place(rng, scene, 0.02), unit * rng.uniform(0.15, 0.5), 0.002, 0.01)
+    unit = unit_of(scene)
+    path = curve(rng, place_inside(rng, scene, 0.02), unit * rng.uniform(0.15, 0.5), 0.002, 0.01)
     taper = np.sin(np.linspace(0.15, np.pi - 0.15, len(path)))
     cover = stroke(scene.shape, path, taper * unit * rng.uniform(0.006, 0.015)) * scene.body
     strength = rng.uniform(0.3, 0.85)
@@ -107,14 +57,14 @@ def scratch(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
 
 def crack(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A jagged dark line with one or two branches."""
-    unit = _unit(scene)
+    unit = unit_of(scene)
     length = unit * rng.uniform(0.18, 0.5)
     width = unit * rng.uniform(0.006, 0.014)
-    trunk = _curve(rng, _place(rng, scene, 0.05), length, 0.0, 0.22)
+    trunk = curve(rng, place_inside(rng, scene, 0.05), length, 0.0, 0.22)
     cover = stroke(scene.shape, trunk, np.linspace(width, 0.3 * width, len(trunk)))
     for _ in range(rng.integers(1, 3)):
         root = trunk[rng.integers(8, 36)]
-        branch = _curve(rng, (root[0], root[1]), length * rng.uniform(0.3, 0.7), 0.0, 0.22)
+        branch = curve(rng, (root[0], root[1]), length * rng.uniform(0.3, 0.7), 0.0, 0.22)
         branch = branch - branch[0] + root
         fade = np.linspace(0.7 * width, 0.25 * width, len(branch))
         cover = np.maximum(cover, stroke(scene.shape, branch, fade))
@@ -135,9 +85,9 @@ _STAIN_COLOURS = ((0.36, 0.24, 0.13), (0.22, 0.22, 0.24), (0.42, 0.36, 0.18), (0
 
 def stain(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A dried liquid: a ragged blotch, darker at its rim, that lets the surface shine through."""
-    unit = _unit(scene)
+    unit = unit_of(scene)
     radius = unit * np.exp(rng.uniform(np.log(0.055), np.log(0.17)))
-    depth = _blob(rng, scene.shape, _place(rng, scene, 0.04), radius, 0.22)
+    depth = blob(rng, scene.shape, place_inside(rng, scene, 0.04), radius, 0.22)
     cover = np.clip(0.5 + depth / (0.012 * unit), 0, 1) * scene.body
     rim = np.exp(-((depth / (0.12 * radius + 1)) ** 2))
     tint = paint(scene.shape, _STAIN_COLOURS[rng.integers(len(_STAIN_COLOURS))])
@@ -151,12 +101,12 @@ _SPOT_COLOURS = ((0.12, 0.30, 0.60), (0.75, 0.18, 0.14), (0.86, 0.70, 0.12), (0.
 
 def spot(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """One to three small specks of foreign colour, such as paint or ink."""
-    unit = _unit(scene)
-    row, col = _place(rng, scene, 0.03)
+    unit = unit_of(scene)
+    row, col = place_inside(rng, scene, 0.03)
     cover = np.zeros(scene.shape, dtype=np.float32)
     for _ in range(rng.integers(1, 4)):
         radius = unit * np.exp(rng.uniform(np.log(0.016), np.log(0.045)))
-        depth = _blob(rng, scene.shape, (row, col), radius, 0.15)
+        depth = blob(rng, scene.shape, (row, col), radius, 0.15)
         cover = np.maximum(cover, np.clip(0.5 + depth, 0, 1) * scene.body)
         row, col = np.array([row, col]) + rng.normal(0, 0.035 * unit, 2)
     ink = paint(scene.shape, _SPOT_COLOURS[rng.integers(len(_SPOT_COLOURS))])
@@ -165,9 +115,9 @@ def spot(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
 
 def hole(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A hole with a frayed edge, dark inside."""
-    unit = _unit(scene)
+    unit = unit_of(scene)
     radius = unit * np.exp(rng.uniform(np.log(0.018), np.log(0.06)))
-    depth = _blob(rng, scene.shape, _place(rng, scene, 0.05), radius, 0.2)
+    depth = blob(rng, scene.shape, place_inside(rng, scene, 0.05), radius, 0.2)
     cover = np.clip(0.5 + depth / 1.5, 0, 1) * scene.body
     return (
         replace(
@@ -182,9 +132,9 @@ def hole(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
 
 def chip(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A flake broken out of a surface: a shallow pit with a rough, pale floor."""
-    unit = _unit(scene)
+    unit = unit_of(scene)
     radius = unit * np.exp(rng.uniform(np.log(0.03), np.log(0.085)))
-    depth = _blob(rng, scene.shape, _place(rng, scene, 0.05), radius, 0.22)
+    depth = blob(rng, scene.shape, place_inside(rng, scene, 0.05), radius, 0.22)
     cover = np.clip(0.5 + depth / 1.5, 0, 1) * scene.body
     rough = clouds(rng, scene.shape, unit / 60, 3)
     floor = paint(scene.shape, (0.40, 0.36, 0.32)) * (1 + 0.08 * rough)[..., None]
@@ -206,7 +156,7 @@ def missing(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     part = scene.parts[rng.integers(len(scene.parts))]
     bare = scene.bare
     # The part also darkened what is around it, so a little more than the part is laid bare.
-    cover = np.clip(3 * ndimage.gaussian_filter(part, 0.012 * _unit(scene)), 0, 1)
+    cover = np.clip(3 * ndimage.gaussian_filter(part, 0.012 * unit_of(scene)), 0, 1)
     return (
         replace(
             scene,
@@ -219,18 +169,18 @@ def missing(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
 
 def broken(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A piece of the rim is gone and the backdrop shows."""
-    unit = _unit(scene)
+    unit = unit_of(scene)
     radius = unit * np.exp(rng.uniform(np.log(0.04), np.log(0.11)))
-    depth = _blob(rng, scene.shape, _rim(rng, scene), radius, 0.18)
+    depth = blob(rng, scene.shape, place_on_rim(rng, scene), radius, 0.18)
     cover = np.clip(0.5 + depth, 0, 1)
     return replace(scene, body=scene.body * (1 - cover)), cover * scene.body
 
 
 def dent(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A smooth hollow: only the light on it changes."""
-    unit = _unit(scene)
+    unit = unit_of(scene)
     radius = unit * rng.uniform(0.04, 0.09)
-    row, col = _place(rng, scene, 0.06)
+    row, col = place_inside(rng, scene, 0.06)
     rows, cols = np.ogrid[: scene.shape[0], : scene.shape[1]]
     stretch = rng.uniform(0.7, 1.4)
     square = ((rows - row) * stretch) ** 2 + ((cols - col) / stretch) ** 2
@@ -242,9 +192,9 @@ def dent(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
 
 def bent(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """The product is pushed sideways in one place: pulled threads, a bent tooth."""
-    unit = _unit(scene)
+    unit = unit_of(scene)
     on_surface = scene.body.min() == 1
-    row, col = _place(rng, scene, 0.1) if on_surface else _rim(rng, scene)
+    row, col = place_inside(rng, scene, 0.1) if on_surface else place_on_rim(rng, scene)
     rows, cols = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in scene.shape), indexing="ij")
     radius = unit * rng.uniform(0.05, 0.1)
     square = ((rows - row) ** 2 + (cols - col) ** 2) / (1.8 * radius) ** 2
@@ -276,8 +226,8 @@ _FIBRE_COLOURS = ((0.88, 0.87, 0.84), (0.14, 0.13, 0.14), (0.62, 0.20, 0.18), (0
 
 def fibre(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A loose thread or hair that lies on the product and casts a shadow."""
-    unit = _unit(scene)
-    path = _curve(rng, _place(rng, scene, 0.04), unit * rng.uniform(0.15, 0.6), 0.016, 0.03)
+    unit = unit_of(scene)
+    path = curve(rng, place_inside(rng, scene, 0.04), unit * rng.uniform(0.15, 0.6), 0.016, 0.03)
     thick = unit * rng.uniform(0.006, 0.014)
     cover = stroke(scene.shape, path, np.full(len(path), thick))
     below = ndimage.shift(cover, 0.7 * thick, order=1)
