@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from spg_core.sae import pre_activations
+from spg_core.sae import inner_products
 from spg_core.sae_config import initial_weights
 from spg_core.sae_step import SaeStepConfig, SaeTrainer
 
@@ -121,7 +121,7 @@ def floor_mm(config: SaeStepConfig) -> Step:
 def floor_onednn(config: SaeStepConfig) -> Step:
     encoder, _ = initial_weights(config)
     # In the chunks a step uses, the faster way.
-    return lambda tokens: [pre_activations(chunk, encoder) for chunk in torch.split(tokens, 1024)]
+    return lambda tokens: [inner_products(chunk, encoder) for chunk in torch.split(tokens, 1024)]
 
 
 CONTENDERS: dict[str, Callable[[SaeStepConfig], Step]] = {

@@ -75,18 +75,18 @@ class Latents:
     """`(n, m)` int64, distinct within a token, in [0, n_latents)."""
 
 
-def pre_activations(tokens: Tensor, encoder: Tensor) -> Tensor:
-    """Multiply tokens `(n, d_model)` by the encoder `(n_latents, d_model)`: `(n, n_latents)`.
+def inner_products(left: Tensor, right: Tensor) -> Tensor:
+    """Multiply every row of `(n, width)` with every row of `(m, width)`: `(n, m)`.
 
     On the CPU in float32 this asks oneDNN, which PyTorch uses for convolutions but not for plain
-    products: on an AMD EPYC with AVX-512 it took 84 to 100 ms where MKL took 190 to 205 ms
-    (4096 x 1024 x 4096). The two differ in rounding only, and the choice depends on the build of
-    PyTorch alone, so a machine repeats its results.
+    products: on an AMD EPYC with AVX-512 it took half the time of MKL in all three orientations
+    a training step needs (`benchmarks/sae_step.py`). The two differ in rounding only, and the
+    choice depends on the build of PyTorch alone, so a machine repeats its results.
     """
-    if _HAS_ONEDNN and tokens.dtype == torch.float32 and tokens.device.type == "cpu":
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(tokens, encoder, None, "none", [], "")
+    if _HAS_ONEDNN and left.dtype == torch.float32 and left.device.type == "cpu":
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
         return product
-    return functional.linear(tokens, encoder)
+    return functional.linear(left, right)
 
 
 # Absent from builds without oneDNN.
@@ -107,7 +107,7 @@ def encode(sae: Sae, tokens: Tensor) -> Latents:
         case "topk":
             return _encode_topk(sae, tokens)
         case "relu":
-            values = pre_activations(tokens, sae.encoder).clamp_min(0)
+            values = inner_products(tokens, sae.encoder).clamp_min(0)
             everything = torch.arange(sae.n_latents, device=tokens.device)
             return Latents(values, everything.expand(len(tokens), -1))
         case other:
@@ -125,7 +125,7 @@ def top_latents(tokens: Tensor, encoder: Tensor, k: int) -> tuple[Tensor, Tensor
     indices = torch.empty((len(tokens), k), dtype=torch.int64, device=tokens.device)
     for start in range(0, len(tokens), CHUNK_TOKENS):
         chunk = slice(start, start + CHUNK_TOKENS)
-        values[chunk], indices[chunk] = top_entries(pre_activations(tokens[chunk], encoder), k)
+        values[chunk], indices[chunk] = top_entries(inner_products(tokens[chunk], encoder), k)
     return values, indices
 
 
@@ -143,7 +143,7 @@ def decode(sae: Sae, latents: Latents) -> Tensor:
 def weighted_atoms(dictionary: Tensor, latents: Latents) -> Tensor:
     """Add up the rows of a dictionary `(n_latents, d_model)`, weighted by latents."""
     if latents.values.shape[1] > _DENSE_SHARE * len(dictionary):
-        return to_dense(latents, len(dictionary)) @ dictionary
+        return inner_products(to_dense(latents, len(dictionary)), dictionary.T)
     # embedding_bag adds rows up as it reads them; gathering first would hold n * k * d floats.
     return functional.embedding_bag(
         latents.indices, dictionary, per_sample_weights=latents.values, mode="sum"

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from spg_core.errors import ConfigError
-from spg_core.sae import Latents, Sae, pre_activations, to_dense, top_latents, weighted_atoms
+from spg_core.sae import Latents, Sae, inner_products, to_dense, top_latents, weighted_atoms
 from spg_core.sae_loss import squared_error
 from spg_core.sae_topk import top_entries
 
@@ -97,14 +97,14 @@ def dense_gradients(sae: Sae, tokens: Tensor, target: Tensor, terms: LossTerms) 
         terms: the loss.
     """
     inputs = tokens.to(sae.encoder.dtype)
-    latents, kept = _sparsify(sae, pre_activations(inputs, sae.encoder))
-    residual = target - (latents @ sae.dictionary).to(tokens.dtype)
+    latents, kept = _sparsify(sae, inner_products(inputs, sae.encoder))
+    residual = target - inner_products(latents, sae.dictionary.T).to(tokens.dtype)
     squares = squared_error(residual)
     error = (residual * (-2 * terms.scale)).to(inputs.dtype)
-    by_latents = (error @ sae.dictionary.T).add_(terms.l1).mul_(kept)
+    by_latents = inner_products(error, sae.dictionary).add_(terms.l1).mul_(kept)
     return SaeGradients(
-        encoder=(by_latents.T @ inputs).to(tokens.dtype),
-        dictionary=(latents.T @ error).to(tokens.dtype),
+        encoder=inner_products(by_latents.T, inputs.T).to(tokens.dtype),
+        dictionary=inner_products(latents.T, error.T).to(tokens.dtype),
         loss=squares * terms.scale + latents.sum(dtype=tokens.dtype) * terms.l1,
         residual=residual,
         squared_error=squares,
