@@ -76,7 +76,8 @@ def list_folder(root: Path, folder: str, problems: list[Problem]) -> Folder:
         is_folder = entry.is_dir()
         if not is_folder and not (is_image and entry.is_file()):
             continue  # notes, archives, sockets: not ours to judge
-        reason = path_problem(path)
+        # A folder's name may become a category or a defect, so it must stand alone as well.
+        reason = path_problem(path) or (name_problem(entry.name) if is_folder else None)
         if reason is not None:
             problems.append(Problem("unusable name", path, f"the path {reason}"))
         elif is_folder:

@@ -18,7 +18,7 @@ line a kind beside the finished manifest.
 | listed twice | error | error | - | counted twice in every metric |
 | missing mask of a defective image | error | warning | warning, none if there are no masks | \
 mvtec and visa always have them; image metrics do without |
-| empty mask of a defective image | warning | warning | - (good) | \
+| empty mask of a defective image | warning | warning | warning; unsorted: good | \
 image metrics hold; pixel metrics have no region there |
 | duplicate bytes | warning | warning | warning | true of some published sets |
 | duplicate bytes, other label | warning | warning | warning | as above, and no score can be right |
