@@ -1,7 +1,5 @@
 """Listing the images of a dataset, without opening one."""
 
-import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ from hypothesis import strategies as st
 
 from manifests.layouts import list_entries, match_masks
 from manifests.lists import Entry
-from manifests.paths import list_folder, path_problem
 from manifests.problems import Layout, Problem
 from spg_core.errors import ConfigError
 
@@ -21,11 +18,6 @@ def touch(root: Path, *paths: str) -> None:
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).touch()
-
-
-def write_csv(root: Path, *lines: str, header: str = "object,split,label,image,mask") -> None:
-    (root / "split_csv").mkdir(parents=True, exist_ok=True)
-    (root / "split_csv/1cls.csv").write_text("\n".join([header, *lines]) + "\n")
 
 
 def listed(
@@ -150,183 +142,6 @@ def test_defective_training_images_are_refused(tmp_path: Path) -> None:
     assert listed(tmp_path, "mvtec", "train")[1] == [("wrong layout", "bolt/train/scratch")]
 
 
-VISA = (
-    "nut/Data/Images/Normal/0.JPG",
-    "nut/Data/Images/Normal/1.JPG",
-    "nut/Data/Images/Anomaly/2.JPG",
-    "nut/Data/Masks/Anomaly/2.png",
-)
-VISA_LINES = (
-    "nut,train,normal,nut/Data/Images/Normal/0.JPG,",
-    "nut,test,normal,nut/Data/Images/Normal/1.JPG,",
-    "nut,test,anomaly,nut/Data/Images/Anomaly/2.JPG,nut/Data/Masks/Anomaly/2.png",
-)
-
-
-def test_raw_and_reorganised_visa_give_the_same_rows_in_the_same_order(tmp_path: Path) -> None:
-    raw, tree = tmp_path / "raw", tmp_path / "tree"
-    touch(raw, *VISA)
-    write_csv(raw, *VISA_LINES)
-    touch(tree, "nut/train/0.JPG", "nut/test/good/1.JPG", "nut/test/bad/2.JPG")
-    touch(tree, "nut/ground_truth/bad/2.png")
-
-    from_raw, raw_problems = listed(raw, "visa", "all")
-    from_tree, tree_problems = listed(tree, "visa", "all")
-
-    assert raw_problems == tree_problems == []
-    assert pairs(from_raw)[0] == (VISA[2], VISA[3])
-    rows = [
-        [(e.category, e.split, e.defect, e.label, Path(e.image_path).name) for e in entries]
-        for entries in (from_raw, from_tree)
-    ]
-    assert rows[0] == rows[1]
-
-
-def test_a_csv_from_a_spreadsheet_reads_too(tmp_path: Path) -> None:
-    touch(tmp_path, *VISA)
-    text = "\ufeffobject, split, label, image, mask\r\n" + "\r\n".join(VISA_LINES) + "\r\n"
-    (tmp_path / "split_csv").mkdir()
-    (tmp_path / "split_csv/1cls.csv").write_bytes(text.encode())
-
-    entries, problems = listed(tmp_path, "visa")
-
-    assert (len(entries), problems) == (2, [])
-
-
-def test_every_bad_line_of_a_csv_is_named(tmp_path: Path) -> None:
-    outside = tmp_path / "outside.png"
-    outside.touch()
-    root = tmp_path / "root"
-    touch(root, *VISA)
-    (root / "way_out").symlink_to(tmp_path)
-    write_csv(
-        root,
-        *VISA_LINES,
-        VISA_LINES[1],
-        "nut,test,normal,../outside.png,",
-        f"nut,test,normal,{outside},",
-        "nut,test,normal,way_out/outside.png,",
-        "nut,test,normal,nut/gone.png,",
-        f"nut,test,normal,{'x' * 300}.png,",
-        "nut,test,broken,nut/0.png,",
-        "nut,val,normal,nut/0.png,",
-        "a/b,test,normal,nut/0.png,",
-        "nut",
-    )
-
-    entries, problems = listed(root, "visa")
-
-    assert len(entries) == 2
-    place = "split_csv/1cls.csv line"
-    assert sorted(problems) == sorted(
-        [
-            ("listed twice", VISA[1]),
-            ("leaves the root", "../outside.png"),
-            ("leaves the root", str(outside)),
-            ("leaves the root", "way_out/outside.png"),
-            ("missing file", "nut/gone.png"),
-            ("missing file", f"{'x' * 300}.png"),
-            *(("unusable list", f"{place} {number}") for number in (11, 12, 13, 14)),
-        ]
-    )
-
-
-@pytest.mark.parametrize(
-    ("content", "detail"),
-    [
-        (b"object,split,image\n", "no column label, mask; expected object,split,label,image,mask"),
-        (b"", "no column object, split"),
-        (b"object,\xff\n", "cannot be read"),
-    ],
-)
-def test_a_csv_without_its_columns_is_refused(tmp_path: Path, content: bytes, detail: str) -> None:
-    touch(tmp_path, "split_csv/1cls.csv")
-    (tmp_path / "split_csv/1cls.csv").write_bytes(content)
-    problems: list[Problem] = []
-
-    list_entries(tmp_path, layout="visa", split="test", dataset="d", problems=problems)
-
-    assert [problem.kind for problem in problems] == ["unusable list"]
-    assert detail in problems[0].detail
-
-
-def test_visa_without_csv_or_tree_says_what_was_expected(tmp_path: Path) -> None:
-    problems: list[Problem] = []
-
-    list_entries(tmp_path, layout="visa", split="test", dataset="d", problems=problems)
-
-    assert "<category>/test/<defect> folders or split_csv/1cls.csv" in problems[0].detail
-
-
-def meta_item(image: str, mask: str | None, defect: str, anomaly: Any) -> dict[str, Any]:
-    return {
-        "img_path": image,
-        "mask_path": mask,
-        "cls_name": "bolt",
-        "specie_name": defect,
-        "anomaly": anomaly,
-    }
-
-
-def test_meta_json_lists_what_it_says(tmp_path: Path) -> None:
-    touch(tmp_path, "a.png", "b.png", "b_mask.png", "c.png", "d.png")
-    test_items = [
-        meta_item("c.png", None, "dent", 1),
-        meta_item("b.png", "b_mask.png", "dent", 1),
-        meta_item("a.png", "", "good", 0),
-    ]
-    meta = {"test": {"bolt": test_items}, "train": {"bolt": [meta_item("d.png", "", "good", 0)]}}
-    (tmp_path / "meta.json").write_text(json.dumps(meta))
-
-    entries, problems = listed(tmp_path, "meta")
-
-    assert problems == []
-    assert entries == [
-        Entry("bolt", "test", "dent", "b.png", "b_mask.png", 1),
-        Entry("bolt", "test", "dent", "c.png", None, 1),
-        Entry("bolt", "test", "good", "a.png", None, 0),
-    ]
-
-
-def test_every_bad_entry_of_a_meta_json_is_named(tmp_path: Path) -> None:
-    touch(tmp_path, "a.png")
-    items: list[Any] = [
-        meta_item("a.png", "../m.png", "dent", 1),
-        meta_item("a.png", "", "good", 1),
-        meta_item("a.png", "", "dent", 2),
-        meta_item("\ud800.png", "", "good", 0),
-        {"img_path": 5, "anomaly": 0},
-        "a.png",
-    ]
-    meta = {"test": {"bolt": items, "../nut": [], "cog": {}}, "val": {}, "train": []}
-    (tmp_path / "meta.json").write_text(json.dumps(meta))
-
-    problems = listed(tmp_path, "meta", "all")[1]
-
-    assert sorted(problems) == sorted(
-        [
-            ("leaves the root", "../m.png"),
-            ("unusable name", "\ud800.png"),
-            *(("unusable list", f"meta.json test/bolt[{number}]") for number in (1, 2, 4, 5)),
-            ("unusable list", "meta.json test/../nut"),
-            ("unusable list", "meta.json test/cog"),
-            ("unusable list", "meta.json train"),
-            ("other split", "meta.json: val"),
-        ]
-    )
-
-
-@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b"[" * 100_000])
-def test_a_meta_json_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "meta.json").write_bytes(content)
-
-    assert listed(tmp_path, "meta") == ([], [("unusable list", "meta.json")])
-
-
-def test_a_missing_meta_json_is_named(tmp_path: Path) -> None:
-    assert listed(tmp_path, "meta") == ([], [("missing file", "meta.json")])
-
-
 def test_class_folders_of_a_plain_folder_are_defects(tmp_path: Path) -> None:
     touch(tmp_path, "OK/1.png", "dent/2.png", "dent/deep/3.png", "masks/dent/2.png")
 
@@ -383,125 +198,6 @@ def test_a_plain_folder_has_no_training_split(tmp_path: Path) -> None:
     assert listed(tmp_path, "folder", "train") == ([], [("no images", ".")])
 
 
-def test_links_inside_the_root_are_followed_and_those_out_of_it_are_named(tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    touch(root, *MVTEC)
-    touch(tmp_path, "outside/0.png")
-    (root / "bolt/test/inside").symlink_to(root / "bolt/test/scratch")
-    (root / "bolt/test/out").symlink_to(tmp_path / "outside")
-    (root / "bolt/test/good/9.png").symlink_to(tmp_path / "outside/0.png")
-    (root / "bolt/test/good/8.png").symlink_to("gone.png")
-    (root / "bolt/ground_truth/out").symlink_to(tmp_path / "outside")
-
-    entries, problems = listed(root, "mvtec")
-
-    assert [entry.defect for entry in entries] == ["good", "inside", "inside", "scratch", "scratch"]
-    assert sorted(problems) == [
-        ("leaves the root", "bolt/ground_truth/out"),
-        ("leaves the root", "bolt/test/good/9.png"),
-        ("leaves the root", "bolt/test/out"),
-        ("missing file", "bolt/test/good/8.png"),
-    ]
-
-
-def test_symlink_loops_are_named_and_end(tmp_path: Path) -> None:
-    touch(tmp_path, "good/1.png", "a/1.png", "b/1.png")
-    (tmp_path / "good/up").symlink_to("..")
-    (tmp_path / "good/self").symlink_to("self")
-    (tmp_path / "a/to_b").symlink_to("../b")
-    (tmp_path / "b/to_a").symlink_to("../a")
-
-    problems = listed(tmp_path, "folder")[1]
-
-    assert sorted(path for kind, path in problems if kind == "symlink loop") == [
-        "a/to_b/to_a",
-        "b/to_a/to_b",
-        "good/self",
-        "good/up",
-    ]
-
-
-def test_names_that_no_manifest_can_hold_are_named(tmp_path: Path) -> None:
-    touch(tmp_path, "good/1.png", "good/back\\slash.png", "good/new\nline.png")
-    with open(os.fsencode(tmp_path) + b"/good/\xff.png", "wb"):  # noqa: PTH123 (bytes)
-        pass
-
-    entries, problems = listed(tmp_path, "folder")
-
-    assert [entry.image_path for entry in entries] == ["good/1.png"]
-    assert set(problems) == {
-        ("unusable name", "good/back\\slash.png"),
-        ("unusable name", "good/new\nline.png"),
-        ("unusable name", "good/\udcff.png"),
-    }
-
-
-def test_a_folder_that_cannot_name_a_defect_is_named(tmp_path: Path) -> None:
-    touch(tmp_path, "bolt/test/good/1.png", "bolt/test/c:/1.png")
-
-    entries, problems = listed(tmp_path, "mvtec")
-
-    assert [entry.defect for entry in entries] == ["good"]
-    assert problems == [("unusable name", "bolt/test/c:")]
-
-
-def test_a_pipe_called_png_is_left_alone(tmp_path: Path) -> None:
-    touch(tmp_path, "good/1.png")
-    os.mkfifo(tmp_path / "good/pipe.png")
-
-    assert len(listed(tmp_path, "folder")[0]) == 1
-
-
-def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    problems: list[Problem] = []
-
-    folder = list_folder(tmp_path, "gone", problems)
-
-    assert (folder.folders, folder.images) == ((), ())
-    assert problems == [Problem("unreadable folder", "gone", "No such file or directory")]
-
-
-@pytest.mark.parametrize(
-    ("path", "reason"),
-    [
-        ("a/b.png", None),
-        ("..a/b..png", None),
-        ("", "is empty"),
-        ("a/../b", "leaves the dataset root with '..'"),
-        ("/a", "is absolute"),
-        ("c:\\a", "holds a backslash"),
-        ("c:a", "starts with a drive letter"),
-        ("a\x00b", "holds a control character"),
-        ("a/./b", "is not in its shortest form"),
-        ("\udcff", "is not UTF-8"),
-        ("é" * 2049, "is 4098 bytes long"),
-    ],
-)
-def test_paths_are_fit_for_a_manifest_or_the_reason_is_said(path: str, reason: str | None) -> None:
-    assert path_problem(path) == reason
-
-
 def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown split 'val'; expected train, test or all"):
         list_entries(tmp_path, layout="mvtec", split="val", dataset="d", problems=[])
-
-
-def test_folders_not_files_are_resolved_when_a_list_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Resolving every file made listing VisA take most of a second; a count does not flicker.
-    base = "nut/Data/Images/Normal"
-    touch(tmp_path, *(f"{base}/{number}.JPG" for number in range(50)))
-    write_csv(tmp_path, *(f"nut,test,normal,{base}/{number}.JPG," for number in range(50)))
-    resolved = []
-    realpath = os.path.realpath
-
-    def counted(path: Any, **options: Any) -> str:
-        resolved.append(path)
-        return str(realpath(path, **options))
-
-    monkeypatch.setattr("os.path.realpath", counted)
-    entries, problems = listed(tmp_path, "visa")
-
-    assert (len(entries), problems) == (50, [])
-    assert 2 <= len(resolved) <= 4
