@@ -1,5 +1,10 @@
-"""An S3 server for tests: moto in its own process, or the real one at $SPG_TEST_S3_ENDPOINT."""
+"""An S3 server for tests: moto in its own process, or the real one at $SPG_TEST_S3_ENDPOINT.
 
+Test files import the fixture `s3_url`: the URL of an empty store, credentials in the environment.
+"""
+
+import atexit
+import functools
 import os
 import socket
 import subprocess
@@ -7,31 +12,57 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+import uuid
 from datetime import timedelta
 
 import obstore
+import pytest
 from obstore.store import S3Store
 
+BUCKET = "spg-test"
 START_SECONDS = 30.0
 
 
-@contextmanager
-def moto_server() -> Iterator[str]:
-    """Run moto on a free port of the loopback; yield its URL."""
+@functools.cache
+def moto_endpoint() -> str:
+    """Start moto on a free port of the loopback, once a test run; return its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    atexit.register(process.wait)
+    atexit.register(process.kill)
     url = f"http://127.0.0.1:{port}"
-    try:
-        _wait_for(url, process)
-        yield url
-    finally:
-        process.kill()
-        process.wait()
+    _wait_for(url, process)
+    return url
+
+
+def real_endpoint() -> str:
+    """Return the endpoint of the real S3 server, or skip the test."""
+    endpoint = os.environ.get("SPG_TEST_S3_ENDPOINT")
+    if not endpoint:
+        pytest.skip("no real S3 server: SPG_TEST_S3_ENDPOINT is not set")
+    return endpoint
+
+
+SERVERS = ["moto", pytest.param("real", marks=pytest.mark.s3)]
+"""Parameters for a fixture that runs a test on each S3 server there is."""
+
+
+@pytest.fixture(params=SERVERS)
+def s3_url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the URL of an empty store on each S3 server there is."""
+    return empty_store(request.param, monkeypatch)
+
+
+def empty_store(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the URL of an empty store on a server, the environment set up to use it."""
+    endpoint = moto_endpoint() if server == "moto" else real_endpoint()
+    for name, value in credentials(endpoint).items():
+        monkeypatch.setenv(name, value)
+    make_bucket(endpoint, BUCKET)
+    return f"s3://{BUCKET}/{uuid.uuid4()}"
 
 
 def credentials(endpoint: str, access: str = "test", secret: str = "test") -> dict[str, str]:
@@ -42,11 +73,6 @@ def credentials(endpoint: str, access: str = "test", secret: str = "test") -> di
         "AWS_SECRET_ACCESS_KEY": secret,
         "AWS_REGION": "us-east-1",
     }
-
-
-def real_endpoint() -> str | None:
-    """Return the endpoint of a real S3 server, None where none runs."""
-    return os.environ.get("SPG_TEST_S3_ENDPOINT")
 
 
 def make_bucket(endpoint: str, bucket: str) -> None:
