@@ -155,17 +155,23 @@ def sparse_gradients(sae: Sae, tokens: Tensor, terms: LossTerms) -> SaeGradients
     squares = squared_error(residual)
     by_values = _residual_at_atoms(residual, dictionary, indices) * (-2 * terms.scale)
     pairs = _PairsByAtom.sort(indices, sae.n_latents)
-    active = torch.zeros(sae.n_latents, dtype=torch.bool, device=tokens.device)
-    active[indices[values > terms.threshold]] = True
     return SaeGradients(
         encoder=pairs.accumulate(by_values.mul_(kept), tokens),
         dictionary=pairs.accumulate(values * (-2 * terms.scale), residual),
         loss=squares * terms.scale,
         residual=residual,
         squared_error=squares,
-        active=active,
+        active=_active(values > terms.threshold, indices, sae.n_latents),
         n_nonzero=values.count_nonzero(),
     )
+
+
+def _active(above: Tensor, indices: Tensor, n_latents: int) -> Tensor:
+    """Mark the atoms `(C,)` that a pair `(n, k)` above the threshold names."""
+    # The other pairs all mark one place too many. Leaving them out would make CUDA wait.
+    places = torch.where(above, indices, n_latents).reshape(-1)
+    marks = torch.zeros(n_latents + 1, dtype=torch.bool, device=indices.device)
+    return marks.index_fill_(0, places, True)[:n_latents]
 
 
 def _residual_at_atoms(residual: Tensor, dictionary: Tensor, indices: Tensor) -> Tensor:

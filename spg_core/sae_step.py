@@ -196,7 +196,7 @@ class SaeTrainer:
             along = (dictionary_gradient * self._dictionary).sum(1, keepdim=True)
             dictionary_gradient = dictionary_gradient.addcmul_(self._dictionary, along, value=-1)
         # Fused: one pass over weights, gradients and moments. The function counts the steps up.
-        steps = [torch.tensor(float(self._n_steps - 1), device=self.device) for _ in range(2)]
+        steps = [torch.full((), float(self._n_steps - 1), device=self.device) for _ in range(2)]
         adam(
             [self._encoder, self._dictionary],
             [found.encoder, dictionary_gradient],
