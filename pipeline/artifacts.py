@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from cache.objects import Objects, open_store
 from pipeline import __version__
+from pipeline.versions import library_versions
 from spg_core.errors import ArtifactError, CorruptStore, NotInStore
 
 Kind = Literal["saes", "guides", "scores"]
@@ -54,7 +54,7 @@ def folder(kind: Kind, identifier: str) -> str:
 
 def is_complete(store: Objects, kind: Kind, identifier: str) -> bool:
     """Tell whether the artifact is there and whole."""
-    return store.exists(f"{folder(kind, identifier)}/{_DOCUMENT[kind]}")
+    return store.size(f"{folder(kind, identifier)}/{_DOCUMENT[kind]}") is not None
 
 
 def save_artifact(
@@ -124,7 +124,7 @@ def _load_tensors(store: Objects, name: str, document: Mapping[str, Any]) -> dic
 def list_artifacts(store: Objects, kind: Kind) -> list[str]:
     """Give the ids of all finished artifacts of a kind, oldest first."""
     found = []
-    for entry in store.list(f"{kind}/"):
+    for entry in store.walk(kind):
         parts = entry.name.split("/")
         if len(parts) == 3 and parts[2] == _DOCUMENT[kind]:
             found.append((entry.modified, parts[1]))
@@ -157,11 +157,3 @@ def _resolve(store: Objects, kind: Kind, reference: str) -> tuple[Objects, str]:
                 f"{reference!r} fits several {_SAY[kind]}: {', '.join(fitting)}; "
                 "type more of the id"
             )
-
-
-def library_versions() -> dict[str, str]:
-    """Give the versions of the libraries that shape a result."""
-    return {
-        "spg-pipe": __version__,
-        **{name: version(name) for name in ("torch", "numpy", "scipy", "timm", "open_clip_torch")},
-    }

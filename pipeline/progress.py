@@ -18,9 +18,9 @@ console = Console(stderr=True, soft_wrap=True)
 
 
 class Advance(Protocol):
-    """Move a bar on by `n` and show `note` beside it."""
+    """Move a bar on by `n`, show `note` beside it; `total` corrects how long it is."""
 
-    def __call__(self, n: int = 1, note: str = "") -> None:
+    def __call__(self, n: int = 1, note: str = "", total: int | None = None) -> None:
         """Advance."""
         ...
 
@@ -40,8 +40,8 @@ def bar(description: str, total: int) -> Iterator[Advance]:
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(description, total=total, note="")
 
-        def advance(n: int = 1, note: str = "") -> None:
-            progress.update(task, advance=n, note=note)
+        def advance(n: int = 1, note: str = "", total: int | None = None) -> None:
+            progress.update(task, advance=n, note=note, total=total)
 
         yield advance
 

@@ -1,0 +1,54 @@
+"""Open what a stage reads: a store, a finished cache and its manifest."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from cache.find import find_caches
+from cache.objects import Objects
+from cache.reader import TokenCache, open_cache
+from manifests.table import Manifest, manifest_from_bytes
+from pipeline.backbone_spec import BackboneSpec, slug, spec_from_covers
+from spg_core.errors import NotInStore
+
+
+@dataclass(frozen=True)
+class CachedDataset:
+    """A complete token cache with its manifest, read and checked."""
+
+    dataset: str
+    backbone: str
+    """As the user named it."""
+    cache: TokenCache
+    manifest: Manifest
+    spec: BackboneSpec
+
+    @property
+    def parent(self) -> dict[str, Any]:
+        """What an artifact made from this cache records about it."""
+        return {"dataset": self.dataset, "backbone": self.backbone, "key": self.cache.key}
+
+
+def open_dataset(
+    store: Objects, dataset: str, backbone: str, key: str | None = None
+) -> CachedDataset:
+    """Open the one complete cache of a dataset and a backbone; `key` or its start chooses.
+
+    Raises:
+        NotInStore: there is none; says how to make it.
+        IncompleteCache, StoreError, CorruptStore: it is partial, one of several, or damaged.
+    """
+    if not find_caches(store, dataset, slug(backbone)):
+        held = ", ".join(f"{info.dataset}/{info.backbone}" for info in find_caches(store))
+        raise NotInStore(
+            f"no tokens of {dataset!r} by {backbone!r} in {store.where}, which holds "
+            f"{held or 'no cache'}; make them with `spg-pipe extract --backbone {backbone} "
+            f"--dataset {dataset} --root DIR`"
+        )
+    cache = open_cache(store, dataset, slug(backbone), key)
+    manifest = manifest_from_bytes(cache.manifest_bytes(), f"{cache.where}/manifest.parquet")
+    if manifest.n_images != cache.n_images:
+        raise NotInStore(
+            f"{cache.where}: the manifest has {manifest.n_images} rows for {cache.n_images} images"
+        )
+    spec = spec_from_covers(cache.covers["backbone"], backbone)
+    return CachedDataset(dataset, backbone, cache, manifest, spec)

@@ -1,0 +1,61 @@
+"""Remember what an extraction found, so that asking again takes a second instead of minutes.
+
+Checking a dataset decodes every image, and finding the key hashes them. Both are remembered in the
+user's own cache folder under a fingerprint of what was asked: the listing (path, size and time of
+change of every file), the options, the weights file and the library versions. Like make and git,
+this trusts a file whose size and time of change are the same. It only ever saves work: a token is
+never computed from it without its image's bytes being hashed again.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pipeline import __version__
+
+
+def memo_folder() -> Path:
+    """Give this user's folder of memos: `$XDG_CACHE_HOME/spg-pipe`, else `~/.cache/spg-pipe`."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "spg-pipe"
+
+
+def fingerprint(facts: Mapping[str, Any]) -> str:
+    """Digest what was asked, with the versions of the libraries that would answer."""
+    versions = {name: version(name) for name in ("timm", "open_clip_torch", "torch", "pillow")}
+    text = json.dumps({**facts, "versions": versions, "spg": __version__}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_facts(path: Path | None) -> list[Any]:
+    """Give what tells whether a file changed, without reading it; empty for no file."""
+    if path is None:
+        return []
+    try:
+        status = path.stat()
+    except OSError:
+        return [str(path)]
+    return [str(path.absolute()), status.st_size, status.st_mtime_ns]
+
+
+def recall(kind: str, name: str) -> bytes | None:
+    """Give what was remembered under a fingerprint, None where nothing was."""
+    try:
+        return (memo_folder() / kind / name).read_bytes()
+    except OSError:
+        return None
+
+
+def remember(kind: str, name: str, data: bytes) -> None:
+    """Keep `data` under a fingerprint. A folder that cannot be written only costs time later."""
+    path = memo_folder() / kind / name
+    temporary = path.with_name(f"{name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        temporary.replace(path)
