@@ -70,14 +70,18 @@ class DefectPixels:
         return np.flatnonzero(is_first)
 
     def clip_thresholds(self) -> NDArray[np.float32]:
-        """Give the 200 or, by float32 rounding, 201 thresholds of `clip200`; none for flat maps."""
+        """Give the 200 thresholds of `clip200`, 201 by rounding at times; none for flat maps."""
         low, high = np.float32(self.lowest), np.float32(self.highest)
         with np.errstate(over="ignore"):
             step = (high - low) / np.float32(CLIP_STEPS)
         if step == 0 or not np.isfinite(step):
             return np.empty(0, dtype=np.float32)
-        # float32 arithmetic on purpose: the released code steps through float32 maps this way.
-        return np.arange(low, high, step, dtype=np.float32)
+        # The released code divides in float32, but its np.arange steps and compares in float64
+        # (under NumPy 2). A float32 pixel is above a float64 threshold exactly if it is above the
+        # threshold rounded down to float32, which needs no float64 copy of the pixels.
+        exact = np.arange(low, high, step, dtype=np.float64)
+        rounded = exact.astype(np.float32)
+        return np.where(rounded > exact, np.nextafter(rounded, np.float32(-np.inf)), rounded)
 
 
 @dataclass(frozen=True)

@@ -194,6 +194,20 @@ def test_clip200_is_the_released_definition(seed: int, scale: float) -> None:
     assert result.aupro == pytest.approx(looped_clip200(maps, masks), abs=1e-11)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_clip200_is_right_for_pixels_a_rounding_away_from_its_thresholds(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    lowest, highest = np.float32(0.0123 * (seed + 1)), np.float32(0.98765)
+    near = np.arange(lowest, highest, (highest - lowest) / 200).astype(np.float32)[1:200]
+    pixels = np.concatenate([near, np.nextafter(near, np.float32(0)), [lowest, highest]])
+    maps = rng.permutation(pixels).reshape(1, 20, 20).astype(np.float32)
+    masks = (rng.random(maps.shape) < 0.2).astype(np.uint8)
+
+    result = pixel_metrics(maps, masks, aupro="clip200")
+
+    assert result.aupro == pytest.approx(looped_clip200(maps, masks), abs=1e-13)
+
+
 def test_clip200_depends_on_the_scale_and_exact_does_not() -> None:
     maps, masks = smooth_sample(1)
     stretched = np.exp(20 * maps)
