@@ -19,6 +19,7 @@ from typing import Any
 from cache.layout import shard_name
 from cache.objects import GRACE_SECONDS, TEMPORARY_PREFIX, Objects
 from cache.record import CacheRecord, StoredObject
+from cache.verify import check_bytes
 from spg_core.errors import CorruptStore, NotInStore, StoreError
 
 DEFAULT_MIRROR_BYTES = 100 * 10**9
@@ -51,13 +52,13 @@ class Mirror:
         self._record = record
         self.root = root or default_mirror_folder()
         self._max_bytes = DEFAULT_MIRROR_BYTES if max_bytes is None else max_bytes
-        self._stored: dict[str, StoredObject] = {
-            shard_name(array, receipt.shard): stored
+        self._stored: dict[str, tuple[str, int, StoredObject]] = {
+            shard_name(array, receipt.shard): (array, receipt.shard, stored)
             for receipt in record.receipts
             for array, stored in receipt.objects.items()
         }
         # Two stores may hold one key with different bytes (GPUs do not repeat theirs exactly).
-        digests = "".join(stored.sha256 for stored in self._stored.values())
+        digests = "".join(stored.sha256 for _, _, stored in self._stored.values())
         content = hashlib.sha256(digests.encode("ascii")).hexdigest()[:16]
         self.folder = self.root / f"{record.key}-{content}"
         self._pool = ThreadPoolExecutor(_FETCHES, thread_name_prefix="mirror")
@@ -109,7 +110,7 @@ class Mirror:
 
     def _fetch(self, name: str) -> Path:
         path = self.local_file(name)
-        stored = self._stored[name]
+        array, shard, stored = self._stored[name]
         if path.exists() and path.stat().st_size == stored.size_bytes:
             return path
         self._refuse_if_too_large()
@@ -117,9 +118,11 @@ class Mirror:
         try:
             data = self._objects.get(f"{self._folder}/{name}", max_bytes=stored.size_bytes)
         except NotInStore as error:
-            raise CorruptStore(f"{where} is missing from a complete cache") from error
-        if hashlib.sha256(data).hexdigest() != stored.sha256:
-            raise CorruptStore(f"{where}: {len(data)} bytes that do not match their digest")
+            rows = self._record.geometry.shard_rows(shard)
+            raise CorruptStore(
+                f"{where} (images {rows.start} to {rows.stop - 1}) is missing from a complete cache"
+            ) from error
+        check_bytes(data, array, shard, self._record, where)
         temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +144,7 @@ class Mirror:
             there = {file: file.stat().st_size for file in self.root.glob("*/*") if file.is_file()}
             missing = sum(
                 stored.size_bytes
-                for name, stored in self._stored.items()
+                for name, (_, _, stored) in self._stored.items()
                 if self.local_file(name) not in there
             )
             used = sum(there.values())
