@@ -24,7 +24,7 @@ def demo(folder: str) -> Artifact:
     from pipeline.fit_guides import fit_guides
     from pipeline.fit_sae import fit_sae
     from pipeline.inputs import open_dataset
-    from pipeline.sample import write_sample
+    from pipeline.sample.write import write_sample
     from pipeline.score import score
 
     place = Path(folder)

@@ -1,0 +1,1 @@
+"""The generated sample: products drawn with and without defects, in two dataset layouts."""
