@@ -64,12 +64,17 @@ def pack(values: NDArray[np.float32], sizes: NDArray[np.integer]) -> NDArray[np.
 def sort_packed(
     parts: list[NDArray[np.uint64]],
 ) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
-    """Sort packed pixels of all parts, and give values and sizes `(p,)` apart again."""
+    """Sort packed pixels of all parts, and give values and sizes `(p,)` apart again.
+
+    Empties `parts`, so that millions of pixels are not held twice.
+    """
     keys = np.concatenate(parts)
+    parts.clear()
     keys.sort()
     sizes = keys.astype(np.uint32)  # the lower half
     keys >>= np.uint64(32)
     ordered = keys.astype(np.uint32)
+    del keys
     return np.where(ordered & _SIGN, ordered ^ _SIGN, ~ordered).view(np.float32), sizes
 
 
