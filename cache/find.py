@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from cache.key import KEY_DIGITS
 from cache.layout import RECORD, cache_folder
 from cache.objects import Objects
 from cache.record import CacheRecord, parse_record
@@ -42,10 +43,12 @@ def find_caches(
 ) -> list[CacheInfo]:
     """List the caches of a store, complete and partial, in the order of their paths."""
     found = []
-    for data_name in [dataset] if dataset else objects.folders("tokens"):
-        names = [backbone] if backbone else objects.folders(f"tokens/{data_name}")
+    for data_name in [dataset] if dataset else _plain(objects.folders("tokens")):
+        names = [backbone] if backbone else _plain(objects.folders(f"tokens/{data_name}"))
         for backbone_name in names:
             for key in objects.folders(f"tokens/{data_name}/{backbone_name}"):
+                if not _is_key(key):
+                    continue
                 info = _inspect(objects, data_name, backbone_name, key)
                 if info is not None:
                     found.append(info)
@@ -96,6 +99,15 @@ def read_record(objects: Objects, folder: str) -> CacheRecord:
     except NotInStore as error:
         raise IncompleteCache(f"{where} is missing: the cache is absent or partial") from error
     return parse_record(data, where, key=folder.rpartition("/")[2])
+
+
+def _plain(names: list[str]) -> list[str]:
+    """Leave out what file managers and synchronisers put into folders."""
+    return [name for name in names if not name.startswith(".")]
+
+
+def _is_key(name: str) -> bool:
+    return len(name) == KEY_DIGITS and set(name) <= set("0123456789abcdef")
 
 
 def _inspect(objects: Objects, dataset: str, backbone: str, key: str) -> CacheInfo | None:

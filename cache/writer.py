@@ -179,7 +179,10 @@ class CacheWriter:
         for name, data in zarr_metadata(self.geometry).items():
             full = f"{self.folder}/{name}"
             if not self.objects.put_new(full, [data]) and self.objects.get(full) != data:
-                raise CorruptStore(f"{self.objects.where}/{full} does not describe this cache")
+                raise CorruptStore(
+                    f"{self.objects.where}/{full} does not describe this cache; remove the "
+                    "partial cache and start again"
+                )
         for info in list(self.objects.temporaries(self.folder)):
             if time() - info.modified > GRACE_SECONDS:
                 self.objects.delete(info.name)

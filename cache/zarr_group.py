@@ -1,4 +1,8 @@
-"""The `zarr.json` objects that make a cache plain Zarr v3."""
+"""The `zarr.json` objects that make a cache plain Zarr v3.
+
+Spelt out here and not asked of zarr-python, so that people with different versions of it agree to
+the byte and can resume each other's caches; a test compares with what zarr-python would write.
+"""
 
 import json
 from typing import Any
@@ -12,41 +16,42 @@ DIMENSIONS = {
     "masks": ("image", "height", "width"),
 }
 
+_LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
+_ZSTD = {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": False}}
+
 
 def zarr_metadata(geometry: Geometry) -> dict[str, bytes]:
-    """Return the `zarr.json` objects of a cache by name inside its folder; zarr-python makes them.
-
-    Indentation is ours and zarr-python's order of fields is kept, so that two writers agree.
-    """
-    from zarr.storage import MemoryStore
-
-    contents: dict[str, Any] = {}
-    create_zarr(MemoryStore(contents), geometry)
-    return {
-        f"{GROUP}/{name}": json.dumps(json.loads(data.to_bytes()), indent=1).encode("ascii")
-        for name, data in contents.items()
-    }
-
-
-def create_zarr(store: Any, geometry: Geometry) -> Any:
-    """Create the empty group and arrays of a cache in any zarr-python store; return the group."""
-    import zarr
-    from zarr.codecs import ZstdCodec
-
-    group = zarr.create_group(store, zarr_format=3)
+    """Return the `zarr.json` objects of a cache, by name inside its folder."""
+    group = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
+    documents = {f"{GROUP}/zarr.json": group}
     for array in geometry.arrays:
-        item = geometry.item_shape(array)
-        group.create_array(
-            array,
-            shape=(geometry.n_images, *item),
-            shards=(IMAGES_PER_SHARD, *item),
-            chunks=(1, *item),
-            dtype=array_dtype(array),
-            filters=None,
-            compressors=ZstdCodec(level=ZSTD_LEVEL) if array == "masks" else None,
-            fill_value=0,
-            dimension_names=DIMENSIONS[array],
-            # An all-zero chunk is written too, so that a missing one is always a loss.
-            config={"write_empty_chunks": True},
-        )
-    return group
+        documents[f"{GROUP}/{array}/zarr.json"] = _array_metadata(geometry, array)
+    return {name: json.dumps(body, indent=1).encode("ascii") for name, body in documents.items()}
+
+
+def _array_metadata(geometry: Geometry, array: str) -> dict[str, Any]:
+    item = geometry.item_shape(array)
+    # One byte has no endianness, and zarr-python says so by leaving it out.
+    codecs = [{"name": "bytes"}, _ZSTD] if array == "masks" else [_LITTLE_ENDIAN]
+    sharding = {
+        "chunk_shape": [1, *item],
+        "codecs": codecs,
+        "index_codecs": [_LITTLE_ENDIAN, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    return {
+        "shape": [geometry.n_images, *item],
+        "data_type": array_dtype(array).name,
+        "chunk_grid": {
+            "name": "regular",
+            "configuration": {"chunk_shape": [IMAGES_PER_SHARD, *item]},
+        },
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0 if array == "masks" else 0.0,
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "attributes": {},
+        "dimension_names": list(DIMENSIONS[array]),
+        "zarr_format": 3,
+        "node_type": "array",
+        "storage_transformers": [],
+    }

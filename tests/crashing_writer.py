@@ -16,7 +16,7 @@ STEPS = ("open", "write", "fsync", "link", "close")
 def context() -> ForkServerContext:
     """A clean server that has everything imported and forks writers in milliseconds."""
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["tests.crashing_writer", "zarr", "cache.zarr_group"])
+    found.set_forkserver_preload(["tests.crashing_writer", "cache.writer"])
     return found
 
 

@@ -239,6 +239,8 @@ def test_a_record_cannot_point_elsewhere(tmp_path: Path, name: str) -> None:
 def test_caches_are_found_by_name_and_by_the_start_of_a_key(tmp_path: Path) -> None:
     objects = open_store(tmp_path)
     sample = make_sample(extras=False)
+    for foreign in [".sync", "visa/.sync", "visa/gabor/not-a-key"]:
+        objects.put_new(f"tokens/{foreign}/file", [b"x"])
     assert find_caches(objects) == []
     with pytest.raises(NotInStore, match=r"no cache visa/gabor in .*; it holds no cache"):
         choose_cache(objects, "visa", "gabor")

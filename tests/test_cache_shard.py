@@ -1,5 +1,6 @@
 """Bytes of a shard: against hand-worked ones, zarr-python's own, and what others read."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import tensorstore
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
+from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
 from cache.layout import ARRAYS, INDEX_BYTES, Geometry, cache_folder, shard_name
@@ -22,9 +24,9 @@ from cache.shard import (
     first_unstorable,
     zstd_content_bytes,
 )
-from cache.zarr_group import create_zarr
+from cache.zarr_group import DIMENSIONS, zarr_metadata
 from spg_core.errors import StoreError
-from tests.cache_samples import make_sample, write_cache
+from tests.cache_samples import Sample, make_sample, write_cache
 
 
 def test_crc32c_of_the_standard_check_string() -> None:
@@ -50,19 +52,47 @@ def test_two_tokens_of_two_images_as_bytes() -> None:
     assert b"".join(np.asarray(chunk).tobytes() for chunk in chunks).hex() == "003c00c000380000"
 
 
+def zarr_pythons_own(sample: Sample) -> dict[str, bytes]:
+    """All objects that zarr-python writes for a sample, by name inside the group."""
+    contents: dict[str, Any] = {}
+    group = zarr.create_group(MemoryStore(contents), zarr_format=3)
+    for array in sample.geometry.arrays:
+        item = sample.geometry.item_shape(array)
+        created = group.create_array(
+            array,
+            shape=(sample.geometry.n_images, *item),
+            shards=(64, *item),
+            chunks=(1, *item),
+            dtype="u1" if array == "masks" else "<f2",
+            filters=None,
+            compressors=ZstdCodec(level=3) if array == "masks" else None,
+            fill_value=0,
+            dimension_names=DIMENSIONS[array],
+            config={"write_empty_chunks": True},
+        )
+        created[:] = getattr(sample, array)
+    return {name: data.to_bytes() for name, data in contents.items()}
+
+
+def test_our_metadata_says_what_that_of_zarr_python_says() -> None:
+    sample = make_sample()
+    theirs = zarr_pythons_own(sample)
+
+    for name, ours in zarr_metadata(sample.geometry).items():
+        assert json.loads(ours) == json.loads(theirs[name.removeprefix("tokens.zarr/")])
+
+
 @pytest.mark.parametrize("array", ARRAYS)
 def test_our_shards_are_byte_for_byte_those_of_zarr_python(tmp_path: Path, array: str) -> None:
     sample = make_sample()
     writer = write_cache(open_store(tmp_path), sample)
-    contents: dict[str, Any] = {}
-    group = create_zarr(MemoryStore(contents), sample.geometry)
-    group[array][:] = getattr(sample, array)
+    theirs = zarr_pythons_own(sample)
 
     for shard in range(3):
         name = shard_name(array, shard)
         ours = (tmp_path / writer.folder / name).read_bytes()
 
-        assert ours == contents[name.removeprefix("tokens.zarr/")].to_bytes()
+        assert ours == theirs[name.removeprefix("tokens.zarr/")]
 
 
 def test_zarr_python_and_tensorstore_read_what_was_written(tmp_path: Path) -> None:
