@@ -30,8 +30,8 @@ class MapOperator:
     def __call__(self, patches: Tensor) -> Tensor:
         """Give maps `(..., H, W)` for patch values `(..., R * C)`, row-major."""
         rows, cols = self.rows_to_pixels.shape[1], self.cols_to_pixels.shape[1]
-        grid = patches.unflatten(-1, (rows, cols))
-        return self.rows_to_pixels @ grid @ self.cols_to_pixels.T
+        grid = patches.reshape(*patches.shape[:-1], rows, cols)
+        return torch.matmul(self.rows_to_pixels @ grid, self.cols_to_pixels.T)
 
     def to(self, device: torch.device | str) -> "MapOperator":
         """Give the same operator on another device."""

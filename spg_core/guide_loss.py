@@ -56,7 +56,7 @@ def map_loss(probabilities: Tensor, masks: Tensor, *, dice: str) -> Tensor:
     loss: Tensor
     match dice:
         case "anomaly" | "both":
-            loss = _MapLoss.apply(probabilities, masks, dice == "both")  # type: ignore[no-untyped-call]
+            loss = _MapLoss.apply(probabilities, masks, dice == "both")
             return loss
         case _:
             raise ConfigError(f"dice is 'anomaly' or 'both', got {dice!r}")

@@ -53,13 +53,13 @@ def active_coefficients(raw: Tensor, *, sparsity: str, topk: int, alive: Tensor)
 
 def compose_guides(coefficients: Tensor, dictionary: Tensor) -> Tensor:
     """Combine atoms `(C, d)` by coefficients `(..., 2, C)` into guides `(..., 2, d)`."""
-    return coefficients @ dictionary
+    return torch.matmul(coefficients, dictionary)
 
 
 def unit(vectors: Tensor) -> Tensor:
     """Scale the last axis to length 1; a zero vector stays zero."""
     norms = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    return vectors / norms.clamp_min(_SMALLEST_NORM)
+    return torch.div(vectors, norms.clamp_min(_SMALLEST_NORM))
 
 
 def patch_probabilities(unit_tokens: Tensor, guides: Tensor, temperature: float) -> Tensor:
@@ -77,7 +77,7 @@ def patch_probabilities(unit_tokens: Tensor, guides: Tensor, temperature: float)
     difference = (directions[..., ANOMALY, :] - directions[..., NORMAL, :]) / temperature
     if difference.ndim == 1:
         return torch.sigmoid(unit_tokens @ difference)
-    return torch.sigmoid(torch.einsum("bpd,gd->gbp", unit_tokens, difference))
+    return torch.einsum("bpd,gd->gbp", unit_tokens, difference).sigmoid()
 
 
 def require_nonzero(coefficients: Tensor, name: str) -> None:

@@ -1,0 +1,147 @@
+"""The commands and the configs say the same; every option is explained; errors are one line."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from pipeline.cli import app
+from pipeline.configs import (
+    PAPER,
+    ExtractConfig,
+    FitGuidesConfig,
+    FitSaeConfig,
+    ScoreConfig,
+    from_recipe,
+)
+from spg_core.errors import ConfigError
+
+STAGES = {
+    "extract": ExtractConfig,
+    "fit-sae": FitSaeConfig,
+    "fit-guides": FitGuidesConfig,
+    "score": ScoreConfig,
+}
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+def leaves(commands, path=""):
+    for name, command in commands.items():
+        inner = getattr(command, "commands", None)
+        if inner:
+            yield from leaves(inner, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", command
+
+
+def run(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_command_lists_every_field_of_its_config_with_its_default(name):
+    parameters = {parameter.name: parameter for parameter in COMMANDS[name].params}
+
+    for field in dataclasses.fields(STAGES[name]):
+        assert field.name in parameters, field.name
+        if field.default is dataclasses.MISSING:
+            assert parameters[field.name].required, field.name
+        elif not (name == "score" and field.name == "recipe"):
+            assert parameters[field.name].default == field.default, field.name
+
+
+@pytest.mark.parametrize(("name", "command"), list(leaves(COMMANDS)), ids=str)
+def test_every_command_and_option_is_explained(name, command):
+    assert command.help, name
+    for parameter in command.params:
+        assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
+def test_every_config_field_has_a_docstring():
+    source = Path(sys.modules[ExtractConfig.__module__].__file__).read_text()
+
+    for stage in STAGES.values():
+        block = source.split(f"class {stage.__name__}:")[1].split("\n\n\n")[0]
+        for field in dataclasses.fields(stage):
+            after = block.split(f"\n    {field.name}: ")[1].split("\n", 1)[1]
+            assert after.lstrip().startswith('"""'), f"{stage.__name__}.{field.name}"
+
+
+def test_a_recipe_changes_what_is_not_given_and_only_that():
+    config = from_recipe(FitSaeConfig, "paper", {"beta1": 0.7})
+
+    assert (config.recipe, config.beta1, config.loss) == ("paper", 0.7, "sum")
+    assert from_recipe(FitSaeConfig, "released", {}) == FitSaeConfig()
+    for stage, preset in PAPER.items():
+        assert set(preset) <= {field.name for field in dataclasses.fields(stage)}
+
+
+def test_an_unknown_recipe_or_field_is_refused():
+    with pytest.raises(ConfigError, match="'released' or 'paper', got 'mine'"):
+        from_recipe(FitSaeConfig, "mine", {})
+    with pytest.raises(ConfigError, match="FitSaeConfig has no field widht"):
+        from_recipe(FitSaeConfig, "paper", {"widht": 3})
+
+
+def test_help_does_not_import_torch():
+    code = (
+        "import sys, pipeline.cli\n"
+        "assert 'torch' not in sys.modules and 'zarr' not in sys.modules, 'too much imported'"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_user_error_is_one_line_on_stderr_and_exit_code_1(tmp_path):
+    result = run("fit-guides", "--sae", "latest", "--store", str(tmp_path / "none"))
+
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert "no SAE 'latest'" in result.stderr
+    assert "fit-sae" in result.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    result = run("fit-guides", "--sae", "latest", "--store", str(tmp_path), "--debug")
+
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["score", "--guides", "x"],
+        ["fit-sae", "--dataset", "a", "--backbone", "b", "--width", "many"],
+        ["nonsense"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments):
+    assert run(*arguments).returncode == 2
+
+
+def test_the_version_is_printed():
+    result = run("--version")
+
+    assert result.returncode == 0
+    assert result.stdout.strip().count(".") == 2
+
+
+def test_json_errors_leave_stdout_empty(tmp_path):
+    result = run("score", "--guides", "g", "--dataset", "d", "--json", "--store", str(tmp_path))
+
+    assert result.returncode == 1
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(result.stdout)
