@@ -3,9 +3,12 @@
 import multiprocessing
 import os
 import signal
+from collections.abc import Mapping
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
+
+import obstore
 
 from cache.objects import open_store
 from tests.cache_samples import MANIFEST_BYTES, make_sample, new_writer, write_pending
@@ -26,10 +29,16 @@ def start(target: Any, *arguments: object) -> ForkServerProcess:
     return process
 
 
-def write_all(store: Path, seed: int, killed_at: int | None = None) -> None:
-    """Write and finish the sample; SIGKILL at the `killed_at`-th system call of publishing."""
+def write_all(
+    store: Path | str,
+    seed: int,
+    killed_at: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Write and finish the sample; SIGKILL at the `killed_at`-th system call or PUT."""
+    os.environ.update(environment or {})
     if killed_at is not None:
-        _kill_at(killed_at)
+        _kill_at(killed_at, remote="://" in str(store))
     sample = make_sample(seed=seed)
     writer = new_writer(open_store(store), sample)
     write_pending(writer, sample)
@@ -44,7 +53,7 @@ def race(store: Path, seed: int, barrier: Any) -> None:
     writer.finish(MANIFEST_BYTES)
 
 
-def _kill_at(step: int) -> None:
+def _kill_at(step: int, remote: bool) -> None:
     count = 0
 
     def counted(real: Any) -> Any:
@@ -57,5 +66,8 @@ def _kill_at(step: int) -> None:
 
         return call
 
+    if remote:
+        obstore.put = counted(obstore.put)
+        return
     for name in STEPS:
         setattr(os, name, counted(getattr(os, name)))
