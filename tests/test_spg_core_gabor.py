@@ -7,12 +7,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from spg_core.gabor import (
+    N_CONTENT,
     N_ORIENTATIONS,
     N_SCALES,
     WAVELENGTH,
     GaborTokens,
     gabor_bank,
     patch_statistics,
+    rarity,
 )
 
 
@@ -55,11 +57,27 @@ def test_a_grating_excites_its_own_scale_and_orientation_most(scale: int, orient
     assert found.argmax().item() == scale * N_ORIENTATIONS + orientation
 
 
+def test_a_patch_without_a_like_is_rare_and_the_others_are_not() -> None:
+    content = torch.zeros(1, N_CONTENT, 3, 5)
+    content[:, :, :, ::2] = 1.0  # two kinds of patches, each with likes
+    content[0, :, 1, 3] = 4.0
+
+    found = rarity(content)
+
+    assert found.shape == (1, 14, 3, 5)
+    for channel in found[0]:
+        assert channel.argmax().item() == 1 * 5 + 3
+    # Distances 3 to its nearest, and 0 in the median: log(3 / 0.05 + 0.1) against log(0.1).
+    assert found[0, 0, 1, 3].item() == pytest.approx(math.log(60.1), abs=1e-3)
+    assert found[0, 0, 0, 0].item() == pytest.approx(math.log(0.1), abs=1e-3)
+
+
 def test_a_flat_grey_image_has_only_its_colour() -> None:
     tokens, cls = GaborTokens()(torch.full((1, 3, 48, 64), 0.25))
 
     assert cls is None
     assert tokens.shape == (1, 12, GaborTokens.d_model)
+    assert GaborTokens.d_model == 158
     assert torch.isfinite(tokens).all()
     torch.testing.assert_close(tokens, tokens[:, :1].expand_as(tokens))
 
@@ -107,7 +125,7 @@ def test_extreme_pixels_give_finite_tokens() -> None:
         tokens, _ = GaborTokens()(pixels)
 
         assert torch.isfinite(tokens).all()
-        assert tokens.abs().max() < 10
+        assert tokens.abs().max() < 20
 
 
 @pytest.mark.parametrize("defect", ["scratch", "spot", "colour"])
