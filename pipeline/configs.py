@@ -52,6 +52,21 @@ class ExtractConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """Where the work of a command is done; nothing here changes what comes out."""
+
+    workers: int = 0
+    """Processes of this machine that share the work; 0 does it in this one."""
+    scheduler: str | None = None
+    """Address of a running Dask scheduler whose workers do it instead."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the work is done in this process."""
+        return self.workers == 0 and self.scheduler is None
+
+
+@dataclass(frozen=True, kw_only=True)
 class FitSaeConfig:
     """Train a sparse autoencoder on cached tokens."""
 

@@ -9,6 +9,7 @@
     |   |-- IncompleteCache  a cache that is only partly written
     |   `-- CorruptStore     stored bytes are not what was written; names the file
     |-- ArtifactError    an SAE, guides or scores do not fit the cache or each other
+    |-- ClusterError     Dask workers cannot be reached, cannot do the work, or keep dying
     |-- FitError         training cannot go on: non-finite loss, all-zero guide, no defects
     `-- MetricError      scores or maps that cannot be evaluated: NaN, mismatched shapes
 
@@ -51,6 +52,10 @@ class CorruptStore(StoreError):
 
 class ArtifactError(SpgError):
     """An SAE, guides or scores do not fit the cache or each other."""
+
+
+class ClusterError(SpgError):
+    """Dask workers cannot be reached, cannot do the work, or keep dying."""
 
 
 class FitError(SpgError):

@@ -23,6 +23,14 @@ Key = Annotated[
     str | None, typer.Option(help="Key of the cache, or its start, where there are several.")
 ]
 
+Workers = Annotated[
+    int, typer.Option(help="Processes of this machine that share the work; 0 uses this one alone.")
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="Address of a running Dask scheduler whose workers do it, tcp://HOST:8786."),
+]
+
 
 def values(ctx: typer.Context, stage: Any) -> dict[str, Any]:
     """Give the parameters of the running command that are fields of a stage's config."""

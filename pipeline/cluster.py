@@ -1,0 +1,296 @@
+"""Where work is done: in this process, in N processes of this machine, or by a Dask cluster.
+
+    with open_workers(cluster, open_job, job, opened=None) as workers:
+        handles = [workers.submit(function, argument) for argument in arguments]
+        results = list(workers.results(handles))
+
+runs `function(opened, argument)` everywhere alike. A job is plain data that travels; `open_job`
+turns it into what the functions need (a model, an open cache), once in every worker process. Dask
+gives a dead worker's tasks to the others, so a function must not mind being run twice.
+"""
+
+import os
+import secrets
+import signal
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from dataclasses import dataclass
+from logging import CRITICAL
+from threading import Lock
+from typing import Any, Protocol
+
+from cache.local_objects import LocalObjects
+from cache.objects import TEMPORARY_PREFIX, Objects, open_store
+from pipeline.configs import ClusterConfig
+from spg_core.errors import ClusterError, ConfigError, SpgError, StoreError
+
+_JOBS_KEPT = 2
+"""Jobs that stay open in a worker process: two people's may alternate on one scheduler."""
+_CONNECT_SECONDS = 10
+_WORKERS_SECONDS = 30
+
+
+class Workers(Protocol):
+    """Who runs functions of an opened job."""
+
+    in_flight: int
+    """How many pieces of work should be under way at a time; 0 where each is done at once."""
+
+    def submit(
+        self, function: Callable[..., Any], *arguments: Any, then: Callable[[], None] | None = None
+    ) -> Any:
+        """Have `function(opened, *arguments)` run; give a handle, which may be an argument too.
+
+        `then` is called, in any thread, when it ended.
+        """
+        ...
+
+    def results(self, handles: Sequence[Any]) -> Iterator[Any]:
+        """Yield what came of the handles, in the order in which it is ready.
+
+        Raises: whatever a function raised; ClusterError where workers keep dying.
+        """
+        ...
+
+
+class Here:
+    """This process: submitting is running."""
+
+    in_flight = 0
+
+    def __init__(self, opened: Any) -> None:
+        self._opened = opened
+
+    def submit(
+        self, function: Callable[..., Any], *arguments: Any, then: Callable[[], None] | None = None
+    ) -> Any:
+        """Run the function; the handle is its result."""
+        result = function(self._opened, *arguments)
+        if then is not None:
+            then()
+        return result
+
+    def results(self, handles: Sequence[Any]) -> Iterator[Any]:
+        """Yield the results."""
+        yield from handles
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker process must know before it can run functions."""
+
+    name: str
+    """Unique to a run: a later run opens everything anew, files may have changed."""
+    open_job: Callable[[Any], Any]
+    job: Any
+    torch_threads: int | None
+    """Threads of a worker's maths; None leaves the worker as it was started."""
+
+
+class DaskWorkers:
+    """The workers of a Dask scheduler."""
+
+    def __init__(self, client: Any, job: Job) -> None:
+        self._client, self._job = client, job
+        self.addresses = sorted(client.scheduler_info(n_workers=-1)["workers"])
+        self.in_flight = len(self.addresses) + 1
+
+    def submit(
+        self, function: Callable[..., Any], *arguments: Any, then: Callable[[], None] | None = None
+    ) -> Any:
+        """Send the function to a worker; the handle is a Dask future."""
+        future = self._client.submit(_run, self._job, function, *arguments, pure=False)
+        if then is not None:
+            future.add_done_callback(lambda _: then())
+        return future
+
+    def results(self, handles: Sequence[Any]) -> Iterator[Any]:
+        """Yield results as workers finish them."""
+        from distributed import KilledWorker, as_completed
+
+        try:
+            for future in as_completed(handles):
+                yield future.result()
+        except KilledWorker as error:
+            raise ClusterError(
+                f"several workers died one after the other doing the same piece of work ({error});"
+                " the usual cause is too little memory for each: use fewer workers"
+            ) from error
+        except CancelledError as error:
+            raise ClusterError(
+                f"the scheduler at {self._client.scheduler.address} went away; what was written "
+                "is kept, run again to go on"
+            ) from error
+
+    def check(self) -> None:
+        """Open the job in every worker before any work starts; all problems are told at once.
+
+        Raises: ClusterError naming each worker that cannot do this job, and why.
+        """
+        futures = {
+            address: self._client.submit(
+                _run, self._job, _nothing, workers=[address], pure=False, retries=0
+            )
+            for address in self.addresses
+        }
+        problems = []
+        for address, future in futures.items():
+            error = future.exception()
+            match error:
+                case None:
+                    continue
+                case SpgError():
+                    problems.append(f"worker {address}: {error}")
+                case ImportError():
+                    problems.append(f"worker {address} lacks this program or a library: {error}")
+                case _:
+                    raise error
+        if problems:
+            raise ClusterError(
+                f"{len(problems)} of {len(futures)} workers cannot do this, so nothing was "
+                f"started. {'; '.join(problems)}"
+            )
+
+
+@contextmanager
+def open_workers(
+    cluster: ClusterConfig, open_job: Callable[[Any], Any], job: Any, opened: Any
+) -> Iterator[Workers]:
+    """Open this process or a cluster for one job; every worker is asked first whether it can.
+
+    Args:
+        cluster: where.
+        open_job: a function of a module, run once in each worker process.
+        job: what it is given: plain data.
+        opened: what this process uses where the work is done here.
+
+    Raises: ConfigError, ClusterError.
+    """
+    if cluster.is_here:
+        yield Here(opened)
+        return
+    with _client(cluster) as client:
+        workers = DaskWorkers(client, Job(secrets.token_hex(8), open_job, job, _threads(cluster)))
+        workers.check()
+        yield workers
+
+
+@contextmanager
+def _client(cluster: ClusterConfig) -> Iterator[Any]:
+    """Connect to the scheduler that was named, or start one with its workers on this machine."""
+    import distributed
+
+    if cluster.workers < 0 or (cluster.workers and cluster.scheduler):
+        raise ConfigError(
+            f"--workers {cluster.workers} and --scheduler {cluster.scheduler}: give a number of "
+            "processes to start here, or the address of a scheduler that runs already"
+        )
+    if cluster.scheduler is None:
+        with (
+            distributed.LocalCluster(
+                n_workers=cluster.workers,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=None,
+                memory_limit=None,  # the nanny would kill a worker that holds a large model
+                silence_logs=CRITICAL,  # errors travel with the results
+            ) as local,
+            distributed.Client(local) as client,
+        ):
+            client.register_worker_callbacks(_ignore_interrupts)
+            yield client
+        return
+    try:
+        client = distributed.Client(cluster.scheduler, timeout=_CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"no Dask scheduler answers at {cluster.scheduler} ({error}); start one with "
+            "`dask scheduler` and workers with `dask worker ADDRESS`"
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=_WORKERS_SECONDS)
+        except TimeoutError as error:
+            raise ClusterError(
+                f"the scheduler at {cluster.scheduler} has no workers; start some with "
+                f"`dask worker {cluster.scheduler}`"
+            ) from error
+        yield client
+
+
+def _threads(cluster: ClusterConfig) -> int | None:
+    """Share the cores of this machine; workers of others keep the threads they came with."""
+    if cluster.scheduler is not None:
+        return None
+    return max(1, len(os.sched_getaffinity(0)) // cluster.workers)
+
+
+def _ignore_interrupts() -> None:
+    """In a worker: Ctrl-C reaches all processes of a terminal, but only the first one decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+_opened: OrderedDict[str, Any] = OrderedDict()
+_opening = Lock()
+
+
+def _run(job: Job, function: Callable[..., Any], *arguments: Any) -> Any:
+    """In a worker: run a function of a job that is opened once a process."""
+    with _opening:
+        if job.name not in _opened:
+            if job.torch_threads is not None:
+                import torch
+
+                torch.set_num_threads(job.torch_threads)
+            _opened[job.name] = job.open_job(job.job)
+            while len(_opened) > _JOBS_KEPT:
+                _opened.popitem(last=False)
+        opened = _opened[job.name]
+    return function(opened, *arguments)
+
+
+def _nothing(opened: Any) -> None:
+    """Do nothing: opening the job was the question."""
+
+
+@dataclass(frozen=True)
+class StoreTicket:
+    """How a worker finds the store, and proof that it is the same one."""
+
+    url: str
+    probe: str
+    """Name of an object that this run put there."""
+
+
+@contextmanager
+def store_ticket(store: Objects) -> Iterator[StoreTicket]:
+    """Put a probe into the store for as long as workers, late ones too, must find it there."""
+    probe = f"{TEMPORARY_PREFIX}probe-{secrets.token_hex(8)}"
+    if not store.put_new(probe, [probe.encode()]):
+        raise StoreError(f"{store.where} already holds {probe}, which nobody should have made")
+    try:
+        yield StoreTicket(_url(store), probe)
+    finally:
+        store.delete(probe)
+
+
+def open_ticket(ticket: StoreTicket) -> Objects:
+    """In a worker: open the store, and prove that it is the same and can be written.
+
+    Raises: StoreError saying what this worker sees instead.
+    """
+    store = open_store(ticket.url)
+    if store.size(ticket.probe) is None:
+        raise StoreError(
+            f"{ticket.url} is not the same store here; use a folder that every worker mounts at "
+            "the same path, or a URL such as s3://bucket/prefix"
+        )
+    store.check_writable()
+    return store
+
+
+def _url(store: Objects) -> str:
+    """Give a name of the store that does not depend on the working directory."""
+    return str(store.root) if isinstance(store, LocalObjects) else store.where
