@@ -25,6 +25,7 @@ from cache.objects import (
 from spg_core.errors import NotInStore, StoreError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ATTEMPTS = 100
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -166,10 +167,8 @@ class LocalObjects:
             raise StoreError(f"{self.where} was opened read-only; {name} is not changed")
 
     def _write_temporary(self, path: Path, parts: Sequence[Part]) -> Path:
-        _make_folders(path.parent)
         temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
-        # 0o666 less the umask: a team shares the store, so tempfile's 0o600 would be wrong.
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        descriptor = _open_new(temporary)
         try:
             try:
                 for part in parts:
@@ -185,8 +184,14 @@ class LocalObjects:
     def _files(self, prefix: str) -> Iterator[ObjectInfo]:
         top = self._path(prefix) if prefix else self.root
         found: list[ObjectInfo] = []
+
+        def refuse(error: OSError) -> None:
+            # os.walk would take a folder it may not read for an empty one.
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise self._explain(error, "list", prefix)
+
         # Links to folders are not followed: nothing of ours makes them, and they can loop.
-        for folder, _, file_names in os.walk(top):
+        for folder, _, file_names in os.walk(top, onerror=refuse):
             for file_name in file_names:
                 path = Path(folder) / file_name
                 try:
@@ -233,8 +238,24 @@ def _make_folders(folder: Path) -> None:
         _fsync_folder(new.parent)
 
 
+def _open_new(path: Path) -> int:
+    for attempt in range(_ATTEMPTS):
+        try:
+            _make_folders(path.parent)
+            # 0o666 less the umask: a team shares the store, so tempfile's 0o600 would be wrong.
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileNotFoundError:
+            # Somebody's `delete` took the empty folder away in between.
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
 def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return  # taken away with all in it, so there is nothing left to make durable
     try:
         os.fsync(descriptor)
     finally:

@@ -23,7 +23,7 @@ _HALF = np.uint64(32)
 MAX_VIF = 2.0
 """Bound on the variance of batch means against iid batches that `plan_windows` keeps.
 
-It is reached only if neighbouring tokens are equal; see benchmarks/README.md for real ones.
+It is reached only if neighbouring tokens are equal, which real ones are not.
 """
 
 

@@ -77,7 +77,9 @@ class CacheWriter:
         if self.state() == "complete":
             return []
         done = self._receipts()
-        return [shard for shard in range(self.geometry.n_shards) if shard not in done]
+        pending = [shard for shard in range(self.geometry.n_shards) if shard not in done]
+        # Another process may have finished, and dropped the receipts, between our two looks.
+        return [] if pending and self.state() == "complete" else pending
 
     @property
     def estimated_bytes(self) -> int:
@@ -142,7 +144,6 @@ class CacheWriter:
         missing = [shard for shard in range(self.geometry.n_shards) if shard not in receipts]
         if missing:
             if self.state() == "complete":
-                # Another process finished between our two looks and dropped the receipts.
                 return self._check_finished(digest)
             raise IncompleteCache(f"{self.where} lacks {len(missing)} shards, first {missing[0]}")
         self._start()

@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import threading
 import time
 from pathlib import Path
 
@@ -153,6 +154,40 @@ def test_a_folder_without_permission_says_so(
     with pytest.raises(StoreError, match=r"no permission to write .*x"):
         open_store(tmp_path).put_new("x", [b"1"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_may_not_be_read_is_not_taken_for_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+    with pytest.raises(StoreError, match="no permission to list"):
+        list(open_store(tmp_path).walk("a"))
+    with pytest.raises(StoreError, match="no permission to list"):
+        open_store(tmp_path).folders("a")
+
+
+def test_writing_into_a_folder_that_another_process_empties_works(tmp_path: Path) -> None:
+    objects = open_store(tmp_path)
+    stop = threading.Event()
+
+    def empty_it() -> None:
+        while not stop.is_set():
+            for info in list(objects.walk("receipts")):
+                objects.delete(info.name)
+
+    other = threading.Thread(target=empty_it)
+    other.start()
+    try:
+        written = [objects.put_new(f"receipts/{number}", [b"x"]) for number in range(300)]
+    finally:
+        stop.set()
+        other.join()
+
+    assert all(written)
 
 
 def test_new_files_follow_the_umask(tmp_path: Path) -> None:

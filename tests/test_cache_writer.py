@@ -258,6 +258,28 @@ def test_old_temporaries_are_swept_and_young_ones_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.glob(".tmp-*")) == [".tmp-young"]
 
 
+def test_a_cache_finished_by_another_between_two_looks_is_not_pending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = make_sample(extras=False)
+    objects = open_store(tmp_path)
+    write_pending(new_writer(objects, sample), sample)
+    late = new_writer(objects, sample)
+    real_walk = objects.walk
+
+    def finish_first(prefix: str) -> Any:
+        monkeypatch.setattr(objects, "walk", real_walk)
+        new_writer(objects, sample).finish(MANIFEST_BYTES)
+        return objects.walk(prefix)
+
+    assert late.state() == "partial"
+    looks = iter(["partial"])
+    monkeypatch.setattr(late, "state", lambda: next(looks, "complete"))
+    monkeypatch.setattr(objects, "walk", finish_first)
+
+    assert late.pending_shards() == []
+
+
 def test_values_that_cannot_be_stored_name_the_image(tmp_path: Path) -> None:
     sample = make_sample(extras=False)
     sample.tokens[70, 2, 1] = np.inf
