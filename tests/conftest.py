@@ -1,10 +1,13 @@
 """Shared fixtures: the real samples, and hypothesis without deadlines (the machines are noisy)."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+pytest_plugins = ["tests.small_store"]
 
 settings.register_profile(
     "spg", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow]
@@ -13,6 +16,12 @@ settings.load_profile("spg")
 torch.set_num_threads(2)
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_memos(tmp_path_factory) -> None:
+    """Keep what extractions remember out of the user's own folder, and out of other runs."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

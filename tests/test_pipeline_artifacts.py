@@ -1,0 +1,122 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from cache.objects import open_store
+from pipeline.artifacts import artifact_id, load_artifact, save_artifact
+from spg_core.errors import ArtifactError, CorruptStore, NotInStore
+
+TENSORS = {"guides_ema": torch.arange(6.0).reshape(2, 3)}
+
+
+def saved(tmp_path, identifier="a-1", **document):
+    store = open_store(tmp_path)
+    return store, save_artifact(store, "guides", identifier, {"config": {}, **document}, TENSORS)
+
+
+def test_an_artifact_comes_back_as_it_was_saved(tmp_path):
+    store, artifact = saved(tmp_path, parents={"sae": "s"})
+
+    again = load_artifact(store, "guides", "a-1")
+
+    assert torch.equal(again.tensors["guides_ema"], TENSORS["guides_ema"])
+    assert again.document == artifact.document
+    assert again.document["parents"] == {"sae": "s"}
+    assert "torch" in again.document["versions"]
+    assert again.path == str(tmp_path / "guides" / "a-1")
+
+
+def test_the_same_request_has_the_same_id_and_another_one_another():
+    assert artifact_id("x", {"b": 1, "a": 2}) == artifact_id("x", {"a": 2, "b": 1})
+    assert artifact_id("x", {"a": 2}) != artifact_id("x", {"a": 3})
+
+
+@pytest.mark.parametrize("reference", ["a-1", "a", "latest", "folder", "file"])
+def test_an_artifact_is_found_by_id_prefix_path_and_latest(tmp_path, reference):
+    store, artifact = saved(tmp_path)
+    asked = {"folder": artifact.path, "file": f"{artifact.path}/guides.safetensors"}
+
+    assert load_artifact(store, "guides", asked.get(reference, reference)).id == "a-1"
+
+
+def test_a_path_is_found_from_another_store(tmp_path):
+    _, artifact = saved(tmp_path / "one")
+
+    assert load_artifact(open_store(tmp_path / "two"), "guides", artifact.path).id == "a-1"
+
+
+def test_latest_is_the_youngest(tmp_path):
+    store, _ = saved(tmp_path, "b-2")
+    saved(tmp_path, "a-1")
+    os.utime(tmp_path / "guides" / "b-2" / "guides.json", (0, 0))
+
+    assert load_artifact(store, "guides", "latest").id == "a-1"
+
+
+def test_a_prefix_of_several_is_refused_with_their_names(tmp_path):
+    store, _ = saved(tmp_path, "run-1")
+    saved(tmp_path, "run-2")
+
+    with pytest.raises(ArtifactError, match="'run' fits several guides: run-1, run-2"):
+        load_artifact(store, "guides", "run")
+
+
+def test_a_missing_artifact_names_what_is_there(tmp_path):
+    store, _ = saved(tmp_path)
+
+    with pytest.raises(NotInStore, match=r"no guides 'zzz' in .*; there are: a-1"):
+        load_artifact(store, "guides", "zzz")
+    with pytest.raises(NotInStore, match="none yet; `spg-pipe fit-sae` makes them"):
+        load_artifact(store, "saes", "latest")
+
+
+def test_a_second_save_changes_nothing(tmp_path):
+    _, first = saved(tmp_path, mark=1)
+
+    _, second = saved(tmp_path, mark=2)
+
+    assert second.document["mark"] == first.document["mark"] == 1
+
+
+def test_tensors_that_were_changed_are_noticed(tmp_path):
+    store, _ = saved(tmp_path)
+    path = tmp_path / "guides" / "a-1" / "guides.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+    with pytest.raises(CorruptStore, match="is not the file its JSON was written for"):
+        load_artifact(store, "guides", "a-1")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "is not JSON"),
+        (lambda text: "[]", "does not describe guides"),
+        (lambda text: text.replace('"kind": "guides"', '"kind": "saes"'), "does not describe"),
+        (lambda text: text.replace('"format": 1', '"format": 9'), "has format 9; this version"),
+    ],
+)
+def test_a_torn_or_foreign_document_is_refused_by_name(tmp_path, change, message):
+    store, _ = saved(tmp_path)
+    path = tmp_path / "guides" / "a-1" / "guides.json"
+    path.write_text(change(path.read_text()))
+
+    with pytest.raises(CorruptStore, match=message):
+        load_artifact(store, "guides", "a-1")
+
+
+def test_a_document_holds_no_nan(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        saved(tmp_path, quality=float("nan"))
+    assert not (tmp_path / "guides" / "a-1" / "guides.json").exists()
+
+
+def test_documents_are_json_that_any_tool_reads(tmp_path):
+    _, artifact = saved(tmp_path)
+
+    assert json.loads((Path(artifact.path) / "guides.json").read_text())["id"] == "a-1"
