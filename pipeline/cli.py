@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from pipeline import __version__
+from pipeline.commands.atoms import atoms
 from pipeline.commands.demo import demo
 from pipeline.commands.extract import extract
 from pipeline.commands.fit_guides import fit_guides
@@ -30,6 +31,7 @@ app.command()(extract)
 app.command()(fit_sae)
 app.command()(fit_guides)
 app.command()(score)
+app.command()(atoms)
 app.command()(demo)
 
 

@@ -166,6 +166,56 @@ class ScoreConfig:
     """auto, cpu, cuda or cuda:N."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class AtomsConfig:
+    """Show what the active atoms of fitted guides respond to."""
+
+    guide: str = "both"
+    """anomaly, normal or both."""
+    top: int = 16
+    """Atoms a guide, those with the largest coefficients."""
+    patches: int = 8
+    """Patches an atom, those with the largest activations."""
+    one_per_image: bool = True
+    """Whether an image gives an atom at most one patch."""
+    coefficients: str = "ema"
+    """ema or raw: which of the fitted coefficients rank the atoms."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceConfig:
+    """Fit and score what a table or figure of the paper needs."""
+
+    aux: str = "visa"
+    """First dataset, by its name in the store; fits in one direction, is scored in the other."""
+    target: str = "mvtec"
+    """Second dataset."""
+    backbone: str = "dinov3"
+    """Backbone whose tokens are used."""
+    aux_key: str | None = None
+    """Key of the first dataset's cache, where there are several."""
+    target_key: str | None = None
+    """Key of the second's."""
+    recipe: str = "released"
+    """released or paper, for all stages."""
+    width: int = FitSaeConfig.width
+    """Atoms in the dictionary, C."""
+    k: int = FitSaeConfig.k
+    """Latents a token may use."""
+    sae_epochs: int = FitSaeConfig.epochs
+    """Passes of fit-sae over the tokens."""
+    guide_epochs: int = FitGuidesConfig.epochs
+    """Passes of fit-guides over the images."""
+    seed: int = FitSaeConfig.seed
+    """Seed of both fits."""
+    aupro: str = "clip200"
+    """clip200 (the released definition, as published) or exact."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
 PAPER: dict[type[Any], dict[str, Any]] = {
     FitSaeConfig: {
         "loss": "sum",
