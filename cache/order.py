@@ -23,7 +23,9 @@ _HALF = np.uint64(32)
 MAX_VIF = 2.0
 """Bound on the variance of batch means against iid batches that `plan_windows` keeps.
 
-It is reached only if neighbouring tokens are equal, which real ones are not.
+It is reached only if neighbouring tokens are equal. Synthetic tokens of 15 categories, 115 images
+each, neighbours correlated by 0.8, sorted by category, in batches of 12,544 gave 1.6 with 0.4 GB
+for 2.8 GB of tokens and 1.4 with 1.6 GB; a global permutation gave 1.0.
 """
 
 
