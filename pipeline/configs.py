@@ -216,6 +216,22 @@ class ReproduceConfig:
     """auto, cpu, cuda or cuda:N."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Judge unseen images with fitted guides; how to score is a `ScoreConfig`."""
+
+    weights: str | None = None
+    """The weights file the guides' tokens were made with; None asks the hub."""
+    threshold: float | None = None
+    """Image score in [0, 1] from which an image is anomalous; None takes the calibrated one."""
+    out: str | None = None
+    """Folder for heatmaps and overlays; None draws none."""
+    batch_size: int = 8
+    """Images a forward pass."""
+    decoders: int = 2
+    """Threads that decode images and write pictures beside the model."""
+
+
 PAPER: dict[type[Any], dict[str, Any]] = {
     FitSaeConfig: {
         "loss": "sum",
