@@ -173,7 +173,7 @@ def test_a_folder_taken_away_while_it_is_written_to_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real_open = os.open
-    taken = []
+    taken: list[Path] = []
 
     def take_away_once(path: Path, flags: int, mode: int = 0o777) -> int:
         if flags & os.O_CREAT and not taken:
