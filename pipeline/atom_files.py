@@ -20,22 +20,20 @@ from pipeline.progress import say
 from pipeline.report.data import Atom, AtomPatch
 
 TABLE = "atoms.parquet"
-_SCHEMA = pa.schema(
-    [
-        pa.field("guide", pa.string()),
-        pa.field("atom", pa.int64()),
-        pa.field("coefficient", pa.float64()),
-        pa.field("atom_rank", pa.int64()),
-        pa.field("rank", pa.int64()),
-        pa.field("row", pa.int64()),
-        pa.field("image_id", pa.string()),
-        pa.field("category", pa.string()),
-        pa.field("defect", pa.string()),
-        pa.field("patch_row", pa.int64()),
-        pa.field("patch_col", pa.int64()),
-        pa.field("activation", pa.float64()),
-    ]
-)
+_COLUMNS: dict[str, pa.DataType] = {
+    "guide": pa.string(),
+    "atom": pa.int64(),
+    "coefficient": pa.float64(),
+    "atom_rank": pa.int64(),
+    "rank": pa.int64(),
+    "row": pa.int64(),
+    "image_id": pa.string(),
+    "category": pa.string(),
+    "defect": pa.string(),
+    "patch_row": pa.int64(),
+    "patch_col": pa.int64(),
+    "activation": pa.float64(),
+}
 
 
 def write_atoms(
@@ -164,7 +162,7 @@ def atoms_table(found: Sequence[ActiveAtom], data: CachedDataset) -> pa.Table:
                     "activation": float(one.activations[at]),
                 }
             )
-    return pa.Table.from_pylist(lines, schema=_SCHEMA)
+    return pa.Table.from_pylist(lines, schema=pa.schema(_COLUMNS))
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -68,7 +68,7 @@ def _label(draw: ImageDraw.ImageDraw, atom: Atom, strongest: float, top: int) ->
 def _shares(spread: Mapping[str, float]) -> list[str]:
     """Write the largest shares of a spread, and how many more there are."""
     ordered = sorted(spread.items(), key=lambda pair: -pair[1])
-    lines = [f"{share:4.0%} {name}" for name, share in ordered[:_SHARES_SHOWN]]
+    lines = [f"{share:.0%} {name}" for name, share in ordered[:_SHARES_SHOWN]]
     if len(ordered) > _SHARES_SHOWN:
         lines[-1] += f" and {len(ordered) - _SHARES_SHOWN} more"
     return lines

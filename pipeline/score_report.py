@@ -1,15 +1,20 @@
 """Gather what a report shows from scores, cache and guides, and render the page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from cache.objects import Objects
 from pipeline.artifacts import Artifact, folder
+from pipeline.atom_files import as_report_atoms
+from pipeline.atoms import find_atoms
+from pipeline.configs import AtomsConfig
 from pipeline.detector import Detector
 from pipeline.inputs import CachedDataset
+from pipeline.progress import say
 from pipeline.report.data import (
+    Atom,
     CategoryCurves,
     Curve,
     GalleryItem,
@@ -26,10 +31,11 @@ from pipeline.report.gallery import select_gallery
 from pipeline.report.render import render_report
 from pipeline.score import CategoryScores, compute_maps, report_taus
 from pipeline.training import GUIDE_PANELS, SAE_PANELS, read_log
-from spg_core.errors import NotInStore
+from spg_core.errors import IncompleteCache, NotInStore
 from spg_core.image_metrics import image_metrics
 
 _PER_CATEGORY = 12
+_ATOMS_PER_GUIDE = 8
 
 
 def make_report(
@@ -56,6 +62,7 @@ def make_report(
             tau_curve=_tau_curve(found, data),
             sparsity=_sparsity(guides),
             training=_training(store, guides),
+            atoms=_atoms(store, guides, document["config"]),
         )
     )
 
@@ -196,3 +203,23 @@ def _training(store: Objects, guides: Artifact) -> list[LinePlot]:
                 LinePlot(title=f"{what}: {label}", x_label="step", y_label=label, lines=drawn)
             )
     return plots
+
+
+def _atoms(store: Objects, guides: Artifact, scored: Mapping[str, Any]) -> list[Atom]:
+    """Give the strongest atoms of the guides that scored; none where the store lacks their parents.
+
+    A shared store may hold the target and the guides alone: the page then has no atoms.
+    """
+    if guides.document["parents"].get("sae") is None:
+        return []
+    config = AtomsConfig(
+        top=_ATOMS_PER_GUIDE,
+        coefficients=str(scored["coefficients"]),
+        device=str(scored["device"]),
+    )
+    try:
+        data, found = find_atoms(store, guides, config)
+    except (NotInStore, IncompleteCache) as error:
+        say(f"the report shows no atoms: {error}")
+        return []
+    return as_report_atoms(found, data)
