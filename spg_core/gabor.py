@@ -52,15 +52,9 @@ CONTENT_WEIGHT = 0.3
 CONTRAST_WEIGHT = 0.5
 USUAL_CONTRAST = 0.6
 SPREAD_FLOOR = 0.05
-RARITY_FLOOR = 0.1
 NEIGHBOURS = (1, 6)
-CONTENT_GROUPS = (
-    *(slice(N_ORIENTATIONS * level, N_ORIENTATIONS * (level + 1)) for level in range(N_SCALES)),
-    slice(16, 22),
-    slice(0, 16),
-    slice(0, 24),
-)
-"""Each scale, colours, all energies, everything."""
+CONTENT_GROUPS = (slice(0, 8), slice(8, 16), slice(16, 22), slice(0, 24))
+"""Energies of the two finer scales, of the two coarser ones, colours, everything."""
 
 
 def gabor_bank() -> Tensor:
@@ -162,21 +156,24 @@ def rarity(content: Tensor) -> Tensor:
     """Say how far content `(B, 24, R, C)` is from its nearest content elsewhere in the image.
 
     Returns:
-        `(B, 7 * 2, R, C)`: for each group of channels the log distance to the nearest and to the
-        sixth-nearest other patch, in units of the image's median of it.
+        `(B, 4 * 2, R, C)`: for each group of channels the log distance to the nearest and to the
+        sixth-nearest other patch, over the image's median of it: 0 is usual.
     """
     rows, cols = content.shape[2:]
+    count = min(NEIGHBOURS[-1] + 1, rows * cols)
     found = []
     for channels in CONTENT_GROUPS:
-        points = content[:, channels].flatten(2).transpose(1, 2)
-        distances = torch.cdist(points, points) / points.shape[2] ** 0.5
-        count = min(NEIGHBOURS[-1] + 1, rows * cols)
+        points = content[:, channels].flatten(2).transpose(1, 2).contiguous()
+        products = points @ points.transpose(1, 2)
+        # Squared lengths from the same product, so equal patches are at distance 0.
+        lengths = products.diagonal(dim1=1, dim2=2).clone()
+        squares = products.mul_(-2).add_(lengths[:, :, None]).add_(lengths[:, None, :])
         # The nearest of all is the patch itself, unless another one equals it: distance 0 too.
-        nearest = distances.topk(count, largest=False).values
+        nearest = squares.topk(count, largest=False).values.clamp(min=0) / points.shape[2]
+        distances = (nearest + SPREAD_FLOOR**2).log() / 2
         for rank in NEIGHBOURS:
-            distance = nearest[:, :, min(rank, count - 1)]
-            usual = distance.median(dim=1, keepdim=True).values + SPREAD_FLOOR
-            found.append((distance / usual + RARITY_FLOOR).log())
+            distance = distances[:, :, min(rank, count - 1)]
+            found.append(distance - distance.median(dim=1, keepdim=True).values)
     return torch.stack(found, dim=1).reshape(len(content), -1, rows, cols)
 
 

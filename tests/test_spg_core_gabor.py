@@ -64,12 +64,12 @@ def test_a_patch_without_a_like_is_rare_and_the_others_are_not() -> None:
 
     found = rarity(content)
 
-    assert found.shape == (1, 14, 3, 5)
+    assert found.shape == (1, 8, 3, 5)
     for channel in found[0]:
         assert channel.argmax().item() == 1 * 5 + 3
-    # Distances 3 to its nearest, and 0 in the median: log(3 / 0.05 + 0.1) against log(0.1).
-    assert found[0, 0, 1, 3].item() == pytest.approx(math.log(60.1), abs=1e-3)
-    assert found[0, 0, 0, 0].item() == pytest.approx(math.log(0.1), abs=1e-3)
+    # At distance 3 from its nearest, where 0 is usual and 0.05 the floor; 0 for all the others.
+    assert found[0, 0, 1, 3].item() == pytest.approx(math.log(3 / 0.05), abs=1e-3)
+    assert found[0, 0, 0, 0].item() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_a_flat_grey_image_has_only_its_colour() -> None:
@@ -77,7 +77,7 @@ def test_a_flat_grey_image_has_only_its_colour() -> None:
 
     assert cls is None
     assert tokens.shape == (1, 12, GaborTokens.d_model)
-    assert GaborTokens.d_model == 158
+    assert GaborTokens.d_model == 152
     assert torch.isfinite(tokens).all()
     torch.testing.assert_close(tokens, tokens[:, :1].expand_as(tokens))
 
