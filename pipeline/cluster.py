@@ -35,6 +35,7 @@ _WORKERS_SECONDS = 30
 class Workers(Protocol):
     """Who runs functions of an opened job."""
 
+    addresses: Sequence[str]
     in_flight: int
     """How many pieces of work should be under way at a time; 0 where each is done at once."""
 
@@ -44,6 +45,15 @@ class Workers(Protocol):
         """Have `function(opened, *arguments)` run; give a handle, which may be an argument too.
 
         `then` is called, in any thread, when it ended.
+        """
+        ...
+
+    def ask_all(self, function: Callable[[Any], Any]) -> dict[str, Any]:
+        """Give what `function(opened)` says in every worker, by its address.
+
+        Asked before any work starts, so that what a worker lacks is told at once.
+
+        Raises: ClusterError naming each worker that cannot do this job, and why.
         """
         ...
 
@@ -58,10 +68,15 @@ class Workers(Protocol):
 class Here:
     """This process: submitting is running."""
 
+    addresses: Sequence[str] = ("here",)
     in_flight = 0
 
     def __init__(self, opened: Any) -> None:
         self._opened = opened
+
+    def ask_all(self, function: Callable[[Any], Any]) -> dict[str, Any]:
+        """Ask this process."""
+        return {"here": function(self._opened)}
 
     def submit(
         self, function: Callable[..., Any], *arguments: Any, then: Callable[[], None] | None = None
@@ -94,7 +109,7 @@ class DaskWorkers:
 
     def __init__(self, client: Any, job: Job) -> None:
         self._client, self._job = client, job
-        self.addresses = sorted(client.scheduler_info(n_workers=-1)["workers"])
+        self.addresses: Sequence[str] = sorted(client.scheduler_info(n_workers=-1)["workers"])
         self.in_flight = len(self.addresses) + 1
 
     def submit(
@@ -111,7 +126,7 @@ class DaskWorkers:
         from distributed import KilledWorker, as_completed
 
         try:
-            for future in as_completed(handles):
+            for future in as_completed(handles):  # type: ignore[no-untyped-call]
                 yield future.result()
         except KilledWorker as error:
             raise ClusterError(
@@ -124,41 +139,38 @@ class DaskWorkers:
                 "is kept, run again to go on"
             ) from error
 
-    def check(self) -> None:
-        """Open the job in every worker before any work starts; all problems are told at once.
-
-        Raises: ClusterError naming each worker that cannot do this job, and why.
-        """
+    def ask_all(self, function: Callable[[Any], Any]) -> dict[str, Any]:
+        """Ask every worker, and tell the problems of all of them at once."""
         futures = {
-            address: self._client.submit(
-                _run, self._job, _nothing, workers=[address], pure=False, retries=0
-            )
+            address: self._client.submit(_run, self._job, function, workers=[address], pure=False)
             for address in self.addresses
         }
-        problems = []
-        for address, future in futures.items():
-            error = future.exception()
-            match error:
-                case None:
-                    continue
-                case SpgError():
-                    problems.append(f"worker {address}: {error}")
-                case ImportError():
-                    problems.append(f"worker {address} lacks this program or a library: {error}")
-                case _:
-                    raise error
+        errors = {address: future.exception() for address, future in futures.items()}
+        problems = [_problem(address, error) for address, error in errors.items() if error]
         if problems:
             raise ClusterError(
                 f"{len(problems)} of {len(futures)} workers cannot do this, so nothing was "
-                f"started. {'; '.join(problems)}"
+                f"started: {'; '.join(problems)}"
             )
+        return {address: future.result() for address, future in futures.items()}
+
+
+def _problem(address: str, error: BaseException) -> str:
+    """Say what a worker lacks; an error that no user can cause is raised as it is."""
+    match error:
+        case SpgError():
+            return f"worker {address}: {error}"
+        case ImportError():
+            return f"worker {address} lacks this program or a library: {error}"
+        case _:
+            raise error
 
 
 @contextmanager
 def open_workers(
     cluster: ClusterConfig, open_job: Callable[[Any], Any], job: Any, opened: Any
 ) -> Iterator[Workers]:
-    """Open this process or a cluster for one job; every worker is asked first whether it can.
+    """Open this process or a cluster for one job; nothing is run yet.
 
     Args:
         cluster: where.
@@ -172,9 +184,7 @@ def open_workers(
         yield Here(opened)
         return
     with _client(cluster) as client:
-        workers = DaskWorkers(client, Job(secrets.token_hex(8), open_job, job, _threads(cluster)))
-        workers.check()
-        yield workers
+        yield DaskWorkers(client, Job(secrets.token_hex(8), open_job, job, _threads(cluster)))
 
 
 @contextmanager
@@ -189,7 +199,7 @@ def _client(cluster: ClusterConfig) -> Iterator[Any]:
         )
     if cluster.scheduler is None:
         with (
-            distributed.LocalCluster(
+            distributed.LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=cluster.workers,
                 threads_per_worker=1,
                 processes=True,
@@ -197,13 +207,14 @@ def _client(cluster: ClusterConfig) -> Iterator[Any]:
                 memory_limit=None,  # the nanny would kill a worker that holds a large model
                 silence_logs=CRITICAL,  # errors travel with the results
             ) as local,
-            distributed.Client(local) as client,
+            distributed.Client(local) as client,  # type: ignore[no-untyped-call]
         ):
             client.register_worker_callbacks(_ignore_interrupts)
             yield client
         return
+    address, seconds = cluster.scheduler, _CONNECT_SECONDS
     try:
-        client = distributed.Client(cluster.scheduler, timeout=_CONNECT_SECONDS)
+        client = distributed.Client(address, timeout=seconds)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {cluster.scheduler} ({error}); start one with "
@@ -249,10 +260,6 @@ def _run(job: Job, function: Callable[..., Any], *arguments: Any) -> Any:
                 _opened.popitem(last=False)
         opened = _opened[job.name]
     return function(opened, *arguments)
-
-
-def _nothing(opened: Any) -> None:
-    """Do nothing: opening the job was the question."""
 
 
 @dataclass(frozen=True)

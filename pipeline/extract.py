@@ -1,7 +1,7 @@
 """Extract: run a frozen backbone over a dataset once and keep its patch tokens.
 
 This module asks what there is to do: it checks the images, and finds what is done already without
-importing torch. `pipeline.extract_shards` does the rest.
+importing torch. `pipeline.extract_shards` does the rest, or `pipeline.extract_cluster` has it done.
 """
 
 import json
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from cache.find import cache_state, read_record
 from cache.layout import cache_folder
@@ -18,10 +18,13 @@ from manifests.build import build_manifest, fingerprint_files
 from manifests.problems import Layout
 from manifests.table import Manifest, manifest_from_bytes, manifest_to_bytes
 from pipeline.backbone_spec import slug
-from pipeline.configs import ExtractConfig
+from pipeline.configs import ClusterConfig, ExtractConfig
 from pipeline.memo import file_facts, fingerprint, recall, remember
 from pipeline.progress import bar, say
 from spg_core.errors import ConfigError, SpgError
+
+if TYPE_CHECKING:
+    from pipeline.extract_shards import Written
 
 
 @dataclass(frozen=True)
@@ -35,24 +38,38 @@ class Extraction:
     """`extracted` where this run wrote shards, `found` where everything was there already."""
 
 
-def extract(store: Objects, config: ExtractConfig) -> Extraction:
+def extract(
+    store: Objects, config: ExtractConfig, cluster: ClusterConfig | None = None
+) -> Extraction:
     """Make the token cache that a config asks for, or find it done.
 
-    Interrupted, it keeps every whole shard, and the next call goes on from there.
+    Interrupted, it keeps every whole shard, and the next call goes on from there. What comes out
+    does not depend on `cluster`.
 
-    Raises: DatasetError, BackboneError, StoreError: naming what is wrong and what to do.
+    Raises: DatasetError, BackboneError, StoreError, ClusterError: what is wrong and what to do.
     """
     asked = _fingerprint(config)
     found = _found_before(store, config, asked)
     if found is not None:
         return found
     manifest = checked_manifest(config)
-    from pipeline.extract_shards import extract_shards  # imports torch and the model libraries
-
-    written = extract_shards(store, config, manifest)
+    written = _write(store, config, manifest, cluster or ClusterConfig())
     remember("keys", asked, written.key.encode())
     state = "extracted" if written.n_shards else "found"
     return Extraction(written.key, written.path, manifest.n_images, state)
+
+
+def _write(
+    store: Objects, config: ExtractConfig, manifest: Manifest, cluster: ClusterConfig
+) -> "Written":
+    # These import torch and the model libraries.
+    if cluster.is_here:
+        from pipeline.extract_shards import extract_shards
+
+        return extract_shards(store, config, manifest)
+    from pipeline.extract_cluster import extract_on_cluster
+
+    return extract_on_cluster(store, config, manifest, cluster)
 
 
 def checked_manifest(config: ExtractConfig) -> Manifest:
@@ -130,7 +147,7 @@ def _fingerprint(config: ExtractConfig) -> str:
     return fingerprint({"files": _listing(config), "weights": file_facts(weights), **asked})
 
 
-_NOT_ASKED = {"root", "weights", "batch_size", "decoders", "workers", "scheduler"}
+_NOT_ASKED = {"root", "weights", "batch_size", "decoders"}
 
 
 def _found_before(store: Objects, config: ExtractConfig, asked: str) -> Extraction | None:

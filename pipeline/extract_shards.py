@@ -1,33 +1,36 @@
 """The heavy half of an extraction: run the backbone shard by shard and publish what it gives.
 
 A shard of 64 images is computed, then written, while the next one is being computed. A batch never
-crosses a shard's border, so what a shard holds does not depend on where a run was cut.
+crosses a shard's border, so what a shard holds does not depend on where a run was cut, nor on who
+computes it: `pipeline.extract_cluster` has the same done by Dask workers.
 """
 
+import secrets
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
 from cache.key import images_digest
-from cache.layout import FORMAT_VERSION, MANIFEST, Geometry
+from cache.layout import FORMAT_VERSION, RECORD, Geometry, receipt_name
 from cache.objects import Objects
-from cache.writer import CacheWriter, ManifestDiffers
-from manifests.table import Manifest, manifest_from_bytes, manifest_to_bytes
+from cache.writer import CacheWriter
+from manifests.table import Manifest
 from pipeline.backbone_spec import BackboneSpec, slug
 from pipeline.backbones import Backbone, load_backbone
 from pipeline.configs import ExtractConfig
 from pipeline.device import resolve_device
+from pipeline.extract_finish import finish, warn_of_vanished
 from pipeline.model_inputs import ModelInput, model_inputs
-from pipeline.progress import bar, human_bytes, human_seconds, say
-from pipeline.versions import library_versions
+from pipeline.progress import Advance, bar, human_bytes, human_seconds, say
 
 _PROBE_IMAGES = 4
 
@@ -41,6 +44,17 @@ class Written:
     n_shards: int
 
 
+class ShardArrays(NamedTuple):
+    """One shard of n images, as `CacheWriter.write_shard` takes it."""
+
+    tokens: NDArray[np.float16]
+    """`(n, patch, dim)`."""
+    cls: NDArray[np.float16] | None
+    """`(n, dim)`."""
+    masks: NDArray[np.uint8]
+    """`(n, height, width)` of 0 and 1."""
+
+
 def extract_shards(store: Objects, config: ExtractConfig, manifest: Manifest) -> Written:
     """Compute and publish every shard that is not there yet, then finish the cache.
 
@@ -49,18 +63,14 @@ def extract_shards(store: Objects, config: ExtractConfig, manifest: Manifest) ->
     backbone = open_backbone(config)
     writer = open_writer(store, config, manifest, backbone.spec)
     pending = writer.pending_shards()
-    if writer.state() != "complete":
-        _announce(writer, backbone, pending, config)
+    if pending:
+        announce(writer, pending)
+        _estimate(writer, backbone, pending, config)
         writer.check_free_space()
     start = perf_counter()
-    vanished = _write_shards(writer, backbone, manifest, pending, config)
-    _finish(writer, manifest, perf_counter() - start, str(backbone.device))
-    if vanished:
-        names = ", ".join(vanished[:5]) + (" ..." if len(vanished) > 5 else "")
-        say(
-            f"warning: {len(vanished)} defects vanish at {backbone.spec.height} x "
-            f"{backbone.spec.width} pixels and stay without a defective pixel: {names}"
-        )
+    vanished = _write_shards(writer, backbone, manifest, pending, config) if pending else []
+    finish(writer, manifest, perf_counter() - start, str(backbone.device))
+    warn_of_vanished(vanished, backbone.spec.height, backbone.spec.width)
     return Written(writer.key, writer.where, len(pending))
 
 
@@ -113,24 +123,20 @@ def _write_shards(
     config: ExtractConfig,
 ) -> list[str]:
     """Compute and publish the pending shards; give the images whose defect vanished."""
-    rows = [list(writer.shard_rows(shard)) for shard in pending]
+    coming: deque[int] = deque()
     vanished: list[str] = []
-    if not rows:
-        return vanished
-    inputs = model_inputs(manifest, Path(config.root), backbone.spec, rows, config)
-    paths = [str(path) for path in manifest.column("image_path")]
     with (
-        bar(f"Extracting {backbone.spec.name}", sum(map(len, rows))) as advance,
+        bar(f"Extracting {backbone.spec.name}", _n_images(writer, pending)) as advance,
         ThreadPoolExecutor(1) as pool,
     ):
+        rows = _rows_to_do(writer, pending, coming, advance)
+        inputs = model_inputs(manifest, Path(config.root), backbone.spec, rows, config)
         written: Future[None] | None = None
-        for shard, shard_rows in zip(pending, rows, strict=True):
-            arrays = compute_shard(backbone, inputs, len(shard_rows), advance)
-            vanished += [
-                paths[row]
-                for row, mask in zip(shard_rows, arrays[2], strict=True)
-                if manifest.table["mask_pixels"][row].as_py() > 0 and not mask.any()
-            ]
+        while (first := next(inputs, None)) is not None:
+            shard = coming.popleft()
+            shard_rows = writer.shard_rows(shard)
+            arrays = compute_shard(backbone, chain([first], inputs), len(shard_rows), advance)
+            vanished += vanished_defects(manifest, shard_rows, arrays.masks)
             if written is not None:
                 written.result()
             written = pool.submit(writer.write_shard, shard, *arrays)
@@ -139,17 +145,55 @@ def _write_shards(
     return vanished
 
 
+def _rows_to_do(
+    writer: CacheWriter, pending: list[int], coming: deque[int], advance: Advance
+) -> Iterator[list[int]]:
+    """Yield the rows of one shard after the other, leaving out what others finish meanwhile.
+
+    Starts anywhere in the list, so that two people who start at once meet half-way and do not do
+    everything twice. What is yielded is also put into `coming`.
+    """
+    trusted = {shard for shard in pending if not has_receipt(writer, shard)}
+    start = secrets.randbelow(len(pending))
+    for shard in pending[start:] + pending[:start]:
+        rows = list(writer.shard_rows(shard))
+        if shard in trusted and is_done_meanwhile(writer, shard):
+            advance(len(rows))
+            continue
+        coming.append(shard)
+        yield rows
+
+
+def has_receipt(writer: CacheWriter, shard: int) -> bool:
+    """Tell whether somebody says that a shard is written."""
+    return writer.objects.size(f"{writer.folder}/{receipt_name(shard)}") is not None
+
+
+def is_done_meanwhile(writer: CacheWriter, shard: int) -> bool:
+    """Tell whether a shard that had no receipt has been written since."""
+    return (
+        has_receipt(writer, shard) or writer.objects.size(f"{writer.folder}/{RECORD}") is not None
+    )
+
+
+def vanished_defects(manifest: Manifest, rows: range, masks: NDArray[np.uint8]) -> list[str]:
+    """Give the images of a shard that have a defect but no defective pixel at the input size."""
+    table = manifest.select(list(rows))
+    paths, pixels = table["image_path"].to_pylist(), table["mask_pixels"].to_pylist()
+    return [
+        str(path)
+        for path, native, mask in zip(paths, pixels, masks, strict=True)
+        if native and not mask.any()
+    ]
+
+
 def compute_shard(
     backbone: Backbone,
     inputs: Iterator[ModelInput],
     n_images: int,
     advance: Callable[[int], None],
-) -> tuple[NDArray[np.float16], NDArray[np.float16] | None, NDArray[np.uint8]]:
-    """Take batches from `inputs` until a shard is full.
-
-    Returns: tokens `(n, patch, dim)` float16, cls `(n, dim)` float16 or None, masks
-        `(n, height, width)` uint8.
-    """
+) -> ShardArrays:
+    """Take batches from `inputs` until a shard of `n_images` is full."""
     tokens, cls, masks = [], [], []
     n_done = 0
     while n_done < n_images:
@@ -161,62 +205,37 @@ def compute_shard(
         masks.append(batch.masks)
         n_done += len(batch.masks)
         advance(len(batch.masks))
-    return np.concatenate(tokens), np.concatenate(cls) if cls else None, np.concatenate(masks)
+    return ShardArrays(
+        np.concatenate(tokens), np.concatenate(cls) if cls else None, np.concatenate(masks)
+    )
 
 
-def _announce(
+def announce(writer: CacheWriter, pending: list[int]) -> None:
+    """Say what is about to happen: images, tokens, bytes."""
+    geometry = writer.geometry
+    height, width = geometry.mask_size or (0, 0)
+    say(
+        f"{writer.where}\n{geometry.n_images} images of {height} x {width} -> "
+        f"{geometry.tokens_per_image} tokens of {geometry.d_model}: "
+        f"{human_bytes(writer.estimated_bytes)}"
+    )
+    n_pending = _n_images(writer, pending)
+    if n_pending < geometry.n_images:
+        say(f"{geometry.n_images - n_pending} images are there already; {n_pending} to go")
+
+
+def _estimate(
     writer: CacheWriter, backbone: Backbone, pending: list[int], config: ExtractConfig
 ) -> None:
-    """Say what is about to happen: images, bytes, and a time measured on this machine."""
-    n_pending = sum(len(writer.shard_rows(shard)) for shard in pending)
-    spec = backbone.spec
-    say(
-        f"{writer.where}\n{writer.geometry.n_images} images of {spec.height} x {spec.width} -> "
-        f"{spec.grid} tokens of {spec.d_model}: {human_bytes(writer.estimated_bytes)}"
-    )
-    n_done = writer.geometry.n_images - n_pending
-    if n_done:
-        say(f"{n_done} images are there already; {n_pending} to go")
+    """Say how long it will take, measured on this machine with one small batch."""
+    n_pending = _n_images(writer, pending)
     n_probe = min(_PROBE_IMAGES, config.batch_size, n_pending)
-    if n_probe:
-        start = perf_counter()
-        backbone(torch.zeros(n_probe, 3, spec.height, spec.width))
-        seconds = (perf_counter() - start) / n_probe * n_pending
-        say(f"about {human_seconds(seconds)} on {backbone.device}")
+    backbone(torch.zeros(1, 3, backbone.spec.height, backbone.spec.width))  # the first is slow
+    start = perf_counter()
+    backbone(torch.zeros(n_probe, 3, backbone.spec.height, backbone.spec.width))
+    seconds = (perf_counter() - start) / n_probe * n_pending
+    say(f"about {human_seconds(seconds)} on {backbone.device}")
 
 
-def _finish(writer: CacheWriter, manifest: Manifest, seconds: float, device: str) -> None:
-    """Publish manifest and record; explain a cache whose labels or masks are not ours.
-
-    A manifest with the same rows but other bytes (another version of the Parquet library made it)
-    is taken as it is.
-    """
-    data = manifest_to_bytes(manifest)
-    name = f"{writer.folder}/{MANIFEST}"
-    if writer.objects.size(name) is not None:
-        stored = writer.objects.get(name)
-        theirs = manifest_from_bytes(stored, f"{writer.objects.where}/{name}")
-        change = describe_change(theirs.table, manifest.table)
-        if change is not None:
-            raise ManifestDiffers(
-                f"{writer.where} holds tokens of the same images, but {change}. A cache is written "
-                f"once: use it as it is, or remove it with `spg-pipe cache gc --remove "
-                f"{writer.key}` and extract again"
-            )
-        data = stored
-    timings = {"seconds": round(seconds, 3), "device": device}
-    writer.finish(data, versions=library_versions(), timings=timings)
-
-
-def describe_change(stored: pa.Table, ours: pa.Table) -> str | None:
-    """Say in which column two manifests of the same images differ; None where they do not."""
-    if stored.column_names != ours.column_names:
-        more = sorted(set(stored.column_names) ^ set(ours.column_names))
-        return f"its manifest and yours do not both have the column {', '.join(more)}"
-    for name in ours.column_names:
-        pairs = zip(stored[name].to_pylist(), ours[name].to_pylist(), strict=True)
-        rows = [row for row, (theirs, mine) in enumerate(pairs) if theirs != mine]
-        if rows:
-            image = ours["image_path"][rows[0]].as_py()
-            return f"{name} is another one for {len(rows)} of them (first {image})"
-    return None
+def _n_images(writer: CacheWriter, shards: list[int]) -> int:
+    return sum(len(writer.shard_rows(shard)) for shard in shards)

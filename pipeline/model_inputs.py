@@ -1,7 +1,7 @@
 """Images and masks as a model takes them, decoded ahead of it by worker processes."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,18 +30,20 @@ def model_inputs(
     manifest: Manifest,
     root: Path,
     spec: BackboneSpec,
-    shards: Sequence[Sequence[int]],
+    shards: Iterable[Sequence[int]],
     config: ExtractConfig,
 ) -> Iterator[ModelInput]:
     """Yield the images of the given shards (lists of rows) in order, in batches within a shard.
+
+    Shards are asked for one by one, a few batches ahead of what is yielded.
 
     Raises: DatasetError, as the iterator runs, for a file that is gone, broken, or no longer the
         one whose digest stands in the manifest.
     """
     size = config.batch_size
-    batches = [
+    batches = (
         list(rows[start : start + size]) for rows in shards for start in range(0, len(rows), size)
-    ]
+    )
     loader = DataLoader(
         _Items(manifest, root, spec),
         batch_sampler=batches,

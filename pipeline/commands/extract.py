@@ -4,8 +4,18 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import DEFAULT_STORE, Debug, Device, Json, Store, show, values
-from pipeline.configs import ExtractConfig
+from pipeline.commands.options import (
+    DEFAULT_STORE,
+    Debug,
+    Device,
+    Json,
+    Scheduler,
+    Store,
+    Workers,
+    show,
+    values,
+)
+from pipeline.configs import ClusterConfig, ExtractConfig
 
 
 def extract(
@@ -56,6 +66,8 @@ def extract(
     decoders: Annotated[int, typer.Option(help="Processes that decode images ahead.")] = (
         ExtractConfig.decoders
     ),
+    workers: Workers = ClusterConfig.workers,
+    scheduler: Scheduler = ClusterConfig.scheduler,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
     debug: Debug = False,
@@ -64,6 +76,7 @@ def extract(
     from cache.objects import open_store
     from pipeline.extract import extract as run
 
-    done = run(open_store(store), ExtractConfig(**values(ctx, ExtractConfig)))
+    cluster = ClusterConfig(workers=workers, scheduler=scheduler)
+    done = run(open_store(store), ExtractConfig(**values(ctx, ExtractConfig)), cluster)
     result = {"key": done.key, "path": done.path, "images": done.images, "state": done.state}
     show(result, as_json, f"{done.path}: {done.images} images, {done.state}")
