@@ -4,11 +4,12 @@ Maps can always be made again from tokens and guides, so unlike a token cache th
 by plain zarr-python and replaced when it is asked for again.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from cache.local_objects import LocalObjects
 from cache.objects import Objects
 from cache.remote_objects import RemoteObjects
+from spg_core.errors import NotInStore
 
 
 def create_maps(objects: Objects, name: str, shape: tuple[int, int, int]) -> Any:
@@ -33,6 +34,19 @@ def create_maps(objects: Objects, name: str, shape: tuple[int, int, int]) -> Any
         config={"write_empty_chunks": True},
         overwrite=True,
     )
+
+
+def open_maps(objects: Objects, name: str) -> Any:
+    """Open the array `name` of `create_maps` in a store, to write rows or to read them.
+
+    Raises: NotInStore where there is none.
+    """
+    import zarr
+
+    if objects.size(f"{name}/zarr.json") is None:
+        raise NotInStore(f"no maps at {objects.where}/{name}; score with --save-maps makes them")
+    mode: Literal["r", "r+"] = "r" if objects.read_only else "r+"
+    return zarr.open_array(_zarr_store(objects, name), mode=mode)
 
 
 def _zarr_store(objects: Objects, name: str) -> Any:

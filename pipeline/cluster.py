@@ -1,10 +1,10 @@
 """Where work is done: in this process, in N processes of this machine, or by a Dask cluster.
 
-    with open_workers(cluster, open_job, job, opened=None) as workers:
+    with open_workers(cluster, open_job, job) as workers:      # or workers = Here(opened)
         handles = [workers.submit(function, argument) for argument in arguments]
         results = list(workers.results(handles))
 
-runs `function(opened, argument)` everywhere alike. A job is plain data that travels; `open_job`
+runs `function(opened, argument)` here and there alike. A job is plain data that travels; `open_job`
 turns it into what the functions need (a model, an open cache), once in every worker process. Dask
 gives a dead worker's tasks to the others, so a function must not mind being run twice.
 """
@@ -168,21 +168,17 @@ def _problem(address: str, error: BaseException) -> str:
 
 @contextmanager
 def open_workers(
-    cluster: ClusterConfig, open_job: Callable[[Any], Any], job: Any, opened: Any
-) -> Iterator[Workers]:
-    """Open this process or a cluster for one job; nothing is run yet.
+    cluster: ClusterConfig, open_job: Callable[[Any], Any], job: Any
+) -> Iterator[DaskWorkers]:
+    """Open a cluster for one job; nothing is run yet.
 
     Args:
         cluster: where.
         open_job: a function of a module, run once in each worker process.
         job: what it is given: plain data.
-        opened: what this process uses where the work is done here.
 
     Raises: ConfigError, ClusterError.
     """
-    if cluster.is_here:
-        yield Here(opened)
-        return
     with _client(cluster) as client:
         yield DaskWorkers(client, Job(secrets.token_hex(8), open_job, job, _threads(cluster)))
 

@@ -66,7 +66,7 @@ def extract_on_cluster(
     """
     with store_ticket(store) as ticket:
         job = ExtractJob(ticket, _for_workers(config), _samples(manifest))
-        with open_workers(cluster, open_extract_job, job, opened=None) as workers:
+        with open_workers(cluster, open_extract_job, job) as workers:
             spec, device = _agreed(workers.ask_all(describe))
             writer = open_writer(store, config, manifest, spec)
             pending = writer.pending_shards()

@@ -1,14 +1,12 @@
 """Score: turn cached tokens into anomaly maps, image scores and metrics, category by category."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from numpy.typing import NDArray
 
 from cache.maps import create_maps
 from cache.objects import Objects
@@ -20,42 +18,29 @@ from pipeline.artifacts import (
     load_artifact,
     save_artifact,
 )
-from pipeline.configs import ScoreConfig, as_document
+from pipeline.cluster import Here, Workers, open_workers, store_ticket
+from pipeline.configs import ClusterConfig, ScoreConfig, as_document
 from pipeline.detector import Detector, make_detector, require_same_tokens
 from pipeline.device import resolve_device
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.progress import bar, say
-from spg_core.anomaly_map import image_scores
-from spg_core.errors import MetricError
-from spg_core.image_metrics import ImageCurves, ImageMetrics, image_curves, image_metrics
-from spg_core.metrics import mean_metrics
-from spg_core.pixel_counts import count_normals, defect_pixels
-from spg_core.pixel_metrics import (
-    PixelCurves,
-    PixelMetrics,
-    metrics_from_counts,
-    pixel_curves,
+from pipeline.score_blocks import (
+    CategoryScores,
+    ScoreJob,
+    Scoring,
+    compute_maps,
+    open_score_job,
+    pool,
+    submit_category,
 )
+from spg_core.image_metrics import ImageMetrics
+from spg_core.metrics import mean_metrics
+from spg_core.pixel_metrics import PixelMetrics
 
-BLOCK_IMAGES = 16
+__all__ = ["CategoryScores", "compute_maps", "pool", "report_taus", "score"]
+
 MAPS = "maps.zarr"
 REPORT = "report.html"
-
-
-@dataclass(frozen=True)
-class CategoryScores:
-    """What one category gave: scores in row order, metrics and curves."""
-
-    category: str
-    rows: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    """`(n,)`."""
-    scores_by_tau: NDArray[np.float32]
-    """`(len(taus), n)`, for the tau curve."""
-    image: ImageMetrics
-    pixel: PixelMetrics
-    image_curves: ImageCurves | None
-    pixel_curves: PixelCurves | None
 
 
 def score(
@@ -67,10 +52,13 @@ def score(
     key: str | None = None,
     save_maps: bool = False,
     report: bool = False,
+    cluster: ClusterConfig | None = None,
 ) -> Artifact:
     """Score a cached dataset with fitted guides, or give the scores the same request made before.
 
-    Raises: NotInStore, ArtifactError, MetricError, StoreError.
+    What comes out does not depend on `cluster`, to the last bit on like processors.
+
+    Raises: NotInStore, ArtifactError, MetricError, StoreError, ClusterError.
     """
     parent = load_artifact(store, "guides", guides)
     data = open_dataset(store, dataset, parent.document["backbone"]["name"], key)
@@ -89,20 +77,10 @@ def score(
     if _is_done(store, identifier, save_maps=save_maps, report=report):
         say(f"scores {identifier} are there already")
         return load_artifact(store, "scores", identifier)
-    detector = make_detector(parent, config).to(resolve_device(config.device))
+    detector = make_detector(parent, config)
     taus = report_taus() if report else ()
-    maps = None
-    if save_maps:
-        shape = (data.cache.n_images, data.spec.height, data.spec.width)
-        maps = create_maps(store, f"{place}/{MAPS}", shape)
-    found = []
-    with bar("Scoring", data.cache.n_images) as advance:
-        for category in data.manifest.categories:
-            rows = data.manifest.rows_of(category)
-            category_maps = compute_maps(detector, data, rows, advance)
-            if maps is not None:
-                maps[rows] = category_maps
-            found.append(score_category(category, rows, category_maps, data, config, taus))
+    maps_name = f"{place}/{MAPS}" if save_maps else None
+    found = _score_all(store, data, detector, config, taus, maps_name, cluster or ClusterConfig())
     document = {
         "config": as_document(config),
         "parents": {"cache": data.parent, "guides": parent.id},
@@ -116,9 +94,55 @@ def score(
     if report:
         from pipeline.score_report import make_report
 
-        page = make_report(store, identifier, document, found, data, detector, parent)
+        here = detector.to(resolve_device(config.device))
+        page = make_report(store, identifier, document, found, data, here, parent)
         store.replace(f"{place}/{REPORT}", [page.encode()])
     return save_artifact(store, "scores", identifier, document, {})
+
+
+def _score_all(
+    store: Objects,
+    data: CachedDataset,
+    detector: Detector,
+    config: ScoreConfig,
+    taus: tuple[float, ...],
+    maps_name: str | None,
+    cluster: ClusterConfig,
+) -> list[CategoryScores]:
+    """Score every category here or by workers, a few categories under way at a time."""
+    kept_maps = None
+    if maps_name is not None:
+        shape = (data.cache.n_images, data.spec.height, data.spec.width)
+        kept_maps = create_maps(store, maps_name, shape)
+    if cluster.is_here:
+        here = Scoring(data, detector.to(resolve_device(config.device)), config, taus, kept_maps)
+        return _categories(Here(here), data)
+    with store_ticket(store) as ticket:
+        job = ScoreJob(
+            ticket, data.dataset, data.backbone, data.cache.key, detector, config, taus, maps_name
+        )
+        with open_workers(cluster, open_score_job, job) as workers:
+            workers.ask_all(_is_ready)
+            return _categories(workers, data)
+
+
+def _categories(workers: Workers, data: CachedDataset) -> list[CategoryScores]:
+    found: list[CategoryScores] = []
+    under_way: list[Any] = []
+    with bar("Scoring", data.cache.n_images) as advance:
+        for category in data.manifest.categories:
+            rows = data.manifest.rows_of(category)
+            under_way.append(submit_category(workers, data, category, rows, advance))
+            if len(under_way) > workers.in_flight:
+                found += workers.results([under_way.pop(0)])
+        for handle in under_way:
+            found += workers.results([handle])
+    return found
+
+
+def _is_ready(_: Scoring) -> bool:
+    """Be asked in every worker before work starts: opening the job was the question."""
+    return True
 
 
 def _is_done(store: Objects, identifier: str, *, save_maps: bool, report: bool) -> bool:
@@ -133,79 +157,6 @@ def _is_done(store: Objects, identifier: str, *, save_maps: bool, report: bool) 
 def report_taus() -> tuple[float, ...]:
     """Give the pooling temperatures of Fig. 3, from 0.001 to 100."""
     return tuple(float(tau) for tau in np.logspace(-3, 2, 11))
-
-
-@torch.inference_mode()
-def compute_maps(
-    detector: Detector, data: CachedDataset, rows: NDArray[np.int64], advance: Any = None
-) -> NDArray[np.float32]:
-    """Give the final maps `(n, height, width)` float32 in [0, 1] of some rows, block by block."""
-    maps = np.empty((len(rows), detector.spec.height, detector.spec.width), np.float32)
-    device = detector.guides.device
-    for start in range(0, len(rows), BLOCK_IMAGES):
-        block = rows[start : start + BLOCK_IMAGES]
-        tokens = torch.from_numpy(data.cache.tokens(block)).to(device)
-        # rounding can leave a sum of weights at 1 + 1e-7
-        maps[start : start + len(block)] = detector.maps(tokens).clamp_(0, 1).cpu().numpy()
-        if advance is not None:
-            advance(len(block))
-    return maps
-
-
-def score_category(
-    category: str,
-    rows: NDArray[np.int64],
-    maps: NDArray[np.float32],
-    data: CachedDataset,
-    config: ScoreConfig,
-    taus: Sequence[float],
-) -> CategoryScores:
-    """Score the maps of one category; pixel metrics need every defective image's mask.
-
-    Raises: MetricError for maps that are not finite.
-    """
-    labels = data.manifest.labels[rows]
-    scores = pool(maps, config.tau)
-    without_mask = _defective_without_mask(data, rows)
-    if without_mask:
-        reason = f"{without_mask} of {int(labels.sum())} defective images have no mask"
-        pixel, curves = PixelMetrics(None, None, None, None, reason), None
-    else:
-        masks = data.cache.masks(rows)
-        defects = defect_pixels(maps, masks)
-        counts = count_normals(maps, masks, defects)
-        pixel = metrics_from_counts(defects, counts, aupro=_aupro(config))
-        curves = pixel_curves(defects, counts)
-    return CategoryScores(
-        category=category,
-        rows=rows,
-        scores=scores,
-        scores_by_tau=np.stack([pool(maps, tau) for tau in taus]) if taus else scores[None, :0],
-        image=image_metrics(scores, labels),
-        pixel=pixel,
-        image_curves=image_curves(scores, labels),
-        pixel_curves=curves,
-    )
-
-
-def pool(maps: NDArray[np.float32], tau: float) -> NDArray[np.float32]:
-    """Give image scores `(n,)` of maps `(n, height, width)`, block by block."""
-    blocks = range(0, len(maps), BLOCK_IMAGES)
-    parts = [image_scores(torch.from_numpy(maps[at : at + BLOCK_IMAGES]), tau) for at in blocks]
-    pooled: NDArray[np.float32] = torch.cat(parts).numpy()
-    return pooled
-
-
-def _defective_without_mask(data: CachedDataset, rows: NDArray[np.int64]) -> int:
-    table = data.manifest.select(rows)
-    pairs = zip(table["label"].to_pylist(), table["mask_path"].to_pylist(), strict=True)
-    return sum(1 for label, mask in pairs if label == 1 and mask is None)
-
-
-def _aupro(config: ScoreConfig) -> Any:
-    if config.aupro not in ("exact", "clip200"):
-        raise MetricError(f"aupro is 'exact' or 'clip200', got {config.aupro!r}")
-    return config.aupro
 
 
 def metrics_document(found: Sequence[CategoryScores], config: ScoreConfig) -> dict[str, Any]:

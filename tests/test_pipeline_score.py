@@ -10,10 +10,12 @@ from scipy.ndimage import gaussian_filter
 
 from cache.objects import open_store
 from pipeline.artifacts import load_artifact, save_artifact
+from pipeline.cluster import Here
 from pipeline.configs import ScoreConfig
 from pipeline.detector import load_detector
 from pipeline.inputs import open_dataset
 from pipeline.score import compute_maps, score
+from pipeline.score_blocks import Scoring, submit_category
 from spg_core.errors import ArtifactError, ConfigError, MetricError, NotInStore
 from spg_core.image_metrics import image_metrics
 from spg_core.pixel_metrics import pixel_metrics
@@ -105,15 +107,13 @@ def test_the_same_request_finds_the_same_scores_and_another_tau_others(small_sto
     assert score(store, small_store.guides.id, "target", ScoreConfig(sigma=1)).id != done.id
 
 
-def test_a_category_with_one_class_has_null_with_a_reason(small_store, monkeypatch):
+def test_a_category_with_one_class_has_null_with_a_reason(small_store):
     store = open_store(small_store.url)
     data = open_dataset(store, "target", "gabor")
-    from pipeline.score import score_category
-
     normal = np.flatnonzero(data.manifest.labels == 0)[:2]
-    maps = compute_maps(load_detector(store, small_store.guides.id), data, normal)
+    scoring = Scoring(data, load_detector(store, small_store.guides.id), ScoreConfig())
 
-    found = score_category("x", normal, maps, data, ScoreConfig(), ())
+    found = submit_category(Here(scoring), data, "x", normal)
 
     assert found.image.auroc is None
     assert found.image.reason

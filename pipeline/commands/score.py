@@ -4,8 +4,19 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.commands.options import DEFAULT_STORE, Debug, Device, Json, Key, Store, given, show
-from pipeline.configs import ScoreConfig, from_recipe
+from pipeline.commands.options import (
+    DEFAULT_STORE,
+    Debug,
+    Device,
+    Json,
+    Key,
+    Scheduler,
+    Store,
+    Workers,
+    given,
+    show,
+)
+from pipeline.configs import ClusterConfig, ScoreConfig, from_recipe
 
 
 def score(
@@ -33,6 +44,8 @@ def score(
     ),
     report: Annotated[bool, typer.Option("--report", help="Write report.html.")] = False,
     device: Device = ScoreConfig.device,
+    workers: Workers = ClusterConfig.workers,
+    scheduler: Scheduler = ClusterConfig.scheduler,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
     debug: Debug = False,
@@ -46,7 +59,16 @@ def score(
     config = from_recipe(
         ScoreConfig, recipe or _recipe_of(objects, guides), given(ctx, ScoreConfig)
     )
-    made = run(objects, guides, dataset, config, key=key, save_maps=save_maps, report=report)
+    made = run(
+        objects,
+        guides,
+        dataset,
+        config,
+        key=key,
+        save_maps=save_maps,
+        report=report,
+        cluster=ClusterConfig(workers=workers, scheduler=scheduler),
+    )
     if as_json:
         show({"id": made.id, "path": made.path, "metrics": made.document}, True, "")
     else:
