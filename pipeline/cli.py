@@ -13,11 +13,13 @@ from pipeline import __version__
 from pipeline.commands.atoms import atoms
 from pipeline.commands.calibrate import calibrate
 from pipeline.commands.demo import demo
+from pipeline.commands.export import export
 from pipeline.commands.extract import extract
 from pipeline.commands.fit_guides import fit_guides
 from pipeline.commands.fit_sae import fit_sae
 from pipeline.commands.predict import predict
 from pipeline.commands.score import score
+from pipeline.commands.table import table
 from pipeline.progress import console
 from spg_core.errors import ConfigError, SpgError
 
@@ -33,9 +35,11 @@ app.command()(extract)
 app.command()(fit_sae)
 app.command()(fit_guides)
 app.command()(score)
+app.command()(table)
 app.command()(atoms)
 app.command()(calibrate)
 app.command()(predict)
+app.command()(export)
 app.command()(demo)
 
 

@@ -1,12 +1,24 @@
-"""Metrics as tables that people read."""
+"""Tables of metrics: for people (text, LaTeX, in %) and for programs (CSV, Parquet, in [0, 1]).
 
+A table has sections (a direction such as `visa -> mvtec`), and in each our categories, our mean and
+the published means. Published rows are marked as such in every format and say what differs.
+"""
+
+import csv
 import io
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from spg_core.errors import ConfigError, StoreError
 
 COLUMNS = {
     "image_auroc": "image AUROC",
@@ -17,27 +29,193 @@ COLUMNS = {
     "pixel_aupro": "AUPRO",
     "pixel_f1max": "F1-max",
 }
+"""Every metric of `metrics.json` and its heading, in the order of the tables."""
+SUFFIXES = (".csv", ".tex", ".parquet")
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
+    special: f"\\{special}" for special in "&%$#_{}"
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line: a category of ours, a mean of ours, or a published mean."""
+
+    section: str
+    kind: Literal["category", "mean", "published"]
+    name: str
+    values: Mapping[str, float | None]
+    """Metrics in [0, 1]; absent or None where there is none."""
+    differs: str = ""
+    """Of a published row: what it does not share with ours."""
+    other_data: bool = False
+    """Whether a published row is of other data than ours, so that the numbers do not compare."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows in order, the metrics shown, and remarks below."""
+
+    metrics: Sequence[str]
+    """Keys of `COLUMNS`."""
+    rows: Sequence[Row]
+    notes: Sequence[str] = ()
 
 
 def metrics_table(document: Mapping[str, Any]) -> str:
     """Give the content of `metrics.json` as a text table in %, the mean last, with footnotes."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("category")
-    for title in COLUMNS.values():
-        table.add_column(title, justify="right")
-    rows = dict(document["categories"])
-    for name, values in rows.items():
-        table.add_row(name, *(percent(values[column]) for column in COLUMNS))
-    table.add_section()
-    table.add_row("mean", *(percent(document["mean"][column]) for column in COLUMNS))
+    rows = score_rows(document, section="")
+    return to_text(Table(metrics=list(COLUMNS), rows=rows, notes=score_notes(document)))
+
+
+def score_rows(document: Mapping[str, Any], section: str) -> list[Row]:
+    """Give the rows of `metrics.json`: each category, then their mean."""
+    categories = [
+        Row(section=section, kind="category", name=name, values=_metrics(values))
+        for name, values in document["categories"].items()
+    ]
+    mean = Row(section=section, kind="mean", name="mean", values=_metrics(document["mean"]))
+    return [*categories, mean]
+
+
+def _metrics(values: Mapping[str, Any]) -> dict[str, float | None]:
+    return {name: values[name] for name in COLUMNS}
+
+
+def score_notes(document: Mapping[str, Any]) -> list[str]:
+    """Say which AUPRO it is and why some metrics of `metrics.json` do not exist."""
     notes = [f"in %; AUPRO {document['aupro']}"]
-    for name, values in rows.items():
+    for name, values in document["categories"].items():
         reasons = {values.get("image_reason"), values.get("pixel_reason")} - {None}
         notes += [f"{name}: {reason}" for reason in sorted(reasons)]
+    return notes
+
+
+def to_text(table: Table) -> str:
+    """Lay a table out for a terminal, in %."""
+    rich = RichTable(box=box.SIMPLE_HEAD)
+    rich.add_column(_first_heading(table))
+    for metric in table.metrics:
+        rich.add_column(COLUMNS[metric], justify="right")
+    for row, opens_section, opens_kind in _with_breaks(table.rows):
+        if opens_section or opens_kind:
+            rich.add_section()
+        if opens_section and row.section:
+            rich.add_row(f"[bold]{escape(row.section)}[/bold]")
+        values = (percent(row.values.get(metric)) for metric in table.metrics)
+        rich.add_row(escape(_shown(row)), *values)
     text = io.StringIO()
-    console = Console(file=text, width=max(80, len(max(rows, key=len)) + 90))
-    console.print(table)
-    return text.getvalue().rstrip() + "\n" + "\n".join(notes)
+    widest = max((len(_shown(row)) for row in table.rows), default=0)
+    console = Console(file=text, width=max(80, widest + 90))
+    console.print(rich)
+    lines = [line.rstrip() for line in text.getvalue().splitlines()]
+    return "\n".join([*lines, *table.notes]).strip("\n")
+
+
+def to_latex(table: Table) -> str:
+    """Write a `tabular` in %, for the booktabs package; remarks become comments above it."""
+    width = len(table.metrics) + 1
+    head = " & ".join([_first_heading(table), *(COLUMNS[metric] for metric in table.metrics)])
+    lines = [r"% needs \usepackage{booktabs}"]
+    lines += [f"% {line}" for note in table.notes for line in note.splitlines()]
+    lines += [rf"\begin{{tabular}}{{l{'r' * len(table.metrics)}}}", r"\toprule", rf"{head} \\"]
+    for row, opens_section, opens_kind in _with_breaks(table.rows):
+        if opens_section or opens_kind:
+            lines.append(r"\midrule")
+        if opens_section and row.section:
+            lines.append(rf"\multicolumn{{{width}}}{{l}}{{{_escape_latex(row.section)}}} \\")
+        cells = [percent(row.values.get(metric)) for metric in table.metrics]
+        lines.append(" & ".join([_escape_latex(_shown(row)), *cells]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _escape_latex(text: str) -> str:
+    """Escape what LaTeX reads as a command; `->` becomes an arrow."""
+    parts = ("".join(_LATEX.get(letter, letter) for letter in part) for part in text.split("->"))
+    return r"$\to$".join(parts)
+
+
+def to_csv(table: Table) -> str:
+    """Write one line a row with metrics in [0, 1] at full precision; empty where there is none."""
+    text = io.StringIO()
+    records = as_records(table)
+    writer = csv.DictWriter(text, _fields(table), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+def to_parquet(table: Table) -> bytes:
+    """Write the same as the CSV as Parquet, null where there is no metric."""
+    schema = pa.schema(
+        {name: pa.float64() if name in table.metrics else pa.string() for name in _fields(table)}
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(as_records(table), schema=schema), sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def check_suffix(name: str) -> str:
+    """Give the suffix of a table's file. Raises: ConfigError unless it is one of `SUFFIXES`."""
+    suffix = Path(name).suffix
+    if suffix not in SUFFIXES:
+        raise ConfigError(f"{name} should end in one of {', '.join(SUFFIXES)}")
+    return suffix
+
+
+def write_table(table: Table, name: str) -> None:
+    """Write a table to a file; its suffix says how.
+
+    Raises: ConfigError for another suffix, StoreError where nothing can be written.
+    """
+    match check_suffix(name):
+        case ".csv":
+            data = to_csv(table).encode()
+        case ".tex":
+            data = to_latex(table).encode()
+        case _:
+            data = to_parquet(table)
+    try:
+        Path(name).write_bytes(data)
+    except OSError as error:
+        raise StoreError(f"cannot write {name}: {error.strerror or error}") from None
+
+
+def _fields(table: Table) -> list[str]:
+    return ["section", "source", "kind", "name", *table.metrics, "differs"]
+
+
+def as_records(table: Table) -> list[dict[str, Any]]:
+    """Give a dict a row: section, source (ours or published), kind, name, metrics, differs."""
+    return [
+        {
+            "section": row.section,
+            "source": "published" if row.kind == "published" else "ours",
+            "kind": "mean" if row.kind == "published" else row.kind,
+            "name": row.name,
+            **{metric: row.values.get(metric) for metric in table.metrics},
+            "differs": row.differs,
+        }
+        for row in table.rows
+    ]
+
+
+def _with_breaks(rows: Sequence[Row]) -> Iterator[tuple[Row, bool, bool]]:
+    """Yield rows with whether each opens a section, and whether it opens a kind within one."""
+    last: Row | None = None
+    for row in rows:
+        opens_section = last is None or row.section != last.section
+        yield row, opens_section, last is not None and row.kind != last.kind
+        last = row
+
+
+def _shown(row: Row) -> str:
+    if row.kind != "published":
+        return row.name
+    return f"{row.name} (published, other data)" if row.other_data else f"{row.name} (published)"
+
+
+def _first_heading(table: Table) -> str:
+    return "category" if any(row.kind == "category" for row in table.rows) else "method"
 
 
 def percent(value: float | None) -> str:
