@@ -18,6 +18,7 @@ from pipeline.commands.extract import extract
 from pipeline.commands.fit_guides import fit_guides
 from pipeline.commands.fit_sae import fit_sae
 from pipeline.commands.predict import predict
+from pipeline.commands.reproduce import reproduce
 from pipeline.commands.score import score
 from pipeline.commands.table import table
 from pipeline.progress import console
@@ -36,6 +37,7 @@ app.command()(fit_sae)
 app.command()(fit_guides)
 app.command()(score)
 app.command()(table)
+app.command()(reproduce)
 app.command()(atoms)
 app.command()(calibrate)
 app.command()(predict)
