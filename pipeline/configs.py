@@ -50,6 +50,11 @@ class ExtractConfig:
     decoders: int = 2
     """Processes that decode images ahead of the model; 0 decodes in this one."""
 
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for counts that cannot be."""
+        at_least(1, batch_size=self.batch_size)
+        at_least(0, decoders=self.decoders)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
@@ -113,6 +118,11 @@ class FitSaeConfig:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for counts and rates that cannot be."""
+        at_least(1, epochs=self.epochs, images_per_step=self.images_per_step)
+        at_least(0, learning_rate=self.learning_rate, l1=self.l1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FitGuidesConfig:
@@ -148,6 +158,11 @@ class FitGuidesConfig:
     """Whether atoms never active over the auxiliary set are held at 0."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for counts and rates that cannot be."""
+        at_least(1, epochs=self.epochs, images_per_step=self.images_per_step)
+        at_least(0, beta=self.beta, learning_rate=self.learning_rate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,6 +269,15 @@ PAPER: dict[type[Any], dict[str, Any]] = {
 """What the paper's text says differently from the released code, stage by stage."""
 
 Config = TypeVar("Config", FitSaeConfig, FitGuidesConfig, ScoreConfig)
+
+
+def at_least(smallest: float, **numbers: float) -> None:
+    """Refuse numbers below `smallest`, by the name of their option. Raises: ConfigError."""
+    for name, number in numbers.items():
+        if not number >= smallest:
+            raise ConfigError(
+                f"--{name.replace('_', '-')} is {number}; it must be {smallest} or more"
+            )
 
 
 def from_recipe(stage: type[Config], recipe: str, given: Mapping[str, Any]) -> Config:
