@@ -34,7 +34,7 @@ class GuideFit:
     alive: Tensor
     """`(C,)` bool: atoms that guides may use."""
     sparsity: str
-    """`relu` or `topk`."""
+    """`relu`, `topk` or `free`."""
     topk: int
     """Coefficients a guide keeps, for `topk`."""
     beta: float
@@ -85,6 +85,13 @@ class GuideTrainer:
 
         Raises: FitError when every fit's loss is not finite.
         """
+        return self.step_on_units(unit(tokens.float()), masks.float())
+
+    def step_on_units(self, unit_tokens: Tensor, masks: Tensor) -> Tensor:
+        """Take one step on tokens `(B, P, d)` of length 1 and masks, both float32.
+
+        What several trainers on one batch share. Otherwise as `step`.
+        """
         coefficients = [self.coefficients(i, raw) for i, raw in enumerate(self.raw)]
         guides = torch.stack(
             [
@@ -92,8 +99,8 @@ class GuideTrainer:
                 for z, dictionary in zip(coefficients, self._dictionaries, strict=True)
             ]
         )
-        patches = patch_probabilities(unit(tokens.float()), guides, self._temperature)
-        losses = map_loss(self._operator(patches), masks.float(), dice=self._dice)
+        patches = patch_probabilities(unit_tokens, guides, self._temperature)
+        losses = map_loss(self._operator(patches), masks, dice=self._dice)
         penalties = torch.stack(
             [
                 z.sum() * (fit.beta if fit.sparsity == "relu" else 0.0)

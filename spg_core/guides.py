@@ -26,11 +26,12 @@ def initial_coefficients(n_latents: int, seed: int) -> Tensor:
 
 
 def active_coefficients(raw: Tensor, *, sparsity: str, topk: int, alive: Tensor) -> Tensor:
-    """Give the non-negative coefficients `(..., 2, C)` that raw parameters `(..., 2, C)` stand for.
+    """Give the coefficients `(..., 2, C)` that raw parameters `(..., 2, C)` stand for.
 
     `relu` keeps the positive part. `topk` keeps the `topk` largest positive entries and lets the
-    gradient pass to all of them (straight through), so an atom outside can come back. Atoms that
-    are not `alive` `(..., 1 or 2, C)` (bool) are held at 0.
+    gradient pass to all of them (straight through), so an atom outside can come back. `free` takes
+    the parameters as they are, negative ones too: the control without sparsity. Atoms that are not
+    `alive` `(..., 1 or 2, C)` (bool) are held at 0.
 
     Raises: ConfigError for another sparsity or a `topk` outside 1 .. C.
     """
@@ -38,6 +39,8 @@ def active_coefficients(raw: Tensor, *, sparsity: str, topk: int, alive: Tensor)
     match sparsity:
         case "relu":
             return positive
+        case "free":
+            return raw * alive
         case "topk":
             n_latents = raw.shape[-1]
             if not 1 <= topk <= n_latents:
@@ -86,7 +89,7 @@ def require_nonzero(coefficients: Tensor, name: str) -> None:
     Raises: FitError that names the guide and the remedy.
     """
     for which, label in ((NORMAL, "normal"), (ANOMALY, "anomalous")):
-        if not bool((coefficients[which] > 0).any()):
+        if not bool((coefficients[which] != 0).any()):
             raise FitError(
                 f"the {label} guide has no coefficient above 0 ({name}); the l1 weight (--beta) is "
                 "too large for this many steps, or every atom it used is dead in the SAE"
@@ -96,6 +99,6 @@ def require_nonzero(coefficients: Tensor, name: str) -> None:
 def sparsity_summary(coefficients: Tensor) -> dict[str, list[float]]:
     """Count what a pair of guides `(2, C)` uses: `nnz` and `l1`, each as [normal, anomalous]."""
     return {
-        "nnz": [float(n) for n in (coefficients > 0).sum(-1)],
+        "nnz": [float(n) for n in (coefficients != 0).sum(-1)],
         "l1": [float(total) for total in coefficients.abs().sum(-1)],
     }
