@@ -1,0 +1,1 @@
+"""The paper's tables and figures from caches: one module each, called by `spg-pipe reproduce`."""
