@@ -61,9 +61,13 @@ def find_atoms(
 
     Raises: NotInStore, IncompleteCache, CorruptStore, ArtifactError, ConfigError.
     """
+    if not has_atoms(guides):
+        raise ArtifactError(
+            f"guides {guides.id} combine a control dictionary "
+            f"({guides.document['config']['dictionary']}), not the atoms of an SAE; "
+            "choose guides that were fitted with --dictionary sae"
+        )
     parents = guides.document["parents"]
-    if parents.get("sae") is None:
-        raise ArtifactError(f"guides {guides.id} were fitted without an SAE; they use no atoms")
     source = parents["cache"]
     data = open_dataset(store, source["dataset"], source["backbone"], source["key"])
     _, sae = load_sae(store, parents["sae"])
@@ -93,6 +97,11 @@ def find_atoms(
                 )
             )
     return data, found
+
+
+def has_atoms(guides: Artifact) -> bool:
+    """Tell whether guides combine an SAE's atoms rather than a control dictionary's."""
+    return bool(guides.document["config"].get("dictionary", "sae") == "sae")
 
 
 def strongest(coefficients: Tensor, top: int) -> Tensor:

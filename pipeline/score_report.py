@@ -8,7 +8,7 @@ import numpy as np
 from cache.objects import Objects
 from pipeline.artifacts import Artifact, folder
 from pipeline.atom_files import as_report_atoms
-from pipeline.atoms import find_atoms
+from pipeline.atoms import find_atoms, has_atoms
 from pipeline.configs import AtomsConfig
 from pipeline.detector import Detector
 from pipeline.inputs import CachedDataset
@@ -210,7 +210,7 @@ def _atoms(store: Objects, guides: Artifact, scored: Mapping[str, Any]) -> list[
 
     A shared store may hold the target and the guides alone: the page then has no atoms.
     """
-    if guides.document["parents"].get("sae") is None:
+    if not has_atoms(guides):
         return []
     config = AtomsConfig(
         top=_ATOMS_PER_GUIDE,

@@ -25,6 +25,7 @@ from pipeline.published import METRICS, Direction
 from pipeline.reproduce.needs import Need, both_datasets
 from pipeline.score import score
 from pipeline.tables import COLUMNS, Row, Table
+from spg_core.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,15 @@ class Table1:
 
     table: Table
     scores: list[Artifact]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """The configs of the three stages of one direction."""
+
+    sae: FitSaeConfig
+    guides: FitGuidesConfig
+    score: ScoreConfig
 
 
 def table1(store: Objects, config: ReproduceConfig) -> Table1:
@@ -45,13 +55,14 @@ def table1(store: Objects, config: ReproduceConfig) -> Table1:
         (aux, target, "VisA -> MVTec AD"),
         (target, aux, "MVTec AD -> VisA"),
     ]
+    stages = stage_configs(config)
     _require_one_backbone(store, aux, target)
     rows: list[Row] = []
     notes = [f"in %; image AUROC and AP, pixel AUROC and AUPRO ({config.aupro})"]
     scores = []
     for fitted_on, scored_on, direction in directions:
         say(f"\n{fitted_on.dataset} -> {scored_on.dataset}")
-        made = one_direction(store, config, fitted_on, scored_on)
+        made = one_direction(store, stages, fitted_on, scored_on)
         comparison = compare(store, made, direction)
         assert comparison is not None
         section = f"{fitted_on.dataset} -> {scored_on.dataset}"
@@ -64,27 +75,30 @@ def table1(store: Objects, config: ReproduceConfig) -> Table1:
     return Table1(Table(metrics=METRICS, rows=rows, notes=list(dict.fromkeys(notes))), scores)
 
 
-def one_direction(
-    store: Objects, config: ReproduceConfig, fitted_on: Need, scored_on: Need
-) -> Artifact:
+def one_direction(store: Objects, stages: Stages, fitted_on: Need, scored_on: Need) -> Artifact:
     """Fit an SAE and guides on one dataset and score the other."""
-    shared = {"seed": config.seed, "device": config.device}
-    sae = fit_sae(
-        store,
-        open_dataset(store, fitted_on.dataset, fitted_on.backbone, fitted_on.key),
-        from_recipe(
-            FitSaeConfig,
-            config.recipe,
-            {**shared, "width": config.width, "k": config.k, "epochs": config.sae_epochs},
-        ),
+    data = open_dataset(store, fitted_on.dataset, fitted_on.backbone, fitted_on.key)
+    sae = fit_sae(store, data, stages.sae)
+    guides = fit_guides(store, sae.id, stages.guides)
+    return score(store, guides.id, scored_on.dataset, stages.score, key=scored_on.key)
+
+
+def stage_configs(config: ReproduceConfig) -> Stages:
+    """Make the configs of all stages, so that a wrong value stops before the first fit.
+
+    Raises: ConfigError.
+    """
+    if config.aupro not in ("exact", "clip200"):
+        raise ConfigError(f"aupro is 'exact' or 'clip200', got {config.aupro!r}")
+    seed, device = config.seed, config.device
+    sae = {"width": config.width, "k": config.k, "epochs": config.sae_epochs, "seed": seed}
+    guides = {"epochs": config.guide_epochs, "seed": seed}
+    scoring = {"aupro": config.aupro, "device": device}
+    return Stages(
+        sae=from_recipe(FitSaeConfig, config.recipe, {**sae, "device": device}),
+        guides=from_recipe(FitGuidesConfig, config.recipe, {**guides, "device": device}),
+        score=from_recipe(ScoreConfig, config.recipe, scoring),
     )
-    guides = fit_guides(
-        store,
-        sae.id,
-        from_recipe(FitGuidesConfig, config.recipe, {**shared, "epochs": config.guide_epochs}),
-    )
-    how = from_recipe(ScoreConfig, config.recipe, {"aupro": config.aupro, "device": config.device})
-    return score(store, guides.id, scored_on.dataset, how, key=scored_on.key)
 
 
 def _require_one_backbone(store: Objects, aux: Need, target: Need) -> None:
