@@ -156,6 +156,8 @@ class FitGuidesConfig:
     """Decay of the average of the coefficients that scoring uses; 0 uses the last ones."""
     mask_dead: bool = True
     """Whether atoms never active over the auxiliary set are held at 0."""
+    dictionary: str = "sae"
+    """sae, or a control without it: pca, random, or none (free vectors, neither ReLU nor l1)."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 

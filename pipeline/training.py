@@ -69,15 +69,15 @@ class TrainingLog:
     """Metrics of a running fit, one JSON object a line, in `training.jsonl` of its folder.
 
     On a local store each line is on disk as soon as it is written, so `tail -f` follows a run. An
-    object store cannot append: there the file is written by `close`.
+    object store cannot append: there the file is written by `save` and `close`.
     """
 
     def __init__(self, store: Objects, folder: str, keep: int = 0) -> None:
         """Start a log, or go on after step `keep` of the one that is there."""
         self._store = store
         self._name = f"{folder}/{LOG}"
-        self.lines = []
-        if keep:
+        self.lines: list[dict[str, Any]] = []
+        if keep and store.size(self._name) is not None:
             self.lines = [line for line in read_log(store, folder) if line["step"] <= keep]
         path: Path | None = store.local_path(self._name)
         self._file = None
@@ -93,13 +93,18 @@ class TrainingLog:
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
 
+    def save(self) -> None:
+        """Write the file on an object store; on a local one each line is there already."""
+        if self._file is None:
+            text = "".join(json.dumps(line) + "\n" for line in self.lines)
+            self._store.replace(self._name, [text.encode()])
+
     def close(self) -> None:
-        """Finish the file; on an object store this is what writes it."""
+        """Finish the file."""
         if self._file is not None:
             self._file.close()
         else:
-            text = "".join(json.dumps(line) + "\n" for line in self.lines)
-            self._store.replace(self._name, [text.encode()])
+            self.save()
 
 
 def read_log(store: Objects, folder: str) -> list[dict[str, Any]]:

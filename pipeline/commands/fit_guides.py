@@ -54,6 +54,9 @@ def fit_guides(
     mask_dead: Annotated[
         bool, typer.Option(help="Hold atoms that never fired at 0.")
     ] = FitGuidesConfig.mask_dead,
+    dictionary: Annotated[
+        str, typer.Option(help="sae, or a control: pca, random, none (free vectors).")
+    ] = FitGuidesConfig.dictionary,
     device: Device = FitGuidesConfig.device,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
