@@ -64,6 +64,10 @@ class Workers(Protocol):
         """
         ...
 
+    def gather(self, handles: Sequence[Any]) -> list[Any]:
+        """Give what came of the handles, in their order. Raises: as `results`."""
+        ...
+
 
 class Here:
     """This process: submitting is running."""
@@ -90,6 +94,10 @@ class Here:
     def results(self, handles: Sequence[Any]) -> Iterator[Any]:
         """Yield the results."""
         yield from handles
+
+    def gather(self, handles: Sequence[Any]) -> list[Any]:
+        """Give the results."""
+        return list(handles)
 
 
 @dataclass(frozen=True)
@@ -123,11 +131,20 @@ class DaskWorkers:
 
     def results(self, handles: Sequence[Any]) -> Iterator[Any]:
         """Yield results as workers finish them."""
-        from distributed import KilledWorker, as_completed
+        from distributed import as_completed
+
+        for future in as_completed(handles):  # type: ignore[no-untyped-call]
+            yield self._result(future)
+
+    def gather(self, handles: Sequence[Any]) -> list[Any]:
+        """Wait for each in turn."""
+        return [self._result(future) for future in handles]
+
+    def _result(self, future: Any) -> Any:
+        from distributed import KilledWorker
 
         try:
-            for future in as_completed(handles):  # type: ignore[no-untyped-call]
-                yield future.result()
+            return future.result()
         except KilledWorker as error:
             raise ClusterError(
                 f"several workers died one after the other doing the same piece of work ({error});"

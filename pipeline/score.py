@@ -1,5 +1,6 @@
 """Score: turn cached tokens into anomaly maps, image scores and metrics, category by category."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -26,9 +27,11 @@ from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.progress import bar, say
 from pipeline.score_blocks import (
     CategoryScores,
+    PendingCategory,
     ScoreJob,
     Scoring,
     compute_maps,
+    finish_category,
     open_score_job,
     pool,
     submit_category,
@@ -116,27 +119,26 @@ def _score_all(
         kept_maps = create_maps(store, maps_name, shape)
     if cluster.is_here:
         here = Scoring(data, detector.to(resolve_device(config.device)), config, taus, kept_maps)
-        return _categories(Here(here), data)
+        return _categories(Here(here), data, config)
     with store_ticket(store) as ticket:
         job = ScoreJob(
             ticket, data.dataset, data.backbone, data.cache.key, detector, config, taus, maps_name
         )
         with open_workers(cluster, open_score_job, job) as workers:
             workers.ask_all(_is_ready)
-            return _categories(workers, data)
+            return _categories(workers, data, config)
 
 
-def _categories(workers: Workers, data: CachedDataset) -> list[CategoryScores]:
+def _categories(workers: Workers, data: CachedDataset, config: ScoreConfig) -> list[CategoryScores]:
     found: list[CategoryScores] = []
-    under_way: list[Any] = []
+    under_way: deque[PendingCategory] = deque()
     with bar("Scoring", data.cache.n_images) as advance:
         for category in data.manifest.categories:
             rows = data.manifest.rows_of(category)
             under_way.append(submit_category(workers, data, category, rows, advance))
             if len(under_way) > workers.in_flight:
-                found += workers.results([under_way.pop(0)])
-        for handle in under_way:
-            found += workers.results([handle])
+                found.append(finish_category(workers, data, config, under_way.popleft()))
+        found += [finish_category(workers, data, config, pending) for pending in under_way]
     return found
 
 

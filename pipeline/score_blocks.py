@@ -99,14 +99,26 @@ def open_score_job(job: ScoreJob) -> Scoring:
     )
 
 
+@dataclass(frozen=True)
+class PendingCategory:
+    """A category that is being scored: the handles of its blocks' results, in row order."""
+
+    category: str
+    rows: Rows
+    scores: list[Any]
+    defects: Any
+    """Of the merged round 1; None where masks are missing."""
+    counts: list[Any]
+
+
 def submit_category(
     workers: Workers,
     data: CachedDataset,
     category: str,
     rows: Rows,
     advance: Callable[[int], None] = lambda _: None,
-) -> Any:
-    """Have one category scored; the handle's result is a `CategoryScores`.
+) -> PendingCategory:
+    """Have the blocks of one category scored.
 
     Args:
         workers: who, for a `Scoring` of the same data.
@@ -128,7 +140,41 @@ def submit_category(
     if with_pixels:
         pairs = zip(blocks, maps, strict=True)
         counts = [workers.submit(block_counts, block, made, merged) for block, made in pairs]
-    return workers.submit(category_scores, category, rows, scores, merged, counts)
+    return PendingCategory(category, rows, scores, merged, counts)
+
+
+def finish_category(
+    workers: Workers, data: CachedDataset, config: ScoreConfig, pending: PendingCategory
+) -> CategoryScores:
+    """Wait for the blocks of a category and turn them into its metrics.
+
+    That last step is done by the process that asked: a worker's BLAS, with fewer threads, would
+    add up the same counts to another last bit.
+
+    Raises: MetricError for maps that are not finite; ClusterError where workers keep dying.
+    """
+    labels = data.manifest.labels[pending.rows]
+    by_tau = np.concatenate(workers.gather(pending.scores), axis=1)
+    curves = None
+    if pending.defects is None:
+        without_mask = _defective_without_mask(data, pending.rows)
+        reason = f"{without_mask} of {int(labels.sum())} defective images have no mask"
+        pixel = PixelMetrics(None, None, None, None, reason)
+    else:
+        [defects] = workers.gather([pending.defects])
+        counts = merge_counts(workers.gather(pending.counts))
+        pixel = metrics_from_counts(defects, counts, aupro=_aupro(config))
+        curves = pixel_curves(defects, counts)
+    return CategoryScores(
+        category=pending.category,
+        rows=pending.rows,
+        scores=by_tau[0],
+        scores_by_tau=by_tau[1:],
+        image=image_metrics(by_tau[0], labels),
+        pixel=pixel,
+        image_curves=image_curves(by_tau[0], labels),
+        pixel_curves=curves,
+    )
 
 
 def block_maps(scoring: Scoring, rows: Rows) -> Maps:
@@ -157,41 +203,6 @@ def merged_defects(_: Scoring, parts: Sequence[DefectPixels]) -> DefectPixels:
 def block_counts(scoring: Scoring, rows: Rows, maps: Maps, defects: DefectPixels) -> NormalCounts:
     """Give round 2 of the pixel metrics for a block, against the merged round 1."""
     return count_normals(maps, scoring.data.cache.masks(rows), defects)
-
-
-def category_scores(
-    scoring: Scoring,
-    category: str,
-    rows: Rows,
-    scores: Sequence[NDArray[np.float32]],
-    defects: DefectPixels | None,
-    counts: Sequence[NormalCounts],
-) -> CategoryScores:
-    """Merge the blocks of a category; pixel metrics need every defective image's mask.
-
-    Raises: MetricError for maps that are not finite.
-    """
-    labels = scoring.data.manifest.labels[rows]
-    by_tau = np.concatenate(scores, axis=1)
-    curves = None
-    if defects is None:
-        without_mask = _defective_without_mask(scoring.data, rows)
-        reason = f"{without_mask} of {int(labels.sum())} defective images have no mask"
-        pixel = PixelMetrics(None, None, None, None, reason)
-    else:
-        merged = merge_counts(counts)
-        pixel = metrics_from_counts(defects, merged, aupro=_aupro(scoring.config))
-        curves = pixel_curves(defects, merged)
-    return CategoryScores(
-        category=category,
-        rows=rows,
-        scores=by_tau[0],
-        scores_by_tau=by_tau[1:],
-        image=image_metrics(by_tau[0], labels),
-        pixel=pixel,
-        image_curves=image_curves(by_tau[0], labels),
-        pixel_curves=curves,
-    )
 
 
 @torch.inference_mode()

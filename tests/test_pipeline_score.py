@@ -15,7 +15,7 @@ from pipeline.configs import ScoreConfig
 from pipeline.detector import load_detector
 from pipeline.inputs import open_dataset
 from pipeline.score import compute_maps, score
-from pipeline.score_blocks import Scoring, submit_category
+from pipeline.score_blocks import Scoring, finish_category, submit_category
 from spg_core.errors import ArtifactError, ConfigError, MetricError, NotInStore
 from spg_core.image_metrics import image_metrics
 from spg_core.pixel_metrics import pixel_metrics
@@ -113,7 +113,8 @@ def test_a_category_with_one_class_has_null_with_a_reason(small_store):
     normal = np.flatnonzero(data.manifest.labels == 0)[:2]
     scoring = Scoring(data, load_detector(store, small_store.guides.id), ScoreConfig())
 
-    found = submit_category(Here(scoring), data, "x", normal)
+    pending = submit_category(Here(scoring), data, "x", normal)
+    found = finish_category(Here(scoring), data, ScoreConfig(), pending)
 
     assert found.image.auroc is None
     assert found.image.reason
