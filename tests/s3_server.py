@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Mapping
 from datetime import timedelta
 
 import obstore
@@ -58,11 +59,27 @@ def s3_url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 def empty_store(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the URL of an empty store on a server, the environment set up to use it."""
-    endpoint = moto_endpoint() if server == "moto" else real_endpoint()
-    for name, value in credentials(endpoint).items():
+    match server:
+        case "moto":
+            environment = credentials(moto_endpoint())
+        case "real":
+            environment = real_credentials()
+        case _:
+            raise ValueError(f"server is moto or real, got {server!r}")
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    make_bucket(endpoint, BUCKET)
+    make_bucket(environment, BUCKET)
     return f"s3://{BUCKET}/{uuid.uuid4()}"
+
+
+def real_credentials() -> dict[str, str]:
+    """Return the environment to use the real server: its keys are those in AWS_* already."""
+    endpoint = real_endpoint()
+    keys = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
+    missing = [name for name in keys if not os.environ.get(name)]
+    if missing:
+        raise RuntimeError(f"SPG_TEST_S3_ENDPOINT is set, {' and '.join(missing)} must be, too")
+    return credentials(endpoint, *(os.environ[name] for name in keys))
 
 
 def credentials(endpoint: str, access: str = "test", secret: str = "test") -> dict[str, str]:
@@ -75,13 +92,13 @@ def credentials(endpoint: str, access: str = "test", secret: str = "test") -> di
     }
 
 
-def make_bucket(endpoint: str, bucket: str) -> None:
+def make_bucket(environment: Mapping[str, str], bucket: str) -> None:
     """Create a bucket; one that is there is fine. A signed PUT with an empty key does it."""
     store = S3Store(
-        endpoint=endpoint,
+        endpoint=environment["AWS_ENDPOINT_URL"],
         bucket=bucket,
-        access_key_id="test",
-        secret_access_key="test",
+        access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
         region="us-east-1",
         client_options={"allow_http": True},
     )
