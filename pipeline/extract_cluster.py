@@ -19,7 +19,8 @@ from manifests.images import read_bytes
 from manifests.table import Manifest
 from pipeline.backbone_spec import BackboneSpec
 from pipeline.backbones import Backbone
-from pipeline.cluster import StoreTicket, Workers, open_ticket, open_workers, store_ticket
+from pipeline.cluster import Workers, open_workers
+from pipeline.cluster_store import StoreTicket, open_ticket, store_ticket
 from pipeline.configs import ClusterConfig, ExtractConfig
 from pipeline.extract_finish import finish, warn_of_vanished
 from pipeline.extract_shards import (

@@ -19,7 +19,8 @@ from pipeline.artifacts import (
     load_artifact,
     save_artifact,
 )
-from pipeline.cluster import Here, Workers, open_workers, store_ticket
+from pipeline.cluster import Here, Workers, open_workers
+from pipeline.cluster_store import store_ticket
 from pipeline.configs import ClusterConfig, ScoreConfig, as_document
 from pipeline.detector import Detector, make_detector, require_same_tokens
 from pipeline.device import resolve_device

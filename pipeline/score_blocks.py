@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from cache.maps import open_maps
-from pipeline.cluster import StoreTicket, Workers, open_ticket
+from pipeline.cluster import Workers
+from pipeline.cluster_store import StoreTicket, open_ticket
 from pipeline.configs import ScoreConfig
 from pipeline.detector import Detector
 from pipeline.device import resolve_device
