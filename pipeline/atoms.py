@@ -73,7 +73,8 @@ def find_atoms(
     _, sae = load_sae(store, parents["sae"])
     pair = _coefficients(guides, config)
     chosen = {guide: strongest(pair[_PAIR[guide]], config.top) for guide in _guides(config)}
-    atoms = torch.cat(list(chosen.values())).unique()
+    # an atom that both guides use is encoded once
+    atoms = torch.tensor(sorted({atom for some in chosen.values() for atom in some.tolist()}))
     top, sums = _stream(data, sae, atoms, config)
     spreads = _spreads(data, sums)
     place = {int(atom): at for at, atom in enumerate(atoms)}
