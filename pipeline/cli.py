@@ -11,6 +11,7 @@ import typer
 
 from pipeline import __version__
 from pipeline.commands.atoms import atoms
+from pipeline.commands.cache import app as cache_app
 from pipeline.commands.calibrate import calibrate
 from pipeline.commands.demo import demo
 from pipeline.commands.export import export
@@ -20,6 +21,7 @@ from pipeline.commands.fit_sae import fit_sae
 from pipeline.commands.predict import predict
 from pipeline.commands.reproduce import reproduce
 from pipeline.commands.score import score
+from pipeline.commands.sweep import sweep
 from pipeline.commands.table import table
 from pipeline.progress import console
 from spg_core.errors import ConfigError, SpgError
@@ -36,12 +38,14 @@ app.command()(extract)
 app.command()(fit_sae)
 app.command()(fit_guides)
 app.command()(score)
+app.command()(sweep)
 app.command()(table)
 app.command()(reproduce)
 app.command()(atoms)
 app.command()(calibrate)
 app.command()(predict)
 app.command()(export)
+app.add_typer(cache_app)
 app.command()(demo)
 
 

@@ -214,7 +214,7 @@ def _client(cluster: ClusterConfig) -> Iterator[Any]:
                 n_workers=cluster.workers,
                 threads_per_worker=1,
                 processes=True,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",  # any free port, so that a taken one is no warning
                 memory_limit=None,  # the nanny would kill a worker that holds a large model
                 silence_logs=CRITICAL,  # errors travel with the results
             ) as local,
