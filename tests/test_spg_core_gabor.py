@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from spg_core.gabor import (
-    N_CONTENT,
     N_ORIENTATIONS,
+    N_POOLED,
     N_SCALES,
+    RARITY_FLOOR,
+    SPREAD_FLOOR,
     WAVELENGTH,
     GaborTokens,
     gabor_bank,
@@ -58,18 +60,41 @@ def test_a_grating_excites_its_own_scale_and_orientation_most(scale: int, orient
 
 
 def test_a_patch_without_a_like_is_rare_and_the_others_are_not() -> None:
-    content = torch.zeros(1, N_CONTENT, 3, 5)
-    content[:, :, :, ::2] = 1.0  # two kinds of patches, each with likes
-    content[0, :, 1, 3] = 4.0
+    statistics = torch.zeros(N_POOLED, 8, 9)
+    statistics[:, :, ::2] = 1.0  # two kinds of patches, each with likes
+    statistics[:, 3, 4] = 3.0
 
-    found = rarity(content)
+    found = rarity(statistics)
 
-    assert found.shape == (1, 8, 3, 5)
-    for channel in found[0]:
-        assert channel.argmax().item() == 1 * 5 + 3
-    # At distance 3 from its nearest, where 0 is usual and 0.05 the floor; 0 for all the others.
-    assert found[0, 0, 1, 3].item() == pytest.approx(math.log(3 / 0.05), abs=1e-3)
-    assert found[0, 0, 0, 0].item() == pytest.approx(0.0, abs=1e-6)
+    assert found.shape == (15, 8, 9)
+    for channel in found:
+        assert channel.argmax().item() == 3 * 9 + 4
+    # 39 patches hold 1, 32 hold 0 and one 3: the median is 1,
+    # the mean distance from it (32 * 1 + 2) / 72; the odd patch's nearest are those that hold 1.
+    unit = (32 * 1 + 2) / 72 + SPREAD_FLOOR
+    expected = math.log(math.log1p(2 / unit) / RARITY_FLOOR + 1)
+    assert found[0, 3, 4].item() == pytest.approx(expected, abs=1e-3)
+    assert found[0, 0, 0].item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_large_defect_does_not_vouch_for_itself() -> None:
+    statistics = torch.zeros(N_POOLED, 8, 9)
+    statistics[:, 2:5, 3:6] = 1.0
+
+    found = rarity(statistics)
+
+    assert (found[:, 3, 4] > 1).all()
+    assert (found[:, :2] == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (3, 3), (5, 5)])
+def test_a_patch_with_nothing_to_compare_with_is_not_rare(shape: tuple[int, int]) -> None:
+    statistics = torch.randn(N_POOLED, *shape, generator=torch.Generator().manual_seed(0))
+
+    found = rarity(statistics)
+
+    assert torch.isfinite(found).all()
+    assert (found[:, shape[0] // 2, shape[1] // 2] == 0).all()
 
 
 def test_a_flat_grey_image_has_only_its_colour() -> None:
@@ -77,7 +102,7 @@ def test_a_flat_grey_image_has_only_its_colour() -> None:
 
     assert cls is None
     assert tokens.shape == (1, 12, GaborTokens.d_model)
-    assert GaborTokens.d_model == 152
+    assert GaborTokens.d_model == 160
     assert torch.isfinite(tokens).all()
     torch.testing.assert_close(tokens, tokens[:, :1].expand_as(tokens))
 
