@@ -6,7 +6,7 @@ both. Saved beside each output. Imports nothing heavy, so that `spg-pipe --help`
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -202,6 +202,38 @@ class AtomsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """Fit and score a grid of configurations; lists are written `2048,4096`."""
+
+    aux: str = "visa"
+    """Auxiliary dataset, by its name in the store."""
+    target: str = "mvtec"
+    """Target dataset."""
+    backbone: str = "dinov3"
+    """Backbone whose tokens are used."""
+    aux_key: str | None = None
+    """Key of the auxiliary cache, where there are several."""
+    target_key: str | None = None
+    """Key of the target's cache, where there are several."""
+    width: str = str(FitSaeConfig.width)
+    """Atoms in the dictionary, C."""
+    k: str = str(FitSaeConfig.k)
+    """Latents a token may use."""
+    seed: str = str(FitSaeConfig.seed)
+    """Seeds of both fits; each has batches, and so a pass over the tokens, of its own."""
+    recipe: str = FitSaeConfig.recipe
+    """released, paper."""
+    order: str = FitSaeConfig.order
+    """images, tokens."""
+    vary: Sequence[str] | None = None
+    """Values of any other field: `guides.beta=1e-4,1e-3`; stages are sae, guides and score."""
+    memory_gb: float | None = None
+    """What SAEs in training may take at a time; None is a quarter of the memory, half of a GPU."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReproduceConfig:
     """Fit and score what a table or figure of the paper needs."""
 
@@ -247,6 +279,10 @@ class PredictConfig:
     """Images a forward pass."""
     decoders: int = 2
     """Threads that decode images and write pictures beside the model."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for counts that cannot be."""
+        at_least(1, batch_size=self.batch_size, decoders=self.decoders)
 
 
 PAPER: dict[type[Any], dict[str, Any]] = {

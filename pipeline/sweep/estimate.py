@@ -1,0 +1,95 @@
+"""What a sweep will cost: steps, bytes and, from a few measured steps, seconds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+
+from cache.reader import TokenCache
+from pipeline.configs import FitSaeConfig
+from pipeline.fit_sae import batch_size, epoch_steps, step_config
+from pipeline.memory_plan import sae_bytes
+from pipeline.progress import human_bytes, human_seconds
+from pipeline.sae_path import remembered_path
+from spg_core.sae_step import SaeTrainer
+
+# Time is a + b * tokens: Adam costs the same whatever the batch.
+_TRIAL_TOKENS = (128, 640)
+_TRIALS = 2
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of training some SAEs that are not there yet."""
+
+    n_saes: int
+    n_groups: int
+    n_steps: int
+    """Steps of all SAEs together."""
+    read_bytes: int
+    """Tokens read for all groups; alone, every SAE would read its own."""
+    alone_bytes: int
+    held_bytes: int
+    """What the largest group takes."""
+    seconds: float
+
+    def text(self) -> str:
+        """Say it in one line."""
+        return (
+            f"{self.n_saes} SAEs in {self.n_groups} passes: {self.n_steps} steps, "
+            f"{human_bytes(self.read_bytes)} of tokens read instead of "
+            f"{human_bytes(self.alone_bytes)}, up to {human_bytes(self.held_bytes)} of memory, "
+            f"about {human_seconds(self.seconds)}; guides and scores come on top"
+        )
+
+
+def estimate(
+    cache: TokenCache,
+    groups: Sequence[Sequence[str]],
+    configs: Mapping[str, FitSaeConfig],
+    device: torch.device,
+) -> Estimate:
+    """Measure a few steps of every shape on random tokens, and multiply."""
+    seconds, n_steps, read, alone, held = 0.0, 0, 0, 0, 0
+    measured: dict[tuple[int, int, str], tuple[float, float]] = {}
+    for group in groups:
+        steps_here = [_n_steps(cache, configs[name]) for name in group]
+        bytes_here = [cache.tokens_bytes * configs[name].epochs for name in group]
+        n_steps += sum(steps_here)
+        read += max(bytes_here)
+        alone += sum(bytes_here)
+        needs = [sae_bytes(cache, configs[name]) for name in group]
+        held = max(held, sum(kept for kept, _ in needs) + max(step for _, step in needs))
+        for name, steps in zip(group, steps_here, strict=True):
+            config = configs[name]
+            shape = (config.width, config.k, config.sparsifier)
+            if shape not in measured:
+                measured[shape] = _measure(config, cache.d_model, device)
+            a_step, a_token = measured[shape]
+            seconds += a_step * steps + a_token * cache.n_tokens * config.epochs
+    return Estimate(len(configs), len(groups), n_steps, read, alone, held, seconds)
+
+
+def _n_steps(cache: TokenCache, config: FitSaeConfig) -> int:
+    batch_size(cache, config)
+    return epoch_steps(cache, config) * config.epochs
+
+
+def _measure(config: FitSaeConfig, d_model: int, device: torch.device) -> tuple[float, float]:
+    """Give seconds a step and seconds a token of one shape of SAE, each 0 or more."""
+    settings = step_config(config, d_model)
+    trainer = SaeTrainer(settings, str(device), remembered_path(settings, device))
+    few, many = (_seconds(trainer, n, d_model) for n in _TRIAL_TOKENS)
+    a_token = max(0.0, (many - few) / (_TRIAL_TOKENS[1] - _TRIAL_TOKENS[0]))
+    return max(0.0, few - a_token * _TRIAL_TOKENS[0]), a_token
+
+
+def _seconds(trainer: SaeTrainer, n_tokens: int, d_model: int) -> float:
+    tokens = torch.randn(n_tokens, d_model, device=trainer.device)
+    best = float("inf")
+    for _ in range(1 + _TRIALS):  # the first warms up
+        start = perf_counter()
+        float(trainer.step(tokens).loss)
+        best = min(best, perf_counter() - start)
+    return best

@@ -1,0 +1,95 @@
+"""Fit and score some points of a grid in this process, sharing what can be shared."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cache.objects import Objects
+from pipeline.artifacts import Artifact
+from pipeline.fit_guide_group import fit_guide_group
+from pipeline.fit_guides import guides_id
+from pipeline.fit_sae import sae_id
+from pipeline.fit_saes import fit_saes
+from pipeline.inputs import CachedDataset
+from pipeline.progress import say
+from pipeline.score import score
+from pipeline.sweep.grid import Point
+from spg_core.errors import SpgError
+
+Row = dict[str, Any]
+METRICS = (
+    *("image_auroc", "image_ap", "image_f1max"),
+    *("pixel_auroc", "pixel_ap", "pixel_aupro", "pixel_f1max"),
+)
+
+
+@dataclass(frozen=True)
+class OpenSweep:
+    """What a process needs to work on points."""
+
+    store: Objects
+    aux: CachedDataset
+    target: CachedDataset
+    memory_bytes: int | None
+    device: str | None = None
+    """Device of this process where it is not the configs'."""
+
+
+def run_points(opened: OpenSweep, points: Sequence[Point]) -> list[Row]:
+    """Bring points through all stages; give a row each, in order, those that failed too."""
+    rows: list[Row] = [
+        {**point.axes, "state": "done", "failed_at": None, "reason": None} for point in points
+    ]
+    saes = fit_saes(
+        opened.store,
+        opened.aux,
+        [_on(point.sae, opened.device) for point in points],
+        opened.memory_bytes,
+    )
+    wanted: list[tuple[Artifact, Any]] = []
+    for row, point in zip(rows, points, strict=True):
+        row["sae"] = sae_id(opened.aux, point.sae)
+        sae = _found(saes[row["sae"]], row, "fit-sae")
+        if sae is not None:
+            row |= sae.document["quality"]
+            row["guides"] = guides_id(sae.id, point.guides)
+            wanted.append((sae, _on(point.guides, opened.device)))
+    made = fit_guide_group(opened.store, wanted)
+    for number, (row, point) in enumerate(zip(rows, points, strict=True), start=1):
+        if "guides" in row:
+            guides = _found(made[row["guides"]], row, "fit-guides")
+            if guides is not None:
+                say(f"point {number} of {len(points)}: scoring {guides.id}")
+                _score(opened, guides, point, row)
+    return rows
+
+
+def _on(config: Any, device: str | None) -> Any:
+    return config if device is None else replace(config, device=device)
+
+
+def _found(made: Artifact | SpgError, row: Row, stage: str) -> Artifact | None:
+    """Give an artifact, or note in the row why there is none."""
+    if isinstance(made, Artifact):
+        return made
+    row |= {"state": "failed", "failed_at": stage, "reason": str(made)}
+    return None
+
+
+def _score(opened: OpenSweep, guides: Artifact, point: Point, row: Row) -> None:
+    for kind, counts in guides.document["sparsity"].items():
+        for name, (normal, anomalous) in counts.items():
+            row |= {f"{kind}_{name}_normal": normal, f"{kind}_{name}_anomaly": anomalous}
+    try:
+        made = score(
+            opened.store,
+            guides.id,
+            opened.target.dataset,
+            _on(point.score, opened.device),
+            key=opened.target.cache.key,
+        )
+    except SpgError as error:
+        _found(error, row, "score")
+        return
+    row["scores"] = made.id
+    row |= {name: made.document["mean"][name] for name in METRICS}

@@ -1,0 +1,214 @@
+"""Run a sweep: plan it, train it here or on workers, and write its table and heatmaps."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from cache.objects import Objects
+from pipeline.artifacts import artifact_id, is_complete
+from pipeline.backbone_spec import slug
+from pipeline.cluster import open_workers
+from pipeline.cluster_store import StoreTicket, open_ticket, store_ticket
+from pipeline.configs import ClusterConfig, FitSaeConfig, SweepConfig, as_document
+from pipeline.detector import require_same_tokens
+from pipeline.device import resolve_device
+from pipeline.fit_guides import require_defects
+from pipeline.fit_sae import sae_id, step_config
+from pipeline.fit_saes import plan_groups
+from pipeline.inputs import open_dataset
+from pipeline.memory_plan import memory_budget, require_fit, sae_bytes
+from pipeline.progress import say
+from pipeline.sweep.estimate import estimate
+from pipeline.sweep.grid import Point, grid_points
+from pipeline.sweep.points import OpenSweep, Row, run_points
+from pipeline.sweep.table import heatmaps, sweep_table, to_parquet
+from pipeline.versions import library_versions
+from spg_core.errors import ConfigError, FitError
+
+FORMAT = 1
+TABLE, DOCUMENT = "sweep.parquet", "sweep.json"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A finished sweep."""
+
+    id: str
+    path: str
+    rows: list[Row]
+    figures: list[str]
+    """Names of the heatmaps in its folder."""
+
+    @property
+    def failed(self) -> list[Row]:
+        """The points that have no scores, with `failed_at` and `reason`."""
+        return [row for row in self.rows if row["state"] == "failed"]
+
+
+def sweep(store: Objects, config: SweepConfig, cluster: ClusterConfig | None = None) -> Sweep:
+    """Fit and score a grid; what is there already is used, and what a kill left is gone on with.
+
+    Raises: ConfigError, NotInStore, ArtifactError, FitError where no point came through.
+    """
+    points = grid_points(config)
+    opened = _open(store, config)
+    identifier = sweep_id(opened, config)
+    if cluster is None or cluster.is_here:
+        _announce(opened, points, config)
+        rows = run_points(opened, points)
+    else:
+        rows = _on_workers(store, config, cluster, points, opened)
+    made = _save(store, identifier, config, opened, rows)
+    for row in made.failed:
+        axes = ", ".join(f"{name} {row[name]}" for name in points[0].axes)
+        say(f"failed at {row['failed_at']}: {axes}: {row['reason']}")
+    if len(made.failed) == len(rows):
+        raise FitError(f"none of {len(rows)} points came through; the first: {rows[0]['reason']}")
+    return made
+
+
+def sweep_id(opened: OpenSweep, config: SweepConfig) -> str:
+    """Name a sweep by its caches and its grid; where it ran is no part of it."""
+    settings = as_document(config)
+    for name in ("device", "memory_gb"):
+        del settings[name]
+    return artifact_id(
+        f"{config.aux}-to-{config.target}-{slug(config.backbone)}",
+        {"aux": opened.aux.cache.key, "target": opened.target.cache.key, "config": settings},
+    )
+
+
+def _open(store: Objects, config: SweepConfig) -> OpenSweep:
+    aux = open_dataset(store, config.aux, config.backbone, config.aux_key)
+    target = open_dataset(store, config.target, config.backbone, config.target_key)
+    require_same_tokens(
+        aux.spec.covers(), target.spec.covers(), aux.cache.where, target.cache.where
+    )
+    require_defects(aux)
+    memory = None if config.memory_gb is None else int(config.memory_gb * 1e9)
+    return OpenSweep(store, aux, target, memory)
+
+
+def _announce(opened: OpenSweep, points: Sequence[Point], config: SweepConfig) -> None:
+    """Say what is to be done and what it will cost, before it starts. Raises: ConfigError."""
+    wanted = {sae_id(opened.aux, point.sae): point.sae for point in points}
+    pending = {
+        name: sae
+        for name, sae in wanted.items()
+        if _is_possible(sae, opened) and not is_complete(opened.store, "saes", name)
+    }
+    say(f"{len(points)} points, {len(wanted)} SAEs, {len(wanted) - len(pending)} not to be trained")
+    if not pending:
+        return
+    cache = opened.aux.cache
+    device = resolve_device(config.device)
+    if opened.memory_bytes is not None:
+        require_fit({n: sae_bytes(cache, c) for n, c in pending.items()}, opened.memory_bytes)
+    groups = plan_groups(cache, pending, opened.memory_bytes or memory_budget(device))
+    say(estimate(cache, groups, pending, device).text())
+
+
+def _is_possible(config: FitSaeConfig, opened: OpenSweep) -> bool:
+    """Tell whether a point can be trained at all; one that cannot is listed later."""
+    try:
+        step_config(config, opened.aux.cache.d_model)
+    except ConfigError:
+        return False
+    return config.order in ("images", "tokens")
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """What a worker must be told before it can work on points."""
+
+    ticket: StoreTicket
+    config: SweepConfig
+
+
+def open_sweep_job(job: SweepJob) -> OpenSweep:
+    """In a worker: open store and caches, and choose its GPU where there are several."""
+    opened = _open(open_ticket(job.ticket), job.config)
+    return replace(opened, device=_own_gpu(job.config.device))
+
+
+def _own_gpu(device: str) -> str | None:
+    """Give a GPU of its own to each worker of a machine that shows them all to each."""
+    import distributed
+    import torch
+
+    name = str(distributed.get_worker().name)
+    n_gpus = torch.cuda.device_count()
+    if device != "auto" or n_gpus < 2 or not name.isdigit():
+        return None
+    return f"cuda:{int(name) % n_gpus}"
+
+
+def _on_workers(
+    store: Objects,
+    config: SweepConfig,
+    cluster: ClusterConfig,
+    points: Sequence[Point],
+    opened: OpenSweep,
+) -> list[Row]:
+    """Share the grid out; Dask gives a dead worker's part to another, which finds what is done."""
+    with (
+        store_ticket(store) as ticket,
+        open_workers(cluster, open_sweep_job, SweepJob(ticket, config)) as workers,
+    ):
+        parts = share_out(points, len(workers.addresses), opened)
+        say(f"{len(workers.addresses)} workers, {len(parts)} parts of the grid")
+        handles = [workers.submit(run_points, [points[i] for i in part]) for part in parts]
+        rows: list[Row | None] = [None] * len(points)
+        for part, found in zip(parts, workers.gather(handles), strict=True):
+            for i, row in zip(part, found, strict=True):
+                rows[i] = row
+    return [row for row in rows if row is not None]
+
+
+def share_out(points: Sequence[Point], n_parts: int, opened: OpenSweep) -> list[list[int]]:
+    """Split points into parts of about equal work; points of one SAE stay together.
+
+    An SAE's work is taken as width times epochs, the encoder's product. Gives positions.
+    """
+    by_sae: dict[str, list[int]] = {}
+    for i, point in enumerate(points):
+        by_sae.setdefault(sae_id(opened.aux, point.sae), []).append(i)
+    work = {name: _work(points[found[0]].sae) for name, found in by_sae.items()}
+    parts: list[list[int]] = [[] for _ in range(min(n_parts, len(by_sae)))]
+    loads = [0] * len(parts)
+    for name in sorted(by_sae, key=lambda name: -work[name]):
+        lightest = loads.index(min(loads))
+        parts[lightest] += by_sae[name]
+        loads[lightest] += work[name]
+    return [sorted(part) for part in parts]
+
+
+def _work(config: FitSaeConfig) -> int:
+    return config.width * config.epochs
+
+
+def _save(
+    store: Objects, identifier: str, config: SweepConfig, opened: OpenSweep, rows: list[Row]
+) -> Sweep:
+    """Write table and heatmaps, then the document, whose presence means that it is whole."""
+    place = f"sweeps/{identifier}"
+    table = sweep_table(rows)
+    store.replace(f"{place}/{TABLE}", [to_parquet(table)])
+    figures = heatmaps(rows, identifier)
+    for name, picture in figures.items():
+        store.replace(f"{place}/{name}", [picture])
+    document = {
+        "format": FORMAT,
+        "kind": "sweeps",
+        "id": identifier,
+        "config": as_document(config),
+        "parents": {"aux": opened.aux.parent, "target": opened.target.parent},
+        "points": len(rows),
+        "failed": [row for row in rows if row["state"] == "failed"],
+        "figures": list(figures),
+        "versions": library_versions(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    store.replace(f"{place}/{DOCUMENT}", [json.dumps(document, indent=1).encode()])
+    return Sweep(identifier, f"{store.where}/{place}", rows, list(figures))
