@@ -266,6 +266,22 @@ class ReproduceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FigureConfig:
+    """What the figures of the paper vary; lists are written `2048,4096`."""
+
+    widths: str = "2048,3072,4096,6144,8192"
+    """C of Fig. 2."""
+    ks: str = "8,16,32,64,128"
+    """k of Fig. 2."""
+    taus: str = "0.001,0.003,0.01,0.03,0.1,0.3,1,3,10,30,100"
+    """Pooling temperatures of Fig. 3."""
+    backbones: str = "dinov3,dinov2,siglip,openclip"
+    """Backbones of Fig. 4."""
+    guide_ks: str = "8,16,32,64,128,256,512,1024"
+    """Coefficients a TopK guide keeps, k_g of Fig. S1."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictConfig:
     """Judge unseen images with fitted guides; how to score is a `ScoreConfig`."""
 

@@ -10,6 +10,7 @@ from pipeline.artifacts import Artifact, folder
 from pipeline.atom_files import as_report_atoms
 from pipeline.atoms import find_atoms, has_atoms
 from pipeline.configs import AtomsConfig
+from pipeline.controls import control_rows
 from pipeline.detector import Detector
 from pipeline.inputs import CachedDataset
 from pipeline.progress import say
@@ -57,6 +58,7 @@ def make_report(
             mean=mean,
             categories=categories,
             images=images,
+            controls=control_rows(store, document, guides),
             gallery=_gallery(images, data, detector),
             curves={one.category: _curves(one) for one in found},
             tau_curve=_tau_curve(found, data),
