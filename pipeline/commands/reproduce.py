@@ -15,13 +15,13 @@ from pipeline.commands.options import (
     show,
     values,
 )
-from pipeline.configs import ReproduceConfig
+from pipeline.configs import FigureConfig, ReproduceConfig
 from spg_core.errors import ConfigError
 
 
 def reproduce(
     ctx: typer.Context,
-    what: Annotated[str, typer.Argument(help="table1.")],
+    what: Annotated[str, typer.Argument(help="table1, fig2, fig3, fig4 or figS1.")],
     aux: Annotated[
         str, typer.Option(help="First dataset, by its name in the store.")
     ] = ReproduceConfig.aux,
@@ -50,8 +50,23 @@ def reproduce(
     aupro: Annotated[
         str, typer.Option(help="clip200 (the released definition, as published) or exact.")
     ] = ReproduceConfig.aupro,
+    widths: Annotated[str, typer.Option(help="C of fig2: a list.")] = FigureConfig.widths,
+    ks: Annotated[str, typer.Option(help="k of fig2: a list.")] = FigureConfig.ks,
+    taus: Annotated[
+        str, typer.Option(help="Pooling temperatures of fig3: a list.")
+    ] = FigureConfig.taus,
+    backbones: Annotated[
+        str, typer.Option(help="Backbones of fig4: a list.")
+    ] = FigureConfig.backbones,
+    guide_ks: Annotated[
+        str, typer.Option(help="Coefficients a guide keeps, k_g of figS1: a list.")
+    ] = FigureConfig.guide_ks,
     out: Annotated[
-        str | None, typer.Option(help="Also write a table to this .csv, .tex or .parquet file.")
+        str | None,
+        typer.Option(
+            help="Also write the table to this .csv, .tex or .parquet file, "
+            "or the figure to this .png, .csv or .parquet file."
+        ),
     ] = None,
     device: Device = ReproduceConfig.device,
     store: Store = DEFAULT_STORE,
@@ -63,8 +78,10 @@ def reproduce(
     match what:
         case "table1":
             _table1(config, store, out, as_json)
+        case "fig2" | "fig3" | "fig4" | "figS1":
+            _figure(what, config, FigureConfig(**values(ctx, FigureConfig)), store, out, as_json)
         case _:
-            raise ConfigError(f"reproduce knows table1, got {what!r}")
+            raise ConfigError(f"reproduce knows table1, fig2, fig3, fig4 and figS1, got {what!r}")
 
 
 def _table1(config: ReproduceConfig, store: str, out: str | None, as_json: bool) -> None:
@@ -88,3 +105,30 @@ def _table1(config: ReproduceConfig, store: str, out: str | None, as_json: bool)
         "notes": list(made.table.notes),
     }
     show(result, as_json, to_text(made.table))
+
+
+def _figure(
+    what: str,
+    config: ReproduceConfig,
+    varied: FigureConfig,
+    store: str,
+    out: str | None,
+    as_json: bool,
+) -> None:
+    from cache.objects import open_store
+    from pipeline.reproduce.fig4 import fig4_needs
+    from pipeline.reproduce.figure import check_out, save_figure, write_out
+    from pipeline.reproduce.figures import make_figure
+    from pipeline.reproduce.needs import both_datasets, require_caches
+
+    if out is not None:
+        check_out(out)
+    objects = open_store(store)
+    needs = fig4_needs(config, varied) if what == "fig4" else both_datasets(config)
+    require_caches(objects, needs, store)
+    made = make_figure(what, objects, config, varied)
+    path = save_figure(objects, made, config, varied)
+    if out is not None:
+        write_out(made, out)
+    result = {"path": path, "points": [dict(row) for row in made.rows]}
+    show(result, as_json, f"{len(made.rows)} points\n{path}/figure.png")
