@@ -5,9 +5,10 @@ that `spg-pipe --help` does not wait for torch.
 """
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from pipeline import __version__
 from pipeline.commands.atoms import atoms
@@ -26,8 +27,24 @@ from pipeline.commands.table import table
 from pipeline.progress import console
 from spg_core.errors import ConfigError, SpgError
 
+
+class _Interruptible(TyperGroup):
+    """Explain Ctrl-C, which typer itself turns into an exit without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            console.print(
+                "interrupted; whole shards and checkpoints are kept, run it again to go on"
+            )
+            raise typer.Exit(1) from None
+
+
 app = typer.Typer(
     name="spg-pipe",
+    cls=_Interruptible,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -58,9 +75,6 @@ def main() -> None:
         _fail(error, 2, debug)
     except SpgError as error:
         _fail(error, 1, debug)
-    except KeyboardInterrupt:
-        console.print("interrupted; whole shards and checkpoints are kept, run it again to go on")
-        sys.exit(1)
 
 
 def _fail(error: SpgError, code: int, debug: bool) -> None:
