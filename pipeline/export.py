@@ -73,7 +73,7 @@ def export(guides: Artifact, out: str, config: ScoreConfig, weights: str | None 
         raise ConfigError(f"out is the path of a file that ends in .onnx, got {out}")
     detector = make_detector(guides, config)
     backbone = load_stored_backbone(detector.spec, weights, "cpu")
-    document = _describe(guides, backbone.spec, config)
+    document = describe_file(guides, backbone.spec, config)
     temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
     sidecar = target.with_suffix(".json")
     with _writing(temporary):
@@ -166,7 +166,7 @@ def check_images(height: int, width: int) -> Tensor:
     return images
 
 
-def _describe(guides: Artifact, spec: BackboneSpec, config: ScoreConfig) -> dict[str, Any]:
+def describe_file(guides: Artifact, spec: BackboneSpec, config: ScoreConfig) -> dict[str, Any]:
     """Write down what the file is, what it takes and gives, and how to prepare an image."""
     saved = load_threshold(guides)
     threshold = None

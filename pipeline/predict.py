@@ -69,11 +69,6 @@ def predict(
     Raises: ArtifactError, BackboneError, ConfigError, CorruptStore before the first image;
         StoreError where pictures cannot be written. A bad image raises nothing.
     """
-    if config.batch_size < 1 or config.decoders < 1:
-        raise ConfigError(
-            f"batch-size and decoders must be 1 or more, got {config.batch_size} and "
-            f"{config.decoders}"
-        )
     if config.out is not None and Path(config.out).exists() and not Path(config.out).is_dir():
         raise ConfigError(f"out is a folder for pictures, but {config.out} is a file")
     threshold = choose_threshold(guides, scoring, config.threshold)

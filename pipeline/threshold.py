@@ -66,7 +66,7 @@ def calibrate(
     from pipeline.detector import make_detector, require_same_tokens
     from pipeline.device import resolve_device
     from pipeline.inputs import open_dataset
-    from pipeline.score import compute_maps, pool
+    from pipeline.score_blocks import compute_maps, pool
 
     if fpr is not None and not 0 <= fpr < 1:
         raise ConfigError(f"fpr is a share of the normal images in [0, 1), got {fpr}")

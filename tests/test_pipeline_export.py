@@ -1,0 +1,248 @@
+"""Export: the ONNX file gives what we give, on its own and at any batch size."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from cache.objects import open_store
+from manifests.images import open_image
+from pipeline.artifacts import load_artifact, save_artifact
+from pipeline.backbones import load_backbone
+from pipeline.cli import app
+from pipeline.configs import (
+    ExtractConfig,
+    FitGuidesConfig,
+    FitSaeConfig,
+    PredictConfig,
+    ScoreConfig,
+)
+from pipeline.detector import make_detector
+from pipeline.export import TOLERANCE, check_images, describe_file, export
+from pipeline.extract import extract
+from pipeline.fit_guides import fit_guides
+from pipeline.fit_sae import fit_sae
+from pipeline.inputs import open_dataset
+from pipeline.predict import predict
+from pipeline.predict_inputs import find_images
+from pipeline.preprocess import preprocess
+from pipeline.score import score
+from pipeline.threshold import calibrate
+from spg_core.errors import ArtifactError, BackboneError, ConfigError, StoreError
+from spg_core.image_metrics import image_metrics
+from spg_core.pixel_metrics import pixel_metrics
+
+onnx = pytest.importorskip("onnx", reason="the `export` extra is not installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="the `export` extra is not installed")
+pytest.importorskip("onnxscript", reason="the `export` extra is not installed")
+
+
+def guides_of(folder: Path, model: str, image_size: int):
+    """Save random guides for a timm model with random weights; give them and the weights file."""
+    import timm
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    weights = folder / f"{model}.safetensors"
+    save_file(timm.create_model(model, pretrained=False).state_dict(), weights)
+    spec = load_backbone(f"timm:{model}", image_size=image_size, weights=weights).spec
+    document = {
+        "config": {"recipe": "released", "temperature": 0.07},
+        "parents": {"cache": {"dataset": "none", "backbone": spec.name, "key": "0" * 16}},
+        "backbone": {"name": spec.name, "covers": spec.covers()},
+    }
+    tensors = {f"guides_{kind}": torch.randn(2, spec.d_model) for kind in ("ema", "raw")}
+    made = save_artifact(open_store(folder), "guides", f"{model}-guides", document, tensors)
+    return made, str(weights)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return guides_of(tmp_path_factory.mktemp("small"), "test_vit", 96)
+
+
+@pytest.fixture(scope="module")
+def exported(small, tmp_path_factory):
+    guides, weights = small
+    out = tmp_path_factory.mktemp("exported") / "folder" / "detector.onnx"
+    return export(guides, str(out), ScoreConfig(), weights)
+
+
+def run(path, pixels):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(["map", "score"], {"pixels": pixels})
+
+
+def test_an_image_prepared_as_written_down_scores_as_predict_does(small, exported, tmp_path):
+    guides, weights = small
+    steps = json.loads(Path(exported.sidecar).read_text())["preprocessing"]
+    noise = np.random.default_rng(0).integers(0, 256, (7, 5, 3), np.uint8)
+    photo = Image.fromarray(noise).resize((210, 130))
+    photo.save(tmp_path / "photo.png")
+
+    assert "96 x 96 (width x height) pixels, no crop" in steps[1]
+    assert "bicubic" in steps[1]
+    pixels = np.asarray(photo.resize((96, 96), Image.Resampling.BICUBIC), np.float32) / 255
+    _, (score,) = run(exported.path, pixels.transpose(2, 0, 1)[None])
+
+    config = PredictConfig(weights=weights)
+    (one,) = predict(guides, find_images([str(tmp_path / "photo.png")]), ScoreConfig(), config)
+    # predict passes through the float16 of a cache, the file does not
+    assert score == pytest.approx(one.score, abs=1e-3)
+
+
+def test_any_batch_size_gives_each_image_the_same(exported):
+    pixels = check_images(96, 96).numpy()
+
+    maps, scores = run(exported.path, pixels)
+
+    assert maps.shape == (3, 96, 96)
+    assert maps.min() >= 0
+    assert maps.max() <= 1
+    np.testing.assert_allclose(scores, maps.max((1, 2)), atol=1e-7)
+    for index in range(3):
+        alone_map, alone_score = run(exported.path, pixels[index : index + 1])
+        np.testing.assert_allclose(alone_map[0], maps[index], atol=1e-5)
+        np.testing.assert_allclose(alone_score[0], scores[index], atol=1e-5)
+
+
+def test_the_file_says_what_it_is(small, exported):
+    model = onnx.load(exported.path)
+    inside = json.loads({entry.key: entry.value for entry in model.metadata_props}["spg"])
+    beside = json.loads(Path(exported.sidecar).read_text())
+
+    assert Path(exported.sidecar).name == "detector.json"
+    assert len(list(Path(exported.path).parent.iterdir())) == 2, "a temporary or weights file stays"
+    assert [entry.name for entry in model.graph.input] == ["pixels"]
+    assert [entry.name for entry in model.graph.output] == ["map", "score"]
+    assert inside["guides"] == beside["guides"] == small[0].id
+    assert inside["input"]["shape"] == ["batch", 3, 96, 96]
+    assert beside["sha256"] == hashlib.sha256(Path(exported.path).read_bytes()).hexdigest()
+    assert beside["check"]["map_max_abs_difference"] <= TOLERANCE
+    assert beside["threshold"] is None
+
+
+@pytest.mark.parametrize("tau", [0.05, pytest.param(float("inf"), marks=pytest.mark.slow)])
+def test_other_pooling_and_no_blur_go_into_the_file(small, tmp_path, tau):
+    guides, weights = small
+
+    made = export(guides, str(tmp_path / "a.onnx"), ScoreConfig(tau=tau, sigma=0), weights)
+
+    maps, scores = run(made.path, check_images(96, 96).numpy())
+    values = maps.reshape(3, -1).astype(np.float64)
+    pooled = values.mean(1) if tau == float("inf") else tau * np.log(np.exp(values / tau).mean(1))
+    np.testing.assert_allclose(scores, pooled, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_vit_tiny_with_random_weights_agrees(tmp_path):
+    guides, weights = guides_of(tmp_path, "vit_tiny_patch16_224", 64)
+    arguments = ["export", "--guides", guides.id, "--store", str(tmp_path), "--weights", weights]
+
+    shown = CliRunner().invoke(app, [*arguments, "--out", f"{tmp_path}/tiny.onnx", "--json"])
+
+    found = json.loads(shown.stdout)
+    assert shown.exit_code == 0
+    assert found["check"]["map_max_abs_difference"] <= TOLERANCE
+    assert run(found["path"], np.zeros((2, 3, 64, 64), np.float32))[0].shape == (2, 64, 64)
+
+
+def test_a_file_that_differs_is_not_kept(small, exported, tmp_path, monkeypatch):
+    guides, weights = small
+    other = dataclasses.replace(
+        guides, tensors={name: pair.flip(0) for name, pair in guides.tensors.items()}
+    )
+    monkeypatch.setattr(
+        "pipeline.export.write_onnx",
+        lambda module, spec, path, document: shutil.copy(exported.path, path),
+    )
+
+    with pytest.raises(ArtifactError, match=r"differs from ours by .* it was not kept"):
+        export(other, str(tmp_path / "a.onnx"), ScoreConfig(), weights)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_calibrated_threshold_is_written_down(small_store, tmp_path):
+    shutil.copytree(small_store.guides.path, tmp_path / "guides")
+    store = open_store(small_store.url)
+    guides = load_artifact(store, "guides", str(tmp_path / "guides"))
+    saved = calibrate(store, guides, ScoreConfig(), 0.5)
+    spec = make_detector(guides, ScoreConfig()).spec
+
+    same = describe_file(guides, spec, ScoreConfig())["threshold"]
+    other = describe_file(guides, spec, ScoreConfig(sigma=0))["threshold"]
+
+    assert same["value"] == saved["threshold"]
+    assert same["source"] == "calibrated for a false-positive rate of 0.5 on aux"
+    assert other is None
+
+
+@pytest.mark.slow
+def test_a_backbone_that_onnx_cannot_hold_is_named(small_store, tmp_path):
+    with pytest.raises(BackboneError, match=r"gabor cannot be written as ONNX \(No ONNX function"):
+        export(small_store.guides, str(tmp_path / "a.onnx"), ScoreConfig())
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.export.PACKAGES", ("onnx", "onnx_that_is_not_there"))
+
+    with pytest.raises(ConfigError, match=r"packages onnx_that_is_not_there, .*spg-pipe\[export\]"):
+        export(small[0], str(tmp_path / "a.onnx"), ScoreConfig())
+
+
+def test_impossible_places_are_refused(small, tmp_path):
+    guides, weights = small
+    (tmp_path / "file").write_bytes(b"")
+
+    with pytest.raises(ConfigError, match=r"ends in .onnx, got .*a\.pt"):
+        export(guides, str(tmp_path / "a.pt"), ScoreConfig(), weights)
+    with pytest.raises(StoreError, match="cannot be written"):
+        export(guides, str(tmp_path / "file" / "a.onnx"), ScoreConfig(), weights)
+
+
+@pytest.mark.slow
+def test_the_file_of_a_real_detector_gives_the_same_table_as_score(shared, tmp_path):
+    weights = str(shared / "weights" / "vit_tiny_patch16_224.safetensors")
+    root = shared / "data" / "mvtec"
+    store = open_store(tmp_path / "store")
+    backbone = "timm:vit_tiny_patch16_224"
+    extract(
+        store,
+        ExtractConfig(
+            backbone=backbone, dataset="mvtec", root=str(root), image_size=448, weights=weights
+        ),
+    )
+    data = open_dataset(store, "mvtec", backbone)
+    sae = fit_sae(store, data, FitSaeConfig(width=256, k=16, epochs=1))
+    guides = fit_guides(store, sae.id, FitGuidesConfig(epochs=3))
+    scored = score(store, guides.id, "mvtec", ScoreConfig(), save_maps=True)
+
+    made = export(guides, str(tmp_path / "detector.onnx"), ScoreConfig(), weights)
+
+    session = onnxruntime.InferenceSession(made.path, providers=["CPUExecutionProvider"])
+    unit = dataclasses.replace(data.spec, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    for category, expected in scored.document["categories"].items():
+        rows = data.manifest.rows_of(category)
+        paths = [root / data.manifest.column("image_path")[row] for row in rows]
+        results = [
+            session.run(None, {"pixels": preprocess(open_image(path), unit)[None].numpy()})
+            for path in paths
+        ]
+        maps = np.concatenate([result[0] for result in results])
+        scores = np.concatenate([result[1] for result in results])
+        image = image_metrics(scores, data.manifest.labels[rows])
+        pixel = pixel_metrics(maps, data.cache.masks(rows))
+        found = {f"image_{name}": value for name, value in dataclasses.asdict(image).items()}
+        found |= {f"pixel_{name}": value for name, value in dataclasses.asdict(pixel).items()}
+        for name, value in expected.items():
+            assert found[name] == pytest.approx(value, abs=1e-3), (category, name)
