@@ -149,3 +149,25 @@ def test_two_dask_workers_write_to_s3_what_one_process_writes(reference, s3_url)
     assert verify_cache(store, folder).is_sound
     assert not list(store.walk(f"{folder}/receipts"))
     assert not list(store.temporaries(""))
+
+
+@pytest.mark.slow
+def test_two_dask_workers_score_on_s3_what_one_process_scores(reference, s3_url):  # noqa: F811
+    store = open_store(s3_url)
+    copy_cache(reference.store, store, reference.folders["target"])
+    for kind in ("saes", "guides"):
+        for info in reference.store.walk(kind):
+            store.put_new(info.name, [reference.store.get(info.name)])
+
+    made = score(
+        store,
+        reference.guides.id,
+        "target",
+        SCORE,
+        save_maps=True,
+        report=True,
+        cluster=TWO_WORKERS,
+    )
+
+    assert made.id == reference.scores.id
+    assert_same_scores(store, made, reference)
