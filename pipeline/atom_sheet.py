@@ -15,11 +15,13 @@ from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 from pipeline.report.data import Atom, AtomPatch
 from spg_core.errors import CorruptStore
 
-_CELL, _GAP, _CAPTION, _LABEL, _TITLE = 128, 8, 30, 236, 56
+_CELL, _GAP, _CAPTION, _LABEL, _TITLE = 160, 8, 30, 212, 56
 _INK, _FAINT, _PAPER, _BOX = (24, 24, 28), (104, 104, 112), (255, 255, 255), (64, 224, 255)
-_OPACITY = 0.6
+_OPACITY = 0.85
 """Of the strongest activation over a picture; weaker ones let more of the picture through."""
-_SHARES_SHOWN = 3
+_MARGIN = 2
+"""Pixels between a patch and its outline, so that the outline does not hide the activation."""
+_SHARES_SHOWN, _SMALLEST_SHARE = 3, 0.005
 
 
 def draw_sheet(atoms: Sequence[Atom], title: str, note: str, patches: int) -> bytes:
@@ -67,7 +69,8 @@ def _label(draw: ImageDraw.ImageDraw, atom: Atom, strongest: float, top: int) ->
 
 def _shares(spread: Mapping[str, float]) -> list[str]:
     """Write the largest shares of a spread, and how many more there are."""
-    ordered = sorted(spread.items(), key=lambda pair: -pair[1])
+    named = [pair for pair in spread.items() if pair[1] >= _SMALLEST_SHARE]
+    ordered = sorted(named, key=lambda pair: -pair[1])
     lines = [f"{share:.0%} {name}" for name, share in ordered[:_SHARES_SHOWN]]
     if len(ordered) > _SHARES_SHOWN:
         lines[-1] += f" and {len(ordered) - _SHARES_SHOWN} more"
@@ -87,18 +90,22 @@ def _cell(patch: AtomPatch, strongest: float) -> Image.Image:
     width, height = min(_CELL, round(_CELL * ratio)), min(_CELL, round(_CELL / ratio))
     size = (max(1, width), max(1, height))
     share = np.clip(patch.heatmap / (strongest or 1.0), 0, 1).astype(np.float32)
-    level = np.asarray(Image.fromarray(share).resize(size, Image.Resampling.BILINEAR))
+    # patches keep their borders: what lies between two of them was never computed
+    level = np.asarray(Image.fromarray(share).resize(size, Image.Resampling.NEAREST))
     colours = _inferno(level)
     if picture is not None:
         ground = np.asarray(picture.resize(size), np.float32)
-        opacity = _OPACITY * level[..., None]
+        opacity = _OPACITY * np.sqrt(level[..., None])
         colours = np.rint(ground * (1 - opacity) + colours * opacity).astype(np.uint8)
     cell = Image.new("RGB", (_CELL, _CELL), _PAPER)
     cell.paste(Image.fromarray(colours), (0, 0))
     if patch.box is not None:
         left, top, wide, high = patch.box
-        corners = (left * width, top * height, (left + wide) * width, (top + high) * height)
-        ImageDraw.Draw(cell).rectangle([round(corner) for corner in corners], outline=_BOX)
+        # a patch at the border keeps its outline inside the cell
+        upper = (max(0, round(left * width) - _MARGIN), max(0, round(top * height) - _MARGIN))
+        right, bottom = round((left + wide) * width), round((top + high) * height)
+        lower = (min(_CELL - 1, right + _MARGIN), min(_CELL - 1, bottom + _MARGIN))
+        ImageDraw.Draw(cell).rectangle((upper, lower), outline=_BOX)
     return cell
 
 

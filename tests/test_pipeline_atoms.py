@@ -133,7 +133,7 @@ def test_files_hold_what_was_found(small_store: SmallStore, store: Objects, tmp_
     for name in ("anomaly.png", "normal.png"):
         with Image.open(tmp_path / "out" / name) as sheet:
             assert sheet.format == "PNG"
-            assert sheet.height > 3 * 128
+            assert sheet.height > 3 * 160
 
 
 def test_files_go_beside_the_guides_unless_told_otherwise(
@@ -170,10 +170,11 @@ def test_a_sheet_outlines_the_patch_in_the_image_s_own_proportions() -> None:
 
     sheet = np.asarray(Image.open(io.BytesIO(draw_sheet([_atom(stream.getvalue())], "t", "n", 1))))
 
-    # the cell is 128 wide and, at 2 : 1, 64 high; the patch covers its columns 64..96, rows 32..64
+    # the cell is 160 wide and, at 2 : 1, 80 high; the patch covers its columns 80..120 and rows
+    # 40..80, and the outline stands 2 pixels off
     ys, xs = np.nonzero((sheet == BOX).all(-1))
-    assert (xs.max() - xs.min(), ys.max() - ys.min()) == (32, 32)
-    left, top = xs.min() - 64, ys.min() - 32
+    assert (xs.max() - xs.min(), ys.max() - ys.min()) == (44, 44)
+    left, top = xs.min() - 78, ys.min() - 38
     red, green, blue = map(int, sheet[top + 8, left + 8])
     assert abs(red - 200) < 8
     assert abs(green - 30) < 8
@@ -184,8 +185,8 @@ def test_a_sheet_without_pictures_shows_the_activations_alone() -> None:
     sheet = np.asarray(Image.open(io.BytesIO(draw_sheet([_atom(None)], "t", "n", 1))))
 
     ys, xs = np.nonzero((sheet == BOX).all(-1))
-    corner = sheet[ys.min() - 32 + 2, xs.min() - 64 + 2]
-    middle = sheet[(ys.min() + ys.max()) // 2 + 10, (xs.min() + xs.max()) // 2]
+    corner = sheet[ys.min() - 20, xs.min() - 20]
+    middle = sheet[(ys.min() + ys.max()) // 2, (xs.min() + xs.max()) // 2]
     assert corner.sum() < 30
     assert middle.sum() > 400
 
