@@ -1,0 +1,253 @@
+"""`spg-pipe cache` tells what is there and what is wrong, and removes only what is named."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cache.find import find_caches
+from cache.layout import shard_name
+from cache.objects import open_store
+from pipeline import extract_shards as heavy
+from pipeline.cache_report import name_cache
+from pipeline.cli import app
+from pipeline.extract import extract
+from pipeline.inputs import open_dataset
+from spg_core.errors import IncompleteCache, NotInStore, StoreError
+from tests.cache_samples import flip_byte, folder_digests
+from tests.tiny_images import config_of, tiny_backbone, write_images
+
+DAY = 24 * 3600
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A store with the caches `nuts` (70 images) and `few` (5), and an SAE that used `nuts`."""
+    place = tmp_path_factory.mktemp("cache_command")
+    store = open_store(place / "store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heavy, "open_backbone", tiny_backbone)
+        for name, n_good in (("nuts", 60), ("few", 3)):
+            write_images(place / name, n_good=n_good, n_bad=10 if name == "nuts" else 2, side=24)
+            extract(store, replace(config_of(place / name), name=name))
+    key = find_caches(store, "nuts")[0].key
+    document = {"parents": {"cache": {"dataset": "nuts", "backbone": "gabor", "key": key}}}
+    store.put_new("saes/nuts-gabor-c4/sae.json", [json.dumps(document).encode()])
+    return store
+
+
+@pytest.fixture
+def store(made, tmp_path):
+    """A copy that a test may spoil."""
+    shutil.copytree(made.where, tmp_path / "store")
+    return open_store(tmp_path / "store")
+
+
+def cache(*arguments, code=0):
+    result = CliRunner().invoke(app, ["cache", *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+def cache_json(*arguments, code=0):
+    return json.loads(cache(*arguments, "--json", code=code))
+
+
+def folder_of(store, dataset):
+    return find_caches(store, dataset)[0].folder
+
+
+def make_partial(store, dataset):
+    """Take the record away and leave one receipt, as an extraction does that was cut."""
+    folder = Path(store.where) / folder_of(store, dataset)
+    (folder / "cache.json").unlink()
+    (folder / "receipts").mkdir()
+    (folder / "receipts/00000.json").write_text("{}")
+
+
+def test_ls_shows_size_state_images_and_users(store):
+    make_partial(store, "few")
+
+    rows = {row["dataset"]: row for row in cache_json("ls", "--store", store.where)["caches"]}
+
+    nuts, few = rows["nuts"], rows["few"]
+    assert (nuts["state"], nuts["images"], nuts["of"]) == ("complete", 70, 70)
+    files = [path for path in (Path(store.where) / folder_of(store, "nuts")).rglob("*")]
+    assert nuts["bytes"] == sum(path.stat().st_size for path in files if path.is_file())
+    assert nuts["used_by"] == ["SAE nuts-gabor-c4"]
+    assert (few["state"], few["images"], few["of"], few["used_by"]) == ("partial", 5, 5, [])
+    text = cache("ls", "--store", store.where)
+    assert nuts["key"] in text
+    assert "SAE nuts-gabor-c4" in text
+
+
+def test_ls_calls_an_edited_record_damaged_and_lists_the_rest(store):
+    path = Path(store.where) / folder_of(store, "nuts") / "cache.json"
+    path.write_text(path.read_text().replace('"float16"', '"float32"'))
+
+    rows = cache_json("ls", "--store", store.where)["caches"]
+
+    assert {row["dataset"]: row["state"] for row in rows} == {"few": "complete", "nuts": "damaged"}
+
+
+def test_looking_makes_nothing(tmp_path):
+    assert "no caches in" in cache("ls", "--store", tmp_path / "none")
+    assert "nothing to remove" in cache("gc", "--store", tmp_path / "none")
+    with pytest.raises(NotInStore, match="no complete cache in"):
+        cache("verify", "--store", tmp_path / "none")
+
+    assert not (tmp_path / "none").exists()
+
+
+def test_info_shows_all_that_the_key_covers(made):
+    found = cache_json("info", "nuts", "--store", made.where)
+
+    covers = open_dataset(made, "nuts", "gabor").cache.covers
+    assert found["covers"] == covers
+    assert (found["images"], found["shards"]) == (70, 2)
+    text = cache("info", found["key"][:6], "--store", made.where)
+    for name in covers["backbone"]:
+        assert f"backbone.{name}" in text
+    assert covers["images"]["sha256"] in text
+
+
+def test_info_of_two_says_in_words_why_the_keys_differ(made, tmp_path):
+    write_images(tmp_path / "nuts", n_good=60, n_bad=10, side=24)
+    other = open_store(tmp_path / "other")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heavy, "open_backbone", tiny_backbone)
+        larger = extract(other, replace(config_of(tmp_path / "nuts", image_size=48), name="nuts"))
+
+    sizes = cache_json("info", "nuts", larger.path, "--store", made.where)["differences"]
+    images = cache_json("info", "nuts", "few", "--store", made.where)["differences"]
+
+    assert "backbone.height is 32 in one and 48 in the other" in sizes
+    assert not any("image" in sentence for sentence in sizes)
+    assert "images.count is 70 in one and 5 in the other" in images
+    assert any(s.startswith("66 images are only in the first: nut/test/") for s in images)
+    assert any(s.startswith("1 images are only in the second: nut/test/") for s in images)
+    assert "nothing differs" in cache("info", "few", "few", "--store", made.where)
+
+
+def test_info_of_a_partial_cache_says_what_to_do(store):
+    make_partial(store, "few")
+
+    with pytest.raises(IncompleteCache, match="only partly written.* run the extraction again"):
+        cache("info", "few", "--store", store.where)
+
+
+def test_verify_is_quiet_about_sound_caches(made):
+    found = cache_json("verify", "--store", made.where)
+
+    assert found["sound"]
+    assert [one["problems"] for one in found["caches"]] == [[], []]
+    assert found["caches"][0]["bytes"] > 0
+    assert cache("verify", "few", "--store", made.where).count("sound") == 1
+
+
+def test_verify_names_every_bad_shard_and_image_and_exits_1(store):
+    folder = Path(store.where) / folder_of(store, "nuts")
+    item = 2 * 2 * 3 * 2  # bytes of an image's tokens
+    flip_byte(folder / shard_name("tokens", 0), 5 * item)
+    flip_byte(folder / shard_name("tokens", 0), 9 * item)
+    (folder / shard_name("masks", 1)).unlink()
+    paths = open_dataset(store, "nuts", "gabor").manifest.column("image_path")
+
+    found = cache_json("verify", "--store", store.where, code=1)
+
+    assert not found["sound"]
+    problems = {one["cache"].split("/")[1]: one["problems"] for one in found["caches"]}
+    assert problems["few"] == []
+    tokens, masks = sorted(problems["nuts"], key=lambda problem: len(problem["rows"]))
+    assert tokens["object"].endswith(shard_name("tokens", 0))
+    assert (tokens["rows"], tokens["images"]) == ([5, 9], [paths[5], paths[9]])
+    assert masks["problem"] == "is missing"
+    assert masks["images"] == paths[64:70]
+    text = cache("verify", "nuts", "--store", store.where, code=1)
+    assert paths[5] in text
+    assert paths[69] in text
+
+
+def test_verify_goes_on_after_a_torn_record(store):
+    path = Path(store.where) / folder_of(store, "few") / "cache.json"
+    path.write_text(path.read_text()[:100])
+
+    found = cache_json("verify", "--store", store.where, code=1)
+
+    few, nuts = found["caches"]
+    assert "cache.json" in few["problems"][0]["problem"]
+    assert nuts["problems"] == []
+
+
+def test_copy_is_the_same_and_skips_what_is_there(made, tmp_path):
+    first = cache_json("copy", made.where, tmp_path / "b")
+    second = cache_json("copy", made.where, tmp_path / "b")
+
+    assert [one["copied_shards"] for one in first["copied"]] == [1, 2]
+    assert [one["copied_shards"] for one in second["copied"]] == [0, 0]
+    assert [one["present_shards"] for one in second["copied"]] == [1, 2]
+    tokens = Path(made.where) / "tokens"
+    assert folder_digests(tmp_path / "b/tokens") == folder_digests(tokens)
+    assert cache_json("verify", "--store", tmp_path / "b")["sound"]
+
+
+def test_copy_takes_one_cache_by_name_or_by_path(made, tmp_path):
+    cache("copy", made.where, tmp_path / "b", "--only", "few")
+    cache("copy", f"{made.where}/{folder_of(made, 'nuts')}", tmp_path / "c")
+
+    assert [info.dataset for info in find_caches(open_store(tmp_path / "b"))] == ["few"]
+    assert [info.dataset for info in find_caches(open_store(tmp_path / "c"))] == ["nuts"]
+    with pytest.raises(StoreError, match="names one cache already"):
+        cache("copy", f"{made.where}/tokens/few", tmp_path / "d", "--only", "few")
+
+
+def test_gc_only_tells_until_asked_to_delete(store):
+    folder = Path(store.where) / folder_of(store, "nuts")
+    (folder / ".tmp-1234").write_bytes(b"12345")
+    (folder / "notes.txt").write_bytes(b"123")
+    before = folder_digests(Path(store.where))
+
+    kept = cache_json("gc", "--store", store.where)
+    told = cache_json("gc", "--store", store.where, "--grace-hours", 0)
+    assert folder_digests(Path(store.where)) == before
+    gone = cache_json("gc", "--store", store.where, "--grace-hours", 0, "--delete")
+
+    assert kept["objects"] == []
+    assert (told["deleted"], told["bytes"]) == (False, 8)
+    assert (gone["deleted"], gone["objects"]) == (True, told["objects"])
+    assert not (folder / ".tmp-1234").exists()
+    assert not (folder / "notes.txt").exists()
+    assert cache_json("verify", "--store", store.where)["sound"]
+
+
+def test_gc_removes_a_whole_cache_only_if_named(store):
+    key = find_caches(store, "nuts")[0].key
+
+    dry = cache("gc", "--remove", key, "--store", store.where)
+    assert "is used by: SAE nuts-gabor-c4" in dry
+    assert "add --delete to remove them" in dry
+    assert len(find_caches(store)) == 2
+    cache("gc", "--remove", key, "--delete", "--store", store.where)
+
+    assert [info.dataset for info in find_caches(store)] == ["few"]
+
+
+@pytest.mark.parametrize("reference", ["", "tokens/", "ffff", "nut/gabor"])
+def test_a_name_that_fits_nothing_is_refused(made, reference):
+    with pytest.raises(NotInStore, match="no cache"):
+        name_cache(made, reference)
+
+
+def test_a_name_that_fits_several_is_refused_and_whole_parts_win(store):
+    whole, longer = Path(store.where) / "tokens/few", Path(store.where) / "tokens/few-more"
+    shutil.copytree(whole, longer)
+    key = find_caches(store, "few")[0].key
+
+    assert name_cache(store, "few").info.dataset == "few"
+    with pytest.raises(StoreError, match="means several caches: tokens/few/.*few-more.*type more"):
+        name_cache(store, key)

@@ -1,0 +1,299 @@
+"""Dask workers give the bits of one process, also when one of them is killed on the way."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import distributed
+import numpy as np
+import pytest
+import zarr
+
+from cache.find import find_caches
+from cache.objects import open_store
+from pipeline import cluster as cluster_module
+from pipeline import cluster_store, extract_cluster, score_blocks
+from pipeline.cluster import Here, open_workers
+from pipeline.configs import ClusterConfig, ScoreConfig
+from pipeline.detector import load_detector
+from pipeline.extract import extract
+from pipeline.extract_cluster import ExtractJob, open_extract_job
+from pipeline.inputs import open_dataset
+from pipeline.score import score
+from pipeline.score_blocks import Scoring, compute_maps, finish_category, submit_category
+from spg_core.errors import ClusterError, ConfigError, DatasetError, MetricError
+from spg_core.pixel_metrics import pixel_metrics
+from tests.cache_samples import folder_digests
+from tests.tiny_images import config_of, write_images
+
+
+@pytest.fixture(scope="module")
+def dask():
+    """A scheduler with two worker processes, as a team's would be."""
+    with (
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+        ) as local,
+        distributed.Client(local) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def there(dask):
+    return ClusterConfig(scheduler=dask.scheduler.address)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """150 images: two whole shards and a short one."""
+    root = tmp_path_factory.mktemp("images")
+    write_images(root, n_good=100, n_bad=50, side=24)
+    return root
+
+
+@pytest.fixture(scope="module")
+def one_process(images, tmp_path_factory):
+    store = open_store(tmp_path_factory.mktemp("one"))
+    return store, extract(store, config_of(images))
+
+
+def digests(store):
+    return folder_digests(Path(store.where) / "tokens")
+
+
+def double(opened, value):
+    return opened * value
+
+
+def add(opened, values):
+    return opened + sum(values)
+
+
+def fail(opened):
+    raise MetricError(f"this happened where {opened} is open")
+
+
+def give(job):
+    return job
+
+
+def refuse(job):
+    raise DatasetError(f"no {job} here")
+
+
+@contextmanager
+def kill_one_worker(client, when):
+    """SIGKILL a worker process as soon as `when()` holds, while the block runs."""
+    victim = min(client.run(os.getpid).values())
+    killed = threading.Event()
+
+    def watch():
+        while not when():
+            time.sleep(0.005)
+        os.kill(victim, signal.SIGKILL)
+        killed.set()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    yield killed
+    watcher.join(10)
+
+
+def test_functions_run_here_and_there_alike(there):
+    def use(workers):
+        handles = [workers.submit(double, value) for value in (1, 2, 3)]
+        total = workers.submit(add, handles)
+        return sorted(workers.results(handles)), workers.gather([total, *handles])
+
+    with open_workers(there, give, 10) as workers:
+        asked = workers.ask_all(lambda opened: opened)
+        found = use(workers)
+
+    assert found == use(Here(10)) == ([10, 20, 30], [70, 10, 20, 30])
+    assert sorted(asked.values()) == [10, 10]
+
+
+def test_an_error_of_a_worker_arrives_as_it_was_raised(there):
+    with (
+        open_workers(there, give, "a job") as workers,
+        pytest.raises(MetricError, match="this happened where a job is open"),
+    ):
+        workers.gather([workers.submit(fail)])
+
+
+def test_all_workers_that_cannot_do_a_job_are_named_at_once(there):
+    with (
+        open_workers(there, refuse, "images") as workers,
+        pytest.raises(ClusterError, match=r"2 of 2 workers cannot .*nothing was started") as told,
+    ):
+        workers.ask_all(give)
+
+    assert str(told.value).count("no images here") == 2
+    assert all(address in str(told.value) for address in workers.addresses)
+
+
+def test_extraction_by_workers_gives_the_bits_of_one_process(there, images, one_process, tmp_path):
+    store = open_store(tmp_path)
+
+    done = extract(store, replace(config_of(images), decoders=2), there)
+
+    assert done == replace(one_process[1], path=done.path)
+    assert digests(store) == digests(one_process[0])
+    assert list(store.temporaries("")) == []
+
+
+def test_a_killed_workers_shards_are_done_by_others(dask, there, images, one_process, tmp_path):
+    store = open_store(tmp_path)
+
+    with kill_one_worker(dask, lambda: list(tmp_path.rglob("tokens/c/*/*/*"))) as killed:
+        extract(store, config_of(images), there)
+
+    assert killed.is_set()
+    assert digests(store) == digests(one_process[0])
+
+
+def test_workers_resume_what_one_process_began(there, images, one_process, tmp_path):
+    store = open_store(tmp_path)
+    source = Path(one_process[0].where)
+    for path in source.rglob("tokens.zarr/**/*"):
+        if path.is_file() and "/c/2" not in path.as_posix():
+            copied = tmp_path / path.relative_to(source)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            copied.write_bytes(path.read_bytes())
+
+    extract(store, config_of(images), there)
+
+    assert digests(store) == digests(one_process[0])
+
+
+@pytest.mark.slow
+def test_local_workers_are_started_and_give_the_same(images, one_process, tmp_path):
+    store = open_store(tmp_path)
+
+    extract(store, config_of(images), ClusterConfig(workers=2))
+
+    assert digests(store) == digests(one_process[0])
+
+
+def test_workers_without_the_image_folder_stop_it_before_work_starts(
+    there, images, tmp_path, monkeypatch
+):
+    elsewhere = tmp_path / "not-mounted"
+    real = extract_cluster._for_workers
+    monkeypatch.setattr(
+        extract_cluster, "_for_workers", lambda c: replace(real(c), root=str(elsewhere))
+    )
+    store = open_store(tmp_path / "store")
+
+    with pytest.raises(
+        ClusterError, match="not-mounted: no such folder here; every worker"
+    ) as told:
+        extract(store, config_of(images), there)
+
+    assert "nothing was started" in str(told.value)
+    assert find_caches(store) == []
+
+
+def test_workers_that_see_another_store_stop_it_before_work_starts(
+    there, images, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cluster_store, "_url", lambda store: str(tmp_path / "another"))
+
+    with pytest.raises(ClusterError, match="another is not the same store here; use a folder"):
+        extract(open_store(tmp_path / "store"), config_of(images), there)
+
+    assert not (tmp_path / "another").exists()
+
+
+def test_other_images_under_the_same_names_are_refused(images, tmp_path):
+    ticket = cluster_store.StoreTicket(str(tmp_path), "none")
+    job = ExtractJob(ticket, config_of(images), (("nut/test/good/000.png", "0" * 64),))
+
+    with pytest.raises(DatasetError, match=r"good/000\.png is another image here than where"):
+        open_extract_job(job)
+
+
+def test_scores_by_workers_have_the_bits_of_one_process(there, small_store, tmp_path, monkeypatch):
+    monkeypatch.setattr(score_blocks, "BLOCK_IMAGES", 3)  # several blocks a category
+    results = []
+    for name, where in (("here", ClusterConfig()), ("there", there)):
+        url = tmp_path / name
+        url.mkdir()
+        for part in ("tokens", "guides", "saes"):
+            (url / part).symlink_to(Path(small_store.url) / part)
+        made = score(
+            open_store(url),
+            small_store.guides.id,
+            "target",
+            ScoreConfig(tau=0.1),
+            save_maps=True,
+            cluster=where,
+        )
+        document = {k: v for k, v in made.document.items() if k != "created"}
+        maps = zarr.open_array(f"{made.path}/maps.zarr", mode="r")[:]
+        results.append((document, maps, (Path(made.path) / "images.parquet").read_bytes()))
+
+    (here, here_maps, here_images), (by_workers, maps, images_table) = results
+    assert by_workers == here
+    np.testing.assert_array_equal(maps, here_maps)
+    assert images_table == here_images
+
+
+def test_blocks_change_no_pixel_metric(small_store, monkeypatch):
+    data = open_dataset(open_store(small_store.url), "target", "gabor")
+    detector = load_detector(small_store.url, small_store.guides.id)
+    here = Here(Scoring(data, detector, ScoreConfig()))
+    rows = data.manifest.rows_of(data.manifest.categories[0])
+    maps = compute_maps(detector, data, rows)
+    monkeypatch.setattr(score_blocks, "compute_maps", lambda _, __, some: maps[some - rows[0]])
+
+    found = []
+    for n_images in (1, 3, 64):
+        monkeypatch.setattr(score_blocks, "BLOCK_IMAGES", n_images)
+        pending = submit_category(here, data, "x", rows)
+        found.append(finish_category(here, data, ScoreConfig(), pending))
+
+    whole = pixel_metrics(maps, data.cache.masks(rows))
+    assert [one.pixel for one in found] == [whole, whole, whole]
+    np.testing.assert_array_equal(found[0].scores, maps.max((1, 2)))
+
+
+def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
+    monkeypatch.setattr(cluster_module, "_CONNECT_SECONDS", 0.5)
+
+    with (
+        pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9 "),
+        open_workers(ClusterConfig(scheduler="tcp://127.0.0.1:9"), give, 1),
+    ):
+        pass
+
+
+def test_a_scheduler_without_workers_is_told(monkeypatch):
+    monkeypatch.setattr(cluster_module, "_WORKERS_SECONDS", 0.5)
+
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as empty,
+        pytest.raises(ClusterError, match="has no workers; start some with `dask worker tcp:"),
+        open_workers(ClusterConfig(scheduler=empty.scheduler_address), give, 1),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "config", [ClusterConfig(workers=-1), ClusterConfig(workers=2, scheduler="tcp://x:1")]
+)
+def test_impossible_clusters_are_refused(config):
+    with (
+        pytest.raises(ConfigError, match="give a number of processes to start here, or"),
+        open_workers(config, give, 1),
+    ):
+        pass
