@@ -3,7 +3,10 @@
 The steps are those a user would type; each is echoed as the command that does the same.
 """
 
+import dataclasses
+import shlex
 from pathlib import Path
+from typing import Any
 
 from cache.objects import open_store
 from pipeline.artifacts import Artifact
@@ -12,8 +15,13 @@ from pipeline.extract import extract
 from pipeline.progress import say
 
 AUXILIARY, TARGET = "demo-auxiliary", "demo-target"
-SAE = FitSaeConfig(width=1024, k=16, epochs=5)
-GUIDES = FitGuidesConfig(epochs=8)
+
+# The released recipe, fitted to a small set: 64 images of a 160-wide descriptor, not thousands of a
+# 1024-wide one. Its 16 and 8 images a step would give 20 to 100 steps, after which an average with
+# decay 0.999 is still at its start. Hence small steps, more passes, and a shorter average.
+SAE = FitSaeConfig(width=1024, k=16, epochs=6, order="tokens", images_per_step=4)
+GUIDES = FitGuidesConfig(epochs=15, images_per_step=4, ema=0.95)
+SCORE = ScoreConfig()
 
 
 def demo(folder: str) -> Artifact:
@@ -30,28 +38,41 @@ def demo(folder: str) -> Artifact:
     place = Path(folder)
     say(f"Drawing products with and without defects into {place / 'images'}")
     sample = write_sample(place / "images")
+    where = ["--store", str(place / "store")]
     store = open_store(place / "store")
     for name, layout, root in (
         (AUXILIARY, "visa", sample.auxiliary),
         (TARGET, "mvtec", sample.target),
     ):
-        _echo(
-            f"extract --backbone gabor --dataset {layout} --name {name} --root {root} --thumbnails"
-        )
         config = ExtractConfig(
             backbone="gabor", dataset=layout, name=name, root=str(root), thumbnails=True
         )
+        _echo(["extract", *options(config), *where])
         extract(store, config)
-    _echo(
-        f"fit-sae --dataset {AUXILIARY} --backbone gabor "
-        f"--width {SAE.width} --k {SAE.k} --epochs {SAE.epochs}"
-    )
+    _echo(["fit-sae", "--dataset", AUXILIARY, "--backbone", "gabor", *options(SAE), *where])
     sae = fit_sae(store, open_dataset(store, AUXILIARY, "gabor"), SAE)
-    _echo(f"fit-guides --sae latest --epochs {GUIDES.epochs}")
+    _echo(["fit-guides", "--sae", sae.id, *options(GUIDES), *where])
     guides = fit_guides(store, sae.id, GUIDES)
-    _echo(f"score --guides latest --dataset {TARGET} --report")
-    return score(store, guides.id, TARGET, ScoreConfig(), report=True)
+    _echo(
+        ["score", "--guides", guides.id, "--dataset", TARGET, *options(SCORE), "--report", *where]
+    )
+    return score(store, guides.id, TARGET, SCORE, report=True)
 
 
-def _echo(command: str) -> None:
-    say(f"\n$ spg-pipe {command}")
+def options(config: Any) -> list[str]:
+    """Give the command-line options that make a stage's config: what differs from its defaults."""
+    words = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value == field.default:
+            continue
+        name = field.name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            words += [f"--{name}", str(value)]
+    return words
+
+
+def _echo(words: list[str]) -> None:
+    say(f"\n$ spg-pipe {shlex.join(words)}")
