@@ -201,7 +201,7 @@ def preprocessing_steps(spec: BackboneSpec) -> list[str]:
         f"decode to 8-bit RGB; drop alpha, repeat grey; {turn}",
         f"resize to exactly {spec.width} x {spec.height} (width x height) pixels, no crop, no "
         f"padding, with Pillow's {spec.resize_filter} filter, which antialiases when it shrinks "
-        "(OpenCV's and a plain interpolate do not); the result is 8-bit again",
+        "(OpenCV's filter of that name does not); the result is 8-bit again",
         "divide by 255, order as (3, height, width), float32",
     ]
 
