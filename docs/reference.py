@@ -37,7 +37,7 @@ def _sections(command: Any, path: str) -> list[str]:
             continue
         names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
         if parameter.param_type_name == "argument":
-            names = f"`{parameter.human_readable_name}`"
+            names = f"`{parameter.name}`"
         default = "required" if parameter.required else _default(parameter.default)
         text = " ".join((parameter.help or "").split()).replace("|", "\\|")
         lines.append(f"| {names} | {default} | {text} |")
