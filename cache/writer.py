@@ -219,13 +219,12 @@ class CacheWriter:
         index = encode_index([total_bytes([chunk]) for chunk in chunks])
         parts = [*chunks, index]
         name = f"{self.folder}/{shard_name(array, shard)}"
-        # hashlib lets go of the interpreter, so the digest costs nothing beside the write.
+        # hashlib lets go of the interpreter, so digests cost little beside the write.
         with ThreadPoolExecutor(1) as pool:
-            digest = pool.submit(_sha256, parts)
+            described = pool.submit(_describe_parts, chunks, index)
             for _ in range(_ATTEMPTS):
                 if self.objects.put_new(name, parts):
-                    crcs = tuple(crc32c(chunk) for chunk in chunks)
-                    return StoredObject(total_bytes(parts), digest.result(), crcs)
+                    return described.result()
                 try:
                     return self._describe(array, shard, name)
                 except NotInStore:
@@ -297,8 +296,11 @@ class CacheWriter:
         )
 
 
-def _sha256(parts: list[Part]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(as_view(part))
-    return digest.hexdigest()
+def _describe_parts(chunks: list[Part], index: bytes) -> StoredObject:
+    """Digest a shard on its way; each chunk twice in a row, while the processor still holds it."""
+    sha256, crcs = hashlib.sha256(), []
+    for chunk in chunks:
+        crcs.append(crc32c(chunk))
+        sha256.update(as_view(chunk))
+    sha256.update(index)
+    return StoredObject(total_bytes([*chunks, index]), sha256.hexdigest(), tuple(crcs))
