@@ -26,7 +26,7 @@ from pipeline.progress import Advance, bar, say
 from pipeline.token_source import TokenSource
 from pipeline.training import GUIDE_PANELS, PICTURE, drop_checkpoint, plot_training
 from spg_core.anomaly_map import map_operator
-from spg_core.errors import ConfigError, FitError, SpgError
+from spg_core.errors import FitError, SpgError
 from spg_core.guide_step import GuideFit, GuideTrainer
 from spg_core.guides import ANOMALY, NORMAL, compose_guides, require_nonzero, sparsity_summary, unit
 
@@ -62,7 +62,6 @@ def fit_guide_group(store: Objects, wanted: Sequence[tuple[Artifact, FitGuidesCo
             key = str(sae.document["parents"]["cache"]["key"])
             if key not in opened:
                 opened[key] = _open(store, sae)
-            _check(config)
             reads = (key, config.seed, config.images_per_step, config.epochs)
             members = groups.setdefault(reads, [])
             if identifier not in {one.id for one in members}:
@@ -88,14 +87,6 @@ def _open(store: Objects, sae: Artifact) -> CachedDataset:
     return data
 
 
-def _check(config: FitGuidesConfig) -> None:
-    if config.epochs < 1 or config.images_per_step < 1:
-        raise ConfigError(
-            f"epochs and images-per-step must be 1 or more, got {config.epochs} and "
-            f"{config.images_per_step}"
-        )
-
-
 def _n_steps(request: _Request) -> int:
     per_epoch = -(-request.data.cache.n_images // request.config.images_per_step)
     return per_epoch * request.config.epochs
@@ -111,11 +102,10 @@ def _fit_group(store: Objects, requests: Sequence[_Request], advance: Advance) -
         try:
             chosen = make_dictionary(one.sae, one.data, one.config)
             trainer = make_trainer(chosen, one.data, one.config, device)
+            members.append(join(store, one.id, folder("guides", one.id), trainer))
+            dictionaries[one.id] = chosen
         except SpgError as error:
             results[one.id] = error
-            continue
-        dictionaries[one.id] = chosen
-        members.append(join(store, one.id, folder("guides", one.id), trainer))
     if members:
         _train(store, requests[0], members, TokenSource(requests[0].data.cache, device), advance)
     for member in members:

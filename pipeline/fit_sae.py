@@ -43,11 +43,6 @@ def sae_id(data: CachedDataset, config: FitSaeConfig) -> str:
 
 def step_config(config: FitSaeConfig, d_model: int) -> SaeStepConfig:
     """Give the training step's part of a stage config. Raises: ConfigError."""
-    if config.epochs < 1 or config.images_per_step < 1:
-        raise ConfigError(
-            f"epochs and images-per-step must be 1 or more, got {config.epochs} and "
-            f"{config.images_per_step}"
-        )
     return SaeStepConfig(
         n_latents=config.width,
         d_model=d_model,

@@ -100,12 +100,18 @@ def _fit_group(
     """Train, measure and save SAEs that see the same batches."""
     shared = next(iter(configs.values()))
     per_epoch = epoch_steps(data.cache, shared)
-    members = []
+    members: list[Member[SaeTrainer]] = []
+    broken: Results = {}
     for identifier, config in configs.items():
         settings = step_config(config, data.cache.d_model)
         path = remembered_path(settings, source.device)
         trainer = SaeTrainer(settings, str(source.device), path)
-        members.append(join(store, identifier, folder("saes", identifier), trainer))
+        try:
+            members.append(join(store, identifier, folder("saes", identifier), trainer))
+        except SpgError as error:  # a checkpoint that cannot be read
+            broken[identifier] = error
+    if not members:
+        return broken
     _announce(members, data.cache, shared, per_epoch, source)
 
     def step(member: Member[SaeTrainer], tokens: Tensor, number: int) -> Line:
@@ -123,7 +129,7 @@ def _fit_group(
         return _batches(source, shared, first, per_epoch)
 
     run(store, members, batches, step, per_epoch * shared.epochs, advance)
-    return _finish(store, data, source, configs, members)
+    return broken | _finish(store, data, source, configs, members)
 
 
 def _announce(

@@ -18,7 +18,7 @@ from pipeline.fit_sae import sae_id, step_config
 from pipeline.fit_saes import plan_groups
 from pipeline.inputs import open_dataset
 from pipeline.memory_plan import memory_budget, require_fit, sae_bytes
-from pipeline.progress import say
+from pipeline.progress import bar, console, say
 from pipeline.sweep.estimate import estimate
 from pipeline.sweep.grid import Point, grid_points
 from pipeline.sweep.points import OpenSweep, Row, run_points
@@ -128,6 +128,7 @@ class SweepJob:
 
 def open_sweep_job(job: SweepJob) -> OpenSweep:
     """In a worker: open store and caches, and choose its GPU where there are several."""
+    console.quiet = True  # bars of several processes on one screen help nobody
     opened = _open(open_ticket(job.ticket), job.config)
     return replace(opened, device=_own_gpu(job.config.device))
 
@@ -158,12 +159,19 @@ def _on_workers(
     ):
         parts = share_out(points, len(workers.addresses), opened)
         say(f"{len(workers.addresses)} workers, {len(parts)} parts of the grid")
-        handles = [workers.submit(run_points, [points[i] for i in part]) for part in parts]
-        rows: list[Row | None] = [None] * len(points)
-        for part, found in zip(parts, workers.gather(handles), strict=True):
-            for i, row in zip(part, found, strict=True):
-                rows[i] = row
-    return [row for row in rows if row is not None]
+        handles = [workers.submit(run_part, [(i, points[i]) for i in part]) for part in parts]
+        rows: dict[int, Row] = {}
+        with bar("Points", len(points)) as advance:
+            for found in workers.results(handles):
+                rows |= found
+                advance(len(found))
+    return [rows[i] for i in range(len(points))]
+
+
+def run_part(opened: OpenSweep, part: Sequence[tuple[int, Point]]) -> dict[int, Row]:
+    """In a worker: run points and give their rows by their place in the grid."""
+    rows = run_points(opened, [point for _, point in part])
+    return {i: row for (i, _), row in zip(part, rows, strict=True)}
 
 
 def share_out(points: Sequence[Point], n_parts: int, opened: OpenSweep) -> list[list[int]]:

@@ -1,0 +1,216 @@
+"""Time a 5 x 5 grid in one pass against separate fits, ours and dense; guides; held-out honesty.
+
+    python benchmarks/sweep.py --store STORE --dataset surface --backbone timm:vit_tiny_patch16_224
+        [--widths 128,256,384,512,768] [--ks 4,8,16,32,64] [--steps 11] [--rounds 2] [--threads 1]
+
+Seconds are processor seconds of this process (other processes disturb them less than wall time),
+each the least over the rounds; contenders take turns within a round. Training is timed over
+`--steps` steps of 16 images of real tokens, reading included, nothing written. The dense baseline
+is autograd and torch.optim.Adam with latents written out in full, run on `--dense` of the points
+(spread over the grid) and scaled by width x tokens to all of them.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from itertools import product
+from time import process_time
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cache.objects import open_store
+from cache.order import batch_rows
+from cache.reader import TokenCache
+from pipeline.configs import FitGuidesConfig
+from pipeline.dictionaries import GuideDictionary, random_atoms
+from pipeline.fit_guide_group import make_trainer
+from pipeline.inputs import CachedDataset, open_dataset
+from pipeline.sae_path import remembered_path
+from pipeline.sae_quality import measure_saes
+from pipeline.token_source import TokenSource
+from spg_core.guides import unit
+from spg_core.sae_config import initial_weights
+from spg_core.sae_gradients import PATHS
+from spg_core.sae_step import SaeStepConfig, SaeTrainer
+
+CPU = torch.device("cpu")
+IMAGES = 16
+GUIDE_IMAGES = 8
+
+
+def batches(cache: TokenCache, n_steps: int) -> list[Tensor]:
+    """The first batches of order `images`, read anew each time it is called."""
+    source, found, epoch = TokenSource(cache, CPU), list[Tensor](), 0
+    while len(found) < n_steps:
+        for tokens in source.batches("images", IMAGES, seed=0, epoch=epoch):
+            found.append(tokens)
+            if len(found) == n_steps:
+                break
+        epoch += 1
+    return found
+
+
+def settings(cache: TokenCache, width: int, k: int) -> SaeStepConfig:
+    return SaeStepConfig(n_latents=width, d_model=cache.d_model, k=k)
+
+
+def together(cache: TokenCache, grid: Sequence[tuple[int, int]], n_steps: int) -> float:
+    configs = [settings(cache, *point) for point in grid]
+    trainers = [SaeTrainer(one, path=remembered_path(one, CPU)) for one in configs]
+    start = process_time()
+    for tokens in batches(cache, n_steps):
+        for trainer in trainers:
+            trainer.step(tokens)
+    return process_time() - start
+
+
+def separately(cache: TokenCache, grid: Sequence[tuple[int, int]], n_steps: int) -> float:
+    return sum(together(cache, [point], n_steps) for point in grid)
+
+
+def dense(cache: TokenCache, grid: Sequence[tuple[int, int]], n_steps: int) -> float:
+    return sum(dense_one(cache, settings(cache, *point), n_steps) for point in grid)
+
+
+def dense_one(cache: TokenCache, config: SaeStepConfig, n_steps: int) -> float:
+    encoder, dictionary = (weights.requires_grad_() for weights in initial_weights(config))
+    adam = torch.optim.Adam([encoder, dictionary], lr=1e-3, betas=(0.5, 0.999))
+    start = process_time()
+    for tokens in batches(cache, n_steps):
+        atoms = dictionary / (dictionary.norm(dim=1, keepdim=True) + 1e-8)
+        pre = tokens @ encoder.T
+        values, indices = pre.topk(config.k, dim=1)
+        latents = torch.zeros_like(pre).scatter(1, indices, values.clamp_min(0))
+        loss = (tokens - latents @ atoms).square().mean()
+        adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        adam.step()
+        with torch.no_grad():
+            dictionary.copy_(functional.normalize(dictionary, dim=1))
+    return process_time() - start
+
+
+def guides(data: CachedDataset, n_fits: int, width: int, n_steps: int) -> float:
+    """Seconds of guide fitting, reading and masks included."""
+    config = FitGuidesConfig(images_per_step=GUIDE_IMAGES)
+    trainers = []
+    for seed in range(n_fits):
+        atoms = random_atoms(width, data.cache.d_model, seed)
+        every = torch.ones(width, dtype=torch.bool)
+        trainers.append(make_trainer(GuideDictionary(atoms, every, "relu"), data, config, CPU))
+    source = TokenSource(data.cache, CPU)
+    start = process_time()
+    rows = list(batch_rows(data.cache.n_images, batch=GUIDE_IMAGES, seed=0, epoch=0))
+    for step in range(n_steps):
+        chosen = rows[step % len(rows)]
+        tokens = unit(source.images(chosen).float())
+        masks = source.masks(chosen).float()
+        for trainer in trainers:
+            trainer.step_on_units(tokens, masks)
+    return process_time() - start
+
+
+def best(contenders: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    seconds = dict.fromkeys(contenders, float("inf"))
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            seconds[name] = min(seconds[name], contender())
+    return seconds
+
+
+def honesty(cache: TokenCache, width: int, k: int, n_steps: int) -> str:
+    """FVU, L0 and dead atoms of both paths after the same training; every fifth image held out."""
+    lines = ["| path | FVU | L0 | dead atoms |", "|---|--:|--:|--:|"]
+    config = settings(cache, width, k)
+    saes = {}
+    for path in PATHS:
+        trainer = SaeTrainer(config, path=path)
+        for tokens in batches(cache, n_steps):
+            held_in = torch.arange(len(tokens)) // cache.tokens_per_image % 5 != 0
+            trainer.step(tokens[held_in])
+        saes[path] = trainer.sae()
+    for path, quality in measure_saes(saes, TokenSource(cache, CPU)).items():
+        numbers = quality.numbers
+        lines.append(
+            f"| {path} | {numbers['fvu']:.5f} | {numbers['l0']:.3f} | {numbers['dead_atoms']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--dataset", default="surface")
+    parser.add_argument("--backbone", default="timm:vit_tiny_patch16_224")
+    parser.add_argument("--widths", default="128,256,384,512,768")
+    parser.add_argument("--ks", default="4,8,16,32,64")
+    parser.add_argument("--steps", type=int, default=11)
+    parser.add_argument("--dense", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    data = open_dataset(open_store(options.store), options.dataset, options.backbone)
+    cache, steps = data.cache, options.steps
+    widths, ks = ([int(n) for n in text.split(",")] for text in (options.widths, options.ks))
+    grid = list(product(widths, ks))
+    # a diagonal: each width and each k once
+    few = [(width, ks[i % len(ks)]) for i, width in enumerate(widths)][: options.dense]
+    scale = sum(width for width, _ in grid) / sum(width for width, _ in few)
+    width = max(widths)
+    seconds = best(
+        {
+            "one pass": lambda: together(cache, grid, steps),
+            "separate": lambda: separately(cache, grid, steps),
+            "dense": lambda: dense(cache, few, steps),
+            "one SAE": lambda: together(cache, [(width, 32)], steps),
+            "1 guides": lambda: guides(data, 1, width, 10),
+            "25 guides": lambda: guides(data, 25, width, 10),
+        },
+        options.rounds,
+    )
+    print(report(seconds, scale, len(grid), len(few), cache, steps, width))
+    print("\nboth paths, the same batches of a part of the images, measured on all of them:\n")
+    print(honesty(cache, width, 16, 10 * steps))
+
+
+def report(
+    seconds: dict[str, float],
+    scale: float,
+    n_grid: int,
+    n_few: int,
+    cache: TokenCache,
+    steps: int,
+    width: int,
+) -> str:
+    whole = seconds["one pass"]
+    per_guides = [seconds[name] / 10 for name in ("1 guides", "25 guides")]
+    images = cache.n_images
+    stage_2 = per_guides[0] * images / GUIDE_IMAGES
+    epoch = seconds["one SAE"] / steps * images / IMAGES
+    lines = [
+        f"{images} images x {cache.tokens_per_image} tokens of {cache.d_model}, {steps} steps of "
+        f"{IMAGES} images, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "",
+        "| fitting | processor seconds | against one pass |",
+        "|---|--:|--:|",
+        f"| {n_grid} SAEs in one pass | {whole:.1f} | 1.00 |",
+        f"| {n_grid} SAEs, separate fits of ours | {seconds['separate']:.1f} "
+        f"| {seconds['separate'] / whole:.2f} |",
+        f"| {n_grid} SAEs, separate dense autograd fits, scaled from {n_few} by width "
+        f"| {scale * seconds['dense']:.1f} | {scale * seconds['dense'] / whole:.2f} |",
+        f"| the widest SAE (C = {width}, k = 32) alone | {seconds['one SAE']:.2f} "
+        f"| {seconds['one SAE'] / whole:.2f} |",
+        "",
+        f"guides, C = {width}: {1e3 * per_guides[0]:.0f} ms a step of {GUIDE_IMAGES} images for 1 "
+        f"fit, {1e3 * per_guides[1]:.0f} for 25; a further fit costs "
+        f"{(per_guides[1] - per_guides[0]) / 24 / per_guides[0]:.2f} of the first",
+        f"one pass of stage 2 over {images} images {stage_2:.1f} s, one epoch of stage 1 "
+        f"(C = {width}, k = 32) {epoch:.1f} s",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
