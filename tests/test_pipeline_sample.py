@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from pipeline.sample.write import Sample, write_sample
 from pipeline.sample.defects import DEFECTS, visible_mask
 from pipeline.sample.scene import Light, Scene, paint, render
 from pipeline.sample.shot import AUXILIARY, TARGET, Product, SampleConfig, draw_shot
+from pipeline.sample.write import Sample, write_sample
 from spg_core.errors import ConfigError, DatasetError
 
 SIZE = 96
