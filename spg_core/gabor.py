@@ -50,7 +50,7 @@ ENERGY_SCALE = (0.46, 0.62, 0.68, 0.72)
 COLOUR_CENTRE = (0.01, 0.05, 0.06, -2.62, -3.82, -3.80, -0.18, 0.22)
 COLOUR_SCALE = (0.44, 0.19, 0.17, 0.81, 0.89, 0.93, 0.45, 0.47)
 # Weights of the views. Content is what differs between products: at 0.3 the mean pixel AUROC on
-# unseen generated products was 3 points lower, in both directions (docs/sample.md).
+# unseen generated products was 2 to 3 points lower (three seeds, both directions).
 CONTENT_WEIGHT = 0.1
 CONTRAST_WEIGHT = 0.05
 RARITY_WEIGHT = 2.3
