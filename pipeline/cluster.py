@@ -9,16 +9,15 @@ turns it into what the functions need (a model, an open cache), once in every wo
 gives a dead worker's tasks to the others, so a function must not mind being run twice.
 """
 
-import os
 import secrets
 import signal
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from logging import CRITICAL
-from threading import Lock
+from threading import Lock, current_thread, main_thread
 from typing import Any, Protocol
 
 from pipeline.configs import ClusterConfig
@@ -209,18 +208,20 @@ def _client(cluster: ClusterConfig) -> Iterator[Any]:
             "processes to start here, or the address of a scheduler that runs already"
         )
     if cluster.scheduler is None:
-        with (
-            distributed.LocalCluster(  # type: ignore[no-untyped-call]
-                n_workers=cluster.workers,
-                threads_per_worker=1,
-                processes=True,
-                dashboard_address="127.0.0.1:0",  # any free port, so that a taken one is no warning
-                memory_limit=None,  # the nanny would kill a worker that holds a large model
-                silence_logs=CRITICAL,  # errors travel with the results
-            ) as local,
-            distributed.Client(local) as client,  # type: ignore[no-untyped-call]
-        ):
-            client.register_worker_callbacks(_ignore_interrupts)
+        with ExitStack() as stack:
+            with _interrupts_held():
+                local = distributed.LocalCluster(  # type: ignore[no-untyped-call]
+                    n_workers=cluster.workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    dashboard_address="127.0.0.1:0",  # any free port: a taken one is a warning
+                    memory_limit=None,  # the nanny would kill a worker that holds a large model
+                    silence_logs=CRITICAL,  # errors travel with the results
+                )
+                stack.enter_context(local)
+                client: Any = distributed.Client(local)  # type: ignore[no-untyped-call]
+                stack.enter_context(client)
+                client.register_worker_callbacks(_ignore_interrupts)
             yield client
         return
     address, seconds = cluster.scheduler, _CONNECT_SECONDS
@@ -246,11 +247,32 @@ def _threads(cluster: ClusterConfig) -> int | None:
     """Share the cores of this machine; workers of others keep the threads they came with."""
     if cluster.scheduler is not None:
         return None
-    return max(1, len(os.sched_getaffinity(0)) // cluster.workers)
+    from dask.system import CPU_COUNT  # knows of containers and affinity
+
+    return max(1, CPU_COUNT // cluster.workers)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back while processes are started, and have them ignore it.
+
+    A terminal sends it to all processes, but only the first one decides. Children inherit that a
+    signal is ignored; blocked in this thread, it waits here until they have started.
+    """
+    if current_thread() is not main_thread():  # which alone may set handlers, and gets signals
+        yield
+        return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _ignore_interrupts() -> None:
-    """In a worker: Ctrl-C reaches all processes of a terminal, but only the first one decides."""
+    """In a worker, one started in place of a dead one too: ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

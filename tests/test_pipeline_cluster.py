@@ -3,6 +3,8 @@
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -182,6 +184,29 @@ def test_local_workers_are_started_and_give_the_same(images, one_process, tmp_pa
     extract(store, config_of(images), ClusterConfig(workers=2))
 
     assert digests(store) == digests(one_process[0])
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_clean_with_local_workers_and_keeps_shards(images, tmp_path):
+    options = ["--backbone", "gabor", "--dataset", "mvtec", "--root", str(images)]
+    options += ["--image-size", "128", "--workers", "2", "--store", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", "extract", *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while process.poll() is None and not list(tmp_path.rglob("receipts/*.json")):
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)  # a terminal tells every process of the group
+    _, messages = process.communicate()
+
+    assert process.returncode == 1, messages
+    assert messages.strip().endswith("are kept, run it again to go on")
+    assert "Traceback" not in messages
+    store = open_store(tmp_path)
+    assert [info.state for info in find_caches(store)] == ["partial"]
+    assert list(store.temporaries("")) == []
 
 
 def test_workers_without_the_image_folder_stop_it_before_work_starts(
