@@ -111,7 +111,8 @@ def run(
             for member in members:
                 if member.done == at and member.error is None:
                     _attempt(member, batch, step)
-                    advance(1, note=_note(member))
+                    # one that failed takes no further steps
+                    advance(1 if member.error is None else n_steps - at, note=_note(member))
             if all(member.error for member in members):
                 break
             if perf_counter() - saved > interval and at + 1 < n_steps:

@@ -106,6 +106,7 @@ def _fit_group(store: Objects, requests: Sequence[_Request], advance: Advance) -
             dictionaries[one.id] = chosen
         except SpgError as error:
             results[one.id] = error
+            advance(_n_steps(one))
     if members:
         _train(store, requests[0], members, TokenSource(requests[0].data.cache, device), advance)
     for member in members:

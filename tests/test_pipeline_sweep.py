@@ -331,7 +331,8 @@ def test_fig_s1_fits_topk_guides_beside_relu_ones_and_is_kept(fresh, tmp_path):
     assert "topk-guides must lie in 1 .. 24" in topk[2]["reason"]
     assert relu["guides.sparsity"] == "relu"
     assert len(list_artifacts(fresh, "saes")) == 1
-    assert Image.open(f"{path}/figure.png").format == "PNG"
+    with Image.open(f"{path}/figure.png") as picture:
+        assert picture.format == "PNG"
     assert len(pd.read_csv(tmp_path / "points.csv")) == len(
         pd.read_parquet(f"{path}/points.parquet")
     )
