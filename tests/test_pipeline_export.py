@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -224,25 +225,42 @@ def test_the_file_of_a_real_detector_gives_the_same_table_as_score(shared, tmp_p
     )
     data = open_dataset(store, "mvtec", backbone)
     sae = fit_sae(store, data, FitSaeConfig(width=256, k=16, epochs=1))
-    guides = fit_guides(store, sae.id, FitGuidesConfig(epochs=3))
-    scored = score(store, guides.id, "mvtec", ScoreConfig(), save_maps=True)
+    guides = fit_guides(store, sae.id, FitGuidesConfig(epochs=8, ema=0))
+    scored = score(store, guides.id, "mvtec", ScoreConfig())
+    cached = pq.read_table(f"{scored.path}/images.parquet")["score"].to_numpy()
 
     made = export(guides, str(tmp_path / "detector.onnx"), ScoreConfig(), weights)
 
-    session = onnxruntime.InferenceSession(made.path, providers=["CPUExecutionProvider"])
     unit = dataclasses.replace(data.spec, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    paths = [root / str(path) for path in data.manifest.column("image_path")]
+    session = onnxruntime.InferenceSession(made.path, providers=["CPUExecutionProvider"])
+    results = [
+        session.run(None, {"pixels": preprocess(open_image(path), unit)[None].numpy()})
+        for path in paths
+    ]
+    maps = np.concatenate([result[0] for result in results])
+    scores = np.concatenate([result[1] for result in results])
+    # the cache holds float16 tokens, the file computes in float32
+    np.testing.assert_allclose(scores, cached, atol=2e-4)
     for category, expected in scored.document["categories"].items():
         rows = data.manifest.rows_of(category)
-        paths = [root / data.manifest.column("image_path")[row] for row in rows]
-        results = [
-            session.run(None, {"pixels": preprocess(open_image(path), unit)[None].numpy()})
-            for path in paths
-        ]
-        maps = np.concatenate([result[0] for result in results])
-        scores = np.concatenate([result[1] for result in results])
-        image = image_metrics(scores, data.manifest.labels[rows])
-        pixel = pixel_metrics(maps, data.cache.masks(rows))
-        found = {f"image_{name}": value for name, value in dataclasses.asdict(image).items()}
-        found |= {f"pixel_{name}": value for name, value in dataclasses.asdict(pixel).items()}
+        labels = data.manifest.labels[rows]
+        image = dataclasses.asdict(image_metrics(scores[rows], labels))
+        pixel = dataclasses.asdict(pixel_metrics(maps[rows], data.cache.masks(rows)))
+        slack = swapped_pairs(cached[rows], scores[rows], labels) / labels.sum()
         for name, value in expected.items():
-            assert found[name] == pytest.approx(value, abs=1e-3), (category, name)
+            level, _, metric = name.partition("_")
+            found, allowed = (image, 1e-3 + slack) if level == "image" else (pixel, 1e-3)
+            assert found[metric] == pytest.approx(value, abs=allowed), (category, name)
+
+
+def swapped_pairs(ours, theirs, labels):
+    """Count pairs of a normal and an anomalous image that rounding put in another order.
+
+    On so few images one such pair moves image AUROC by up to 0.004; without any the image metrics
+    are equal.
+    """
+    orders = [
+        np.sign(each[labels == 1][:, None] - each[labels == 0][None]) for each in (ours, theirs)
+    ]
+    return int((orders[0] != orders[1]).sum())
