@@ -100,12 +100,15 @@ def _resident(
     cache: TokenCache, batch: int, seed: int, epoch: int, steps: range, threads: int
 ) -> Iterator[Batch]:
     tokens = cache.resident_tokens()
+
+    def order(positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        return permute(positions, cache.n_tokens, seed, epoch, "tokens")
+
     with ThreadPoolExecutor(threads) as pool:
         for step in steps:
             positions = np.arange(step * batch, min((step + 1) * batch, cache.n_tokens))
-            indices = permute(positions, cache.n_tokens, seed, epoch, "tokens")
-            out = np.empty((len(indices), cache.d_model), np.float16)
-            _take(pool, threads, tokens, indices, out)
+            out = np.empty((len(positions), cache.d_model), np.float16)
+            _take(pool, threads, tokens, positions, out, order)
             yield out
 
 
@@ -202,12 +205,13 @@ def _take(
     tokens: Batch,
     indices: NDArray[np.int64],
     out: Batch,
+    order: Callable[[NDArray[np.int64]], NDArray[np.int64]] = lambda positions: positions,
 ) -> None:
-    """Copy `tokens[indices]` to `out`, a share a thread; NumPy lets go of the interpreter here."""
+    """Copy `tokens[order(indices)]` to `out`, a share a thread; NumPy lets others run meanwhile."""
 
     def copy(start: int, stop: int) -> None:
         # "clip" because "raise" would copy through a buffer; nothing is out of bounds.
-        np.take(tokens, indices[start:stop], axis=0, out=out[start:stop], mode="clip")
+        np.take(tokens, order(indices[start:stop]), axis=0, out=out[start:stop], mode="clip")
 
     borders = np.linspace(0, len(indices), threads + 1).astype(int).tolist()
     list(pool.map(copy, borders[:-1], borders[1:]))
