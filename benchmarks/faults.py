@@ -35,10 +35,11 @@ import numpy as np
 
 from cache.find import read_record
 from cache.layout import RECORD, Geometry, receipt_name
-from cache.objects import Objects, open_store
+from cache.objects import Objects
 from cache.reader import open_cache
 from cache.record import CacheRecord
 from cache.share import copy_cache
+from cache.store import open_store
 from cache.verify import verify_cache
 from cache.writer import CacheWriter
 from tests.faulty_proxy import Fault, faulty_proxy

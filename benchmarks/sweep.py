@@ -19,17 +19,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cache.objects import open_store
 from cache.order import batch_rows
 from cache.reader import TokenCache
+from cache.store import open_store
 from pipeline.configs import FitGuidesConfig
-from pipeline.dictionaries import GuideDictionary, random_atoms
-from pipeline.fit_guide_group import make_trainer
+from pipeline.fitting.dictionaries import GuideDictionary, random_atoms
+from pipeline.fitting.guide_group import make_trainer
+from pipeline.fitting.sae_path import remembered_path
+from pipeline.fitting.sae_quality import measure_saes
+from pipeline.fitting.token_source import TokenSource
 from pipeline.inputs import CachedDataset, open_dataset
-from pipeline.sae_path import remembered_path
-from pipeline.sae_quality import measure_saes
-from pipeline.token_source import TokenSource
 from spg_core.guides import unit
+from spg_core.sae import Sae
 from spg_core.sae_config import initial_weights
 from spg_core.sae_gradients import PATHS
 from spg_core.sae_step import SaeStepConfig, SaeTrainer
@@ -84,7 +85,7 @@ def dense_one(cache: TokenCache, config: SaeStepConfig, n_steps: int) -> float:
         latents = torch.zeros_like(pre).scatter(1, indices, values.clamp_min(0))
         loss = (tokens - latents @ atoms).square().mean()
         adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         adam.step()
         with torch.no_grad():
             dictionary.copy_(functional.normalize(dictionary, dim=1))
@@ -123,7 +124,7 @@ def honesty(cache: TokenCache, width: int, k: int, n_steps: int) -> str:
     """FVU, L0 and dead atoms of both paths after the same training; every fifth image held out."""
     lines = ["| path | FVU | L0 | dead atoms |", "|---|--:|--:|--:|"]
     config = settings(cache, width, k)
-    saes = {}
+    saes: dict[str, Sae] = {}
     for path in PATHS:
         trainer = SaeTrainer(config, path=path)
         for tokens in batches(cache, n_steps):

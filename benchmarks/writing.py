@@ -23,7 +23,7 @@ import zarr
 from numpy.typing import NDArray
 
 from cache.layout import IMAGES_PER_SHARD, Geometry
-from cache.objects import open_store
+from cache.store import open_store
 from cache.writer import CacheWriter
 
 PATCHES, DIM = 784, 1024

@@ -1,8 +1,8 @@
 """A store as named objects: the few operations everything else is built from.
 
-`open_store` gives the same operations on a folder (`cache.local_objects`) and on an object store
-such as S3 (`cache.remote_objects`). Names are relative, with `/` between their parts, on every
-platform. An object is published whole or not at all, and `put_new` never replaces one, so two
+`cache.store.open_store` gives the same operations on a folder (`cache.local_objects`) and on an
+object store such as S3 (`cache.remote_objects`). Names are relative, with `/` between their parts,
+on every platform. An object is published whole or not at all, and `put_new` never replaces one, so two
 writers of the same name cannot lose data.
 """
 
@@ -94,26 +94,6 @@ class Objects(Protocol):
     def free_bytes(self) -> int | None:
         """Return the free space, None where the store does not know it."""
         ...
-
-
-def open_store(url_or_path: str | Path, read_only: bool = False) -> Objects:
-    """Open a folder or an object-store URL such as `s3://bucket/prefix`; creates nothing.
-
-    Raises:
-        StoreError: the URL cannot be understood.
-    """
-    text = str(url_or_path)
-    if "://" not in text:
-        from cache.local_objects import LocalObjects
-
-        return LocalObjects(Path(text), read_only)
-    if text.startswith("file://"):
-        from cache.local_objects import LocalObjects
-
-        return LocalObjects(Path(text.removeprefix("file://")), read_only)
-    from cache.remote_objects import RemoteObjects
-
-    return RemoteObjects(text, read_only)
 
 
 def check_name(name: str) -> str:

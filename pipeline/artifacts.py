@@ -17,7 +17,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from cache.objects import Objects, open_store
+from cache.objects import Objects
+from cache.store import open_store
 from pipeline import __version__
 from pipeline.versions import library_versions
 from spg_core.errors import ArtifactError, CorruptStore, NotInStore

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cache.local_objects import LocalObjects
-from cache.objects import TEMPORARY_PREFIX, Objects, open_store
+from cache.objects import TEMPORARY_PREFIX, Objects
+from cache.store import open_store
 from spg_core.errors import StoreError
 
 

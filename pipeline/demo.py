@@ -8,10 +8,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from cache.objects import open_store
+from cache.store import open_store
 from pipeline.artifacts import Artifact
 from pipeline.configs import ExtractConfig, FitGuidesConfig, FitSaeConfig, ScoreConfig
-from pipeline.extract import extract
+from pipeline.extraction.extract import extract
 from pipeline.progress import say
 
 AUXILIARY, TARGET = "demo-auxiliary", "demo-target"
@@ -29,11 +29,11 @@ def demo(folder: str) -> Artifact:
 
     Everything goes below `folder`; what is there already from an earlier run is kept.
     """
-    from pipeline.fit_guides import fit_guides
-    from pipeline.fit_sae import fit_sae
+    from pipeline.fitting.guides import fit_guides
+    from pipeline.fitting.sae import fit_sae
     from pipeline.inputs import open_dataset
     from pipeline.sample.write import write_sample
-    from pipeline.score import score
+    from pipeline.scoring.score import score
 
     place = Path(folder)
     say(f"Drawing products with and without defects into {place / 'images'}")

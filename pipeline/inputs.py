@@ -7,7 +7,7 @@ from cache.find import find_caches
 from cache.objects import Objects
 from cache.reader import TokenCache, open_cache
 from manifests.table import Manifest, manifest_from_bytes
-from pipeline.backbone_spec import BackboneSpec, slug, spec_from_covers
+from pipeline.backbones.spec import BackboneSpec, slug, spec_from_covers
 from spg_core.errors import NotInStore
 
 

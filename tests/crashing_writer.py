@@ -10,7 +10,7 @@ from typing import Any
 
 import obstore
 
-from cache.objects import open_store
+from cache.store import open_store
 from tests.cache_samples import MANIFEST_BYTES, make_sample, new_writer, write_pending
 
 STEPS = ("open", "write", "fsync", "link", "close")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cache.objects import open_store
+from cache.store import open_store
 from pipeline.artifacts import Artifact
 from pipeline.configs import ExtractConfig, FitGuidesConfig, FitSaeConfig
-from pipeline.extract import extract
-from pipeline.fit_guides import fit_guides
-from pipeline.fit_sae import fit_sae
+from pipeline.extraction.extract import extract
+from pipeline.fitting.guides import fit_guides
+from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
 from pipeline.sample.write import write_sample
 

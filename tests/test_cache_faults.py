@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from cache.find import find_caches
-from cache.objects import open_store
 from cache.reader import open_cache
 from cache.share import copy_cache
+from cache.store import open_store
 from cache.verify import verify_cache
 from spg_core.errors import StoreError
 from tests.cache_samples import make_sample, write_cache

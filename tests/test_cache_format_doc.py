@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cache.find import read_record
-from cache.objects import open_store
+from cache.store import open_store
 from tests.cache_samples import (
     COVERS,
     Sample,

@@ -10,8 +10,9 @@ import numpy as np
 import obstore
 import pytest
 
-from cache.objects import GRACE_SECONDS, Objects, Part, check_name, open_store
+from cache.objects import GRACE_SECONDS, Objects, Part, check_name
 from cache.remote_objects import RemoteObjects
+from cache.store import open_store
 from spg_core.errors import NotInStore, StoreError
 from tests.s3_server import SERVERS, empty_store, moto_endpoint, s3_url  # noqa: F401 - the fixture
 

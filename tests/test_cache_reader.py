@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from cache.find import choose_cache, find_caches
 from cache.key import cache_key, canonical_json
-from cache.objects import open_store
 from cache.reader import TokenCache, open_cache
 from cache.shard import crc32c
+from cache.store import open_store
 from cache.views import as_dask_array, open_zarr
 from spg_core.errors import CorruptStore, IncompleteCache, NotInStore, StoreError
 from tests.cache_samples import (

@@ -9,8 +9,9 @@ import pytest
 
 from cache.find import find_caches
 from cache.mirror import default_mirror_folder
-from cache.objects import Objects, open_store
+from cache.objects import Objects
 from cache.reader import TokenCache, open_cache
+from cache.store import open_store
 from cache.stream import token_batches
 from cache.verify import verify_cache
 from cache.views import as_dask_array, open_zarr

@@ -14,7 +14,6 @@ from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
 from cache.layout import ARRAYS, INDEX_BYTES, Geometry, cache_folder, shard_name
-from cache.objects import open_store
 from cache.shard import (
     crc32c,
     decode_index,
@@ -24,6 +23,7 @@ from cache.shard import (
     first_unstorable,
     zstd_content_bytes,
 )
+from cache.store import open_store
 from cache.zarr_group import DIMENSIONS, zarr_metadata
 from spg_core.errors import StoreError
 from tests.cache_samples import Sample, make_sample, write_cache

@@ -9,9 +9,10 @@ import pytest
 
 from cache.find import find_caches
 from cache.gc import find_garbage, remove_garbage
-from cache.objects import GRACE_SECONDS, Objects, open_store
+from cache.objects import GRACE_SECONDS, Objects
 from cache.reader import open_cache
 from cache.share import copy_cache
+from cache.store import open_store
 from cache.verify import verify_cache
 from spg_core.errors import CorruptStore, IncompleteCache, StoreError
 from tests.cache_samples import (

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cache.objects import open_store
 from cache.reader import TokenCache, open_cache
+from cache.store import open_store
 from cache.stream import Order, fits_in_memory, steps_per_epoch, token_batches
 from spg_core.errors import ConfigError, CorruptStore
 from tests.cache_samples import Sample, flip_byte, make_sample, write_cache

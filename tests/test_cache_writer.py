@@ -13,9 +13,10 @@ import pytest
 
 from cache.find import cache_state, find_caches
 from cache.key import cache_key
-from cache.objects import GRACE_SECONDS, open_store
+from cache.objects import GRACE_SECONDS
 from cache.record import parse_record
 from cache.shard import crc32c
+from cache.store import open_store
 from cache.verify import verify_cache
 from cache.writer import ManifestDiffers
 from spg_core.errors import CorruptStore, IncompleteCache, StoreError

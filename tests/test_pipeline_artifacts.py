@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cache.objects import open_store
+from cache.store import open_store
 from pipeline.artifacts import artifact_id, load_artifact, save_artifact
 from spg_core.errors import ArtifactError, CorruptStore, NotInStore
 

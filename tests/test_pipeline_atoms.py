@@ -15,15 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cache.objects import Objects, open_store
+from cache.objects import Objects
+from cache.store import open_store
 from pipeline.artifacts import Artifact, load_artifact
-from pipeline.atom_files import write_atoms
-from pipeline.atom_sheet import draw_sheet
-from pipeline.atoms import blocks, find_atoms, strongest
+from pipeline.atoms.files import write_atoms
+from pipeline.atoms.find import blocks, find_atoms, strongest
+from pipeline.atoms.sheet import draw_sheet
 from pipeline.configs import AtomsConfig, ScoreConfig
-from pipeline.fit_sae import load_sae
+from pipeline.fitting.sae_settings import load_sae
 from pipeline.report.data import Atom, AtomPatch
-from pipeline.score import score
+from pipeline.scoring.score import score
 from spg_core.errors import ArtifactError, ConfigError, CorruptStore
 from spg_core.sae import encode, to_dense
 from tests.small_store import SmallStore

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.backbone_open_clip import _check_activation
-from pipeline.backbones import (
+from pipeline.backbones.load import (
     Backbone,
     BackboneSpec,
     load_backbone,
     slug,
     spec_from_covers,
 )
+from pipeline.backbones.open_clip_models import _check_activation
 from spg_core.errors import BackboneError, ConfigError
 from spg_core.types import PatchGrid
 
@@ -268,7 +268,7 @@ def test_open_clip_tokens_are_the_librarys_own_forward_pass(tiny_clip: Path, siz
 def test_openclip_by_name_projects_every_patch_token(
     tiny_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline import backbones
+    from pipeline.backbones import load as backbones
 
     row = replace(backbones._TABLE["openclip"], model="open_clip:ViT-Test-quickgelu/openai")
     monkeypatch.setitem(backbones._TABLE, "openclip", row)
@@ -555,7 +555,7 @@ def test_a_hub_repository_without_safetensors_gives_its_torch_file(
 ) -> None:
     from huggingface_hub.errors import EntryNotFoundError
 
-    from pipeline.backbone_weights import hub_file
+    from pipeline.backbones.weights import hub_file
 
     local = tmp_path / "pytorch_model.bin"
     local.write_bytes(b"x")
@@ -576,7 +576,7 @@ def test_a_hub_repository_without_safetensors_gives_its_torch_file(
 def test_importing_backbones_loads_no_model_library() -> None:
     import subprocess
 
-    code = "import sys, pipeline.backbones; print({'timm', 'open_clip'} & set(sys.modules))"
+    code = "import sys, pipeline.backbones.load; print({'timm', 'open_clip'} & set(sys.modules))"
 
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from cache.find import find_caches
 from cache.layout import shard_name
-from cache.objects import open_store
-from pipeline import extract_shards as heavy
-from pipeline.cache_report import name_cache
+from cache.store import open_store
+from pipeline.caches.report import name_cache
 from pipeline.cli import app
-from pipeline.extract import extract
+from pipeline.extraction import shards as heavy
+from pipeline.extraction.extract import extract
 from pipeline.inputs import open_dataset
 from spg_core.errors import IncompleteCache, NotInStore, StoreError
 from tests.cache_samples import flip_byte, folder_digests

@@ -17,17 +17,20 @@ import pytest
 import zarr
 
 from cache.find import find_caches
-from cache.objects import is_temporary, open_store
+from cache.objects import is_temporary
+from cache.store import open_store
 from pipeline import cluster as cluster_module
-from pipeline import cluster_store, extract_cluster, score_blocks
+from pipeline import cluster_store
 from pipeline.cluster import Here, open_workers
 from pipeline.configs import ClusterConfig, ScoreConfig
-from pipeline.detector import load_detector
-from pipeline.extract import extract
-from pipeline.extract_cluster import ExtractJob, open_extract_job
+from pipeline.extraction import on_workers as extract_cluster
+from pipeline.extraction.extract import extract
+from pipeline.extraction.on_workers import ExtractJob, open_extract_job
 from pipeline.inputs import open_dataset
-from pipeline.score import score
-from pipeline.score_blocks import Scoring, compute_maps, finish_category, submit_category
+from pipeline.scoring import blocks as score_blocks
+from pipeline.scoring.blocks import Scoring, compute_maps, finish_category, submit_category
+from pipeline.scoring.detector import load_detector
+from pipeline.scoring.score import score
 from spg_core.errors import ClusterError, ConfigError, DatasetError, MetricError
 from spg_core.pixel_metrics import pixel_metrics
 from tests.cache_samples import folder_digests

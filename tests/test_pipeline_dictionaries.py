@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cache.objects import open_store
+from cache.store import open_store
 from pipeline.configs import FitGuidesConfig, ScoreConfig
-from pipeline.controls import control_rows
-from pipeline.dictionaries import make_dictionary, principal_directions, random_atoms
-from pipeline.fit_guides import fit_guides
+from pipeline.fitting.dictionaries import make_dictionary, principal_directions, random_atoms
+from pipeline.fitting.guides import fit_guides
 from pipeline.inputs import open_dataset
-from pipeline.score import score
+from pipeline.scoring.controls import control_rows
+from pipeline.scoring.score import score
 
 GUIDES = FitGuidesConfig(epochs=2, images_per_step=4)
 

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from cache.objects import open_store
+from cache.store import open_store
 from manifests.images import open_image
 from pipeline.artifacts import load_artifact, save_artifact
-from pipeline.backbones import load_backbone
+from pipeline.backbones.load import load_backbone
+from pipeline.backbones.preprocess import preprocess
 from pipeline.cli import app
 from pipeline.configs import (
     ExtractConfig,
@@ -25,17 +26,16 @@ from pipeline.configs import (
     PredictConfig,
     ScoreConfig,
 )
-from pipeline.detector import make_detector
-from pipeline.export import TOLERANCE, check_images, describe_file, export
-from pipeline.extract import extract
-from pipeline.fit_guides import fit_guides
-from pipeline.fit_sae import fit_sae
+from pipeline.extraction.extract import extract
+from pipeline.fitting.guides import fit_guides
+from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
-from pipeline.predict import predict
-from pipeline.predict_inputs import find_images
-from pipeline.preprocess import preprocess
-from pipeline.score import score
-from pipeline.threshold import calibrate
+from pipeline.prediction.export import TOLERANCE, check_images, describe_file, export
+from pipeline.prediction.inputs import find_images
+from pipeline.prediction.predict import predict
+from pipeline.prediction.threshold import calibrate
+from pipeline.scoring.detector import make_detector
+from pipeline.scoring.score import score
 from spg_core.errors import ArtifactError, BackboneError, ConfigError, StoreError
 from spg_core.image_metrics import image_metrics
 from spg_core.pixel_metrics import pixel_metrics
@@ -161,7 +161,7 @@ def test_a_file_that_differs_is_not_kept(small, exported, tmp_path, monkeypatch)
         guides, tensors={name: pair.flip(0) for name, pair in guides.tensors.items()}
     )
     monkeypatch.setattr(
-        "pipeline.export.write_onnx",
+        "pipeline.prediction.export.write_onnx",
         lambda module, spec, path, document: shutil.copy(exported.path, path),
     )
 
@@ -195,7 +195,7 @@ def test_a_backbone_that_onnx_cannot_hold_is_named(small_store, tmp_path):
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(small, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.export.PACKAGES", ("onnx", "onnx_that_is_not_there"))
+    monkeypatch.setattr("pipeline.prediction.export.PACKAGES", ("onnx", "onnx_that_is_not_there"))
 
     with pytest.raises(ConfigError, match=r"packages onnx_that_is_not_there, .*spg-pipe\[export\]"):
         export(small[0], str(tmp_path / "a.onnx"), ScoreConfig())

@@ -17,12 +17,12 @@ from PIL import Image
 from cache.find import find_caches
 from cache.gc import find_garbage, remove_garbage
 from cache.local_objects import LocalObjects
-from cache.objects import open_store
+from cache.store import open_store
 from cache.writer import CacheWriter, ManifestDiffers
-from pipeline import extract_shards as heavy
-from pipeline.extract import checked_manifest, extract
+from pipeline.backbones.preprocess import preprocess
+from pipeline.extraction import shards as heavy
+from pipeline.extraction.extract import checked_manifest, extract
 from pipeline.inputs import open_dataset
-from pipeline.preprocess import preprocess
 from spg_core.errors import ConfigError, DatasetError, StoreError
 from tests.cache_samples import folder_digests
 from tests.tiny_images import config_of, tiny_backbone, write_images, write_mask
@@ -150,7 +150,7 @@ def test_a_finished_extraction_is_found_without_a_model(images, one_go):
     code = (
         "import json, sys\n"
         "from cache.objects import open_store\n"
-        "from pipeline.extract import extract\n"
+        "from pipeline.extraction.extract import extract\n"
         "from pipeline.configs import ExtractConfig\n"
         "done = extract(open_store(sys.argv[1]), ExtractConfig(**json.loads(sys.argv[2])))\n"
         "assert 'torch' not in sys.modules, 'torch was imported to find nothing to do'\n"

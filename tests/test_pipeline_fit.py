@@ -8,20 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from cache.objects import open_store
+from cache.store import open_store
 from cache.stream import token_batches
-from pipeline import fit_group, fit_saes
 from pipeline.artifacts import load_artifact
 from pipeline.configs import FitGuidesConfig, FitSaeConfig, from_recipe
-from pipeline.fit_guide_group import fit_guide_group
-from pipeline.fit_guides import fit_guides
-from pipeline.fit_sae import fit_sae, load_sae
+from pipeline.fitting import group as fit_group
+from pipeline.fitting import saes as fit_saes
+from pipeline.fitting.guide_group import fit_guide_group
+from pipeline.fitting.guides import fit_guides
+from pipeline.fitting.memory_plan import require_fit, split_by_memory
+from pipeline.fitting.sae import fit_sae
+from pipeline.fitting.sae_path import remembered_path
+from pipeline.fitting.sae_quality import measure_saes
+from pipeline.fitting.sae_settings import load_sae
+from pipeline.fitting.token_source import TokenSource
+from pipeline.fitting.training import read_log
 from pipeline.inputs import open_dataset
-from pipeline.memory_plan import require_fit, split_by_memory
-from pipeline.sae_path import remembered_path
-from pipeline.sae_quality import measure_saes
-from pipeline.token_source import TokenSource
-from pipeline.training import read_log
 from spg_core.errors import ArtifactError, ConfigError, FitError
 from spg_core.guide_step import GuideTrainer
 from spg_core.sae import Sae
@@ -238,7 +240,7 @@ def test_the_path_measured_first_is_taken_from_then_on(monkeypatch):
     config = SaeStepConfig(n_latents=96, d_model=17, k=3)
     first = remembered_path(config, torch.device("cpu"))
     other = {"dense": "sparse", "sparse": "dense"}[first]
-    monkeypatch.setattr("pipeline.sae_path.resolve_path", lambda *_: other)
+    monkeypatch.setattr("pipeline.fitting.sae_path.resolve_path", lambda *_: other)
 
     again = remembered_path(config, torch.device("cpu"))
     another_shape = remembered_path(replace(config, k=4), torch.device("cpu"))
@@ -289,7 +291,7 @@ def test_an_auxiliary_set_without_defects_is_refused(small_store, tmp_path, monk
         [np.zeros(data.cache.n_images, np.int64)],
     )
     clean = replace(data, manifest=replace(data.manifest, table=without))
-    monkeypatch.setattr("pipeline.fit_guide_group.open_dataset", lambda *_: clean)
+    monkeypatch.setattr("pipeline.fitting.guide_group.open_dataset", lambda *_: clean)
 
     with pytest.raises(FitError, match=r"none with a defect mask.*--split test"):
         fit_guides(store, small_store.sae.id, replace(GUIDES, seed=77))

@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from cache.objects import open_store
+from cache.store import open_store
+from pipeline.backbones.stored import load_stored_backbone
 from pipeline.cli import app
 from pipeline.configs import PredictConfig, ScoreConfig
-from pipeline.overlay import heatmap, overlay
-from pipeline.predict import predict
-from pipeline.predict_inputs import find_images, output_names
-from pipeline.score import score
-from pipeline.stored_backbone import load_stored_backbone
+from pipeline.prediction.inputs import find_images, output_names
+from pipeline.prediction.overlay import heatmap, overlay
+from pipeline.prediction.predict import predict
+from pipeline.scoring.score import score
 from spg_core.errors import ArtifactError, ConfigError
 from tests.s3_server import s3_url  # noqa: F401 - the fixture
 
@@ -249,7 +249,7 @@ def test_tokens_of_a_gpu_are_computed_in_float32_on_a_cpu(small_store, capsys):
 
 
 def detector_spec(small_store):
-    from pipeline.detector import make_detector
+    from pipeline.scoring.detector import make_detector
 
     return make_detector(small_store.guides, ScoreConfig()).spec
 

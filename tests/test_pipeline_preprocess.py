@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from pipeline.backbone_spec import BackboneSpec
-from pipeline.preprocess import ImageFiles, preprocess
+from pipeline.backbones.preprocess import ImageFiles, preprocess
+from pipeline.backbones.spec import BackboneSpec
 from spg_core.errors import ConfigError, DatasetError
 from spg_core.types import PatchGrid
 

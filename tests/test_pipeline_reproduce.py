@@ -11,14 +11,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cache.objects import open_store
+from cache.store import open_store
 from pipeline.artifacts import list_artifacts, load_artifact
 from pipeline.cli import app
 from pipeline.configs import ReproduceConfig
-from pipeline.extract import extract
-from pipeline.published import METRICS, published
+from pipeline.extraction.extract import extract
 from pipeline.reproduce.needs import Need, both_datasets, extract_command, require_caches
 from pipeline.reproduce.table1 import Table1, table1
+from pipeline.scoring.published import METRICS, published
 from spg_core.errors import ArtifactError, ConfigError, NotInStore, StoreError
 from tests.small_store import SmallStore, extract_config
 

@@ -8,14 +8,14 @@ import torch
 import zarr
 from scipy.ndimage import gaussian_filter
 
-from cache.objects import open_store
+from cache.store import open_store
 from pipeline.artifacts import load_artifact, save_artifact
 from pipeline.cluster import Here
 from pipeline.configs import ScoreConfig
-from pipeline.detector import load_detector
 from pipeline.inputs import open_dataset
-from pipeline.score import compute_maps, score
-from pipeline.score_blocks import Scoring, finish_category, submit_category
+from pipeline.scoring.blocks import Scoring, compute_maps, finish_category, submit_category
+from pipeline.scoring.detector import load_detector
+from pipeline.scoring.score import score
 from spg_core.errors import ArtifactError, ConfigError, MetricError, NotInStore
 from spg_core.image_metrics import image_metrics
 from spg_core.pixel_metrics import pixel_metrics

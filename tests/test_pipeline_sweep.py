@@ -19,8 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cache.objects import open_store
-from pipeline import fit_group
+from cache.store import open_store
 from pipeline.artifacts import list_artifacts, load_artifact
 from pipeline.configs import (
     ClusterConfig,
@@ -31,13 +30,14 @@ from pipeline.configs import (
     ScoreConfig,
     SweepConfig,
 )
-from pipeline.fit_guides import fit_guides
-from pipeline.fit_sae import fit_sae
+from pipeline.fitting import group as fit_group
+from pipeline.fitting.guides import fit_guides
+from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
 from pipeline.reproduce.fig3 import fig3
 from pipeline.reproduce.fig_s1 import fig_s1
 from pipeline.reproduce.figure import check_out, save_figure, write_out
-from pipeline.score import score
+from pipeline.scoring.score import score
 from pipeline.sweep.grid import grid_points
 from pipeline.sweep.points import OpenSweep
 from pipeline.sweep.run import share_out, sweep

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.objects import open_store
+from cache.store import open_store
 from pipeline.artifacts import Artifact
-from pipeline.compare import compare, score_table
 from pipeline.configs import ScoreConfig
-from pipeline.published import (
+from pipeline.scoring.compare import compare, score_table
+from pipeline.scoring.published import (
     BENCHMARKS,
     METRICS,
     DatasetFacts,
@@ -23,8 +23,8 @@ from pipeline.published import (
     other_data,
     published,
 )
-from pipeline.score import score
-from pipeline.tables import (
+from pipeline.scoring.score import score
+from pipeline.scoring.tables import (
     COLUMNS,
     Row,
     Table,

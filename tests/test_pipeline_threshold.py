@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.objects import open_store
+from cache.store import open_store
 from pipeline.artifacts import Artifact, load_artifact
 from pipeline.configs import PredictConfig, ScoreConfig
-from pipeline.predict import predict
-from pipeline.predict_inputs import find_images
-from pipeline.threshold import (
+from pipeline.prediction.inputs import find_images
+from pipeline.prediction.predict import predict
+from pipeline.prediction.threshold import (
     calibrate,
     choose_threshold,
     f1max_threshold,

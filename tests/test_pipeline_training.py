@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
-from cache.objects import open_store
-from pipeline.training import (
+from cache.store import open_store
+from pipeline.fitting.training import (
     Checkpoint,
     TrainingLog,
     drop_checkpoint,

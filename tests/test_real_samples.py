@@ -17,15 +17,15 @@ import zarr
 from benchmarks.real_samples import BACKBONE, command, direction, extract
 from manifests.images import open_image
 from manifests.table import manifest_from_bytes
-from pipeline.backbone_spec import spec_from_covers
-from pipeline.preprocess import preprocess
+from pipeline.backbones.preprocess import preprocess
+from pipeline.backbones.spec import spec_from_covers
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory, shared) -> Path:
-    return tmp_path_factory.mktemp("real") / "store"
+    return Path(tmp_path_factory.mktemp("real")) / "store"
 
 
 def test_surface_to_mvtec_lands_where_other_implementations_do(store):

@@ -14,17 +14,18 @@ import torch
 from cache.find import read_record
 from cache.layout import cache_folder
 from cache.maps import open_maps
-from cache.objects import Objects, open_store
+from cache.objects import Objects
 from cache.share import copy_cache
+from cache.store import open_store
 from cache.verify import verify_cache
 from pipeline.artifacts import Artifact, load_artifact
 from pipeline.configs import ClusterConfig, ScoreConfig
-from pipeline.extract import extract
-from pipeline.fit_guides import fit_guides
-from pipeline.fit_sae import fit_sae
+from pipeline.extraction.extract import extract
+from pipeline.fitting.guides import fit_guides
+from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
 from pipeline.sample.write import write_sample
-from pipeline.score import score
+from pipeline.scoring.score import score
 from tests.s3_server import s3_url  # noqa: F401 - the fixture
 from tests.small_store import GUIDES, SAE, extract_config
 

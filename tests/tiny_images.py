@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.backbone_spec import BackboneSpec
-from pipeline.backbones import Backbone
+from pipeline.backbones.load import Backbone
+from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ExtractConfig
 from spg_core.types import PatchGrid
 
@@ -56,7 +56,7 @@ class PatchColours(torch.nn.Module):
 
 
 def tiny_backbone(config: ExtractConfig) -> Backbone:
-    """Stand in for `pipeline.extract_shards.open_backbone`."""
+    """Stand in for `pipeline.extraction.shards.open_backbone`."""
     size = config.image_size or 32
     spec = BackboneSpec(
         name=config.backbone,

@@ -34,8 +34,8 @@ def atoms(
     debug: Debug = False,
 ) -> None:
     """Show the patches that the strongest atoms of fitted guides respond to: sheets and a table."""
-    from cache.objects import open_store
-    from pipeline.atom_files import write_atoms
+    from cache.store import open_store
+    from pipeline.atoms.files import write_atoms
 
     config = AtomsConfig(**values(ctx, AtomsConfig))
     made = write_atoms(open_store(store), guides, config, out)

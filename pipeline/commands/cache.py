@@ -19,9 +19,9 @@ def ls(store: Store = DEFAULT_STORE, as_json: Json = False, debug: Debug = False
 
     A cache is partial until its last shard and its record are written; `extract` goes on with it.
     """
-    from cache.objects import open_store
-    from pipeline.cache_report import listing
-    from pipeline.cache_tables import listing_text
+    from cache.store import open_store
+    from pipeline.caches.report import listing
+    from pipeline.caches.tables import listing_text
 
     objects = open_store(store, read_only=True)
     caches = listing(objects)
@@ -40,9 +40,9 @@ def info(
     debug: Debug = False,
 ) -> None:
     """Show all that a cache's key covers; with two caches, say in words why their keys differ."""
-    from cache.objects import open_store
-    from pipeline.cache_report import describe_cache, differences, name_cache
-    from pipeline.cache_tables import differences_text, info_text
+    from cache.store import open_store
+    from pipeline.caches.report import describe_cache, differences, name_cache
+    from pipeline.caches.tables import differences_text, info_text
 
     objects = open_store(store, read_only=True)
     first = name_cache(objects, cache)
@@ -66,10 +66,10 @@ def verify(
     debug: Debug = False,
 ) -> None:
     """Check every stored byte against its digest; name each bad shard and image; exit 1 if any."""
-    from cache.objects import open_store
-    from pipeline.cache_report import name_cache
-    from pipeline.cache_tables import verify_text
-    from pipeline.cache_work import complete_caches, verify_all
+    from cache.store import open_store
+    from pipeline.caches.report import name_cache
+    from pipeline.caches.tables import verify_text
+    from pipeline.caches.work import complete_caches, verify_all
 
     objects = open_store(store, read_only=True)
     named = [name_cache(objects, one) for one in caches] if caches else complete_caches(objects)
@@ -98,9 +98,9 @@ def copy(
     Every shard is checked against its digest before it is published there. Interrupted, it goes
     on when run again. Stores are folders or URLs such as s3://bucket/prefix.
     """
-    from cache.objects import open_store
-    from pipeline.cache_tables import copy_text
-    from pipeline.cache_work import caches_to_copy, copy_all
+    from cache.store import open_store
+    from pipeline.caches.tables import copy_text
+    from pipeline.caches.work import caches_to_copy, copy_all
 
     named = caches_to_copy(source, only or [])
     target = open_store(destination)
@@ -129,10 +129,10 @@ def gc(
     Caches stay, complete or partial, unless one is named with --remove.
     """
     from cache.gc import find_garbage, remove_garbage
-    from cache.objects import open_store
-    from pipeline.cache_report import users
-    from pipeline.cache_tables import gc_text
-    from pipeline.cache_work import caches_to_remove
+    from cache.store import open_store
+    from pipeline.caches.report import users
+    from pipeline.caches.tables import gc_text
+    from pipeline.caches.work import caches_to_remove
 
     objects = open_store(store, read_only=not delete)
     named = caches_to_remove(objects, remove or [])

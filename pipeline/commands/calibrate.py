@@ -31,9 +31,9 @@ def calibrate(
     debug: Debug = False,
 ) -> None:
     """Choose the threshold of predict on the auxiliary images, and keep it with the guides."""
-    from cache.objects import open_store
+    from cache.store import open_store
     from pipeline.artifacts import load_artifact
-    from pipeline.threshold import calibrate as run
+    from pipeline.prediction.threshold import calibrate as run
 
     objects = open_store(store)
     artifact = load_artifact(objects, "guides", guides)
@@ -43,7 +43,7 @@ def calibrate(
 
 
 def _text(made: dict[str, Any]) -> str:
-    from pipeline.threshold import describe
+    from pipeline.prediction.threshold import describe
 
     found = made["measured"]
     return (

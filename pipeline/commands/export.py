@@ -29,9 +29,9 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write the detector as one ONNX file, RGB to map and score, and check it in onnxruntime."""
-    from cache.objects import open_store
+    from cache.store import open_store
     from pipeline.artifacts import load_artifact
-    from pipeline.export import export as run
+    from pipeline.prediction.export import export as run
 
     artifact = load_artifact(open_store(store, read_only=True), "guides", guides)
     recipe = str(artifact.document["config"]["recipe"])

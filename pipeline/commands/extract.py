@@ -73,8 +73,8 @@ def extract(
     debug: Debug = False,
 ) -> None:
     """Write the patch tokens of a dataset into the store, once. Interrupted, it resumes."""
-    from cache.objects import open_store
-    from pipeline.extract import extract as run
+    from cache.store import open_store
+    from pipeline.extraction.extract import extract as run
 
     cluster = ClusterConfig(workers=workers, scheduler=scheduler)
     done = run(open_store(store), ExtractConfig(**values(ctx, ExtractConfig)), cluster)

@@ -63,8 +63,8 @@ def fit_guides(
     debug: Debug = False,
 ) -> None:
     """Learn a normal and an anomalous guide over an SAE, on the dataset the SAE was fitted on."""
-    from cache.objects import open_store
-    from pipeline.fit_guides import fit_guides as run
+    from cache.store import open_store
+    from pipeline.fitting.guides import fit_guides as run
 
     config = from_recipe(FitGuidesConfig, recipe, given(ctx, FitGuidesConfig))
     made = run(open_store(store), sae, config)

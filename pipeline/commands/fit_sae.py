@@ -76,8 +76,8 @@ def fit_sae(
     debug: Debug = False,
 ) -> None:
     """Train a sparse autoencoder on cached tokens. Killed, it resumes from its last checkpoint."""
-    from cache.objects import open_store
-    from pipeline.fit_sae import fit_sae as run
+    from cache.store import open_store
+    from pipeline.fitting.sae import fit_sae as run
     from pipeline.inputs import open_dataset
 
     config = from_recipe(FitSaeConfig, recipe, given(ctx, FitSaeConfig))

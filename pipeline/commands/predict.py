@@ -10,7 +10,7 @@ from pipeline.commands.options import DEFAULT_STORE, Debug, Device, Store, given
 from pipeline.configs import PredictConfig, ScoreConfig, from_recipe
 
 if TYPE_CHECKING:
-    from pipeline.predict import Prediction
+    from pipeline.prediction.predict import Prediction
 
 
 def predict(
@@ -48,10 +48,10 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Judge unseen images: score, verdict and heatmap; a broken image does not stop the rest."""
-    from cache.objects import open_store
+    from cache.store import open_store
     from pipeline.artifacts import load_artifact
-    from pipeline.predict import predict as run
-    from pipeline.predict_inputs import find_images
+    from pipeline.prediction.inputs import find_images
+    from pipeline.prediction.predict import predict as run
 
     artifact = load_artifact(open_store(store, read_only=True), "guides", guides)
     recipe = str(artifact.document["config"]["recipe"])

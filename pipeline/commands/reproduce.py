@@ -85,9 +85,9 @@ def reproduce(
 
 
 def _table1(config: ReproduceConfig, store: str, out: str | None, as_json: bool) -> None:
-    from cache.objects import open_store
+    from cache.store import open_store
     from pipeline.reproduce.needs import both_datasets, require_caches
-    from pipeline.tables import as_records, check_suffix, to_text, write_table
+    from pipeline.scoring.tables import as_records, check_suffix, to_text, write_table
 
     if out is not None:
         # before the hours of work, not after them
@@ -115,7 +115,7 @@ def _figure(
     out: str | None,
     as_json: bool,
 ) -> None:
-    from cache.objects import open_store
+    from cache.store import open_store
     from pipeline.reproduce.fig4 import fig4_needs
     from pipeline.reproduce.figure import check_out, save_figure, write_out
     from pipeline.reproduce.figures import make_figure

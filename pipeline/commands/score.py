@@ -51,9 +51,9 @@ def score(
     debug: Debug = False,
 ) -> None:
     """Score a cached dataset with fitted guides: maps, image scores, metrics."""
-    from cache.objects import open_store
-    from pipeline.score import score as run
-    from pipeline.tables import metrics_table
+    from cache.store import open_store
+    from pipeline.scoring.score import score as run
+    from pipeline.scoring.tables import metrics_table
 
     objects = open_store(store)
     config = from_recipe(

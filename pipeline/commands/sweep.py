@@ -63,7 +63,7 @@ def sweep(
     debug: Debug = False,
 ) -> None:
     """Fit and score a grid in one pass over the tokens; killed, it goes on where it stood."""
-    from cache.objects import open_store
+    from cache.store import open_store
     from pipeline.sweep.run import sweep as run
 
     config = SweepConfig(**values(ctx, SweepConfig))

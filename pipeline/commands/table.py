@@ -17,10 +17,10 @@ def table(
     debug: Debug = False,
 ) -> None:
     """Print the table of some scores, a category a row, beside the published means."""
-    from cache.objects import open_store
+    from cache.store import open_store
     from pipeline.artifacts import load_artifact
-    from pipeline.compare import score_table
-    from pipeline.tables import as_records, to_text, write_table
+    from pipeline.scoring.compare import score_table
+    from pipeline.scoring.tables import as_records, to_text, write_table
 
     objects = open_store(store)
     artifact = load_artifact(objects, "scores", scores)

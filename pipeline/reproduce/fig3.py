@@ -7,15 +7,15 @@ from numpy.typing import NDArray
 
 from cache.objects import Objects
 from pipeline.configs import FigureConfig, ReproduceConfig
-from pipeline.detector import make_detector
 from pipeline.device import resolve_device
-from pipeline.fit_guides import fit_guides
-from pipeline.fit_sae import fit_sae
+from pipeline.fitting.guides import fit_guides
+from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
 from pipeline.progress import bar
 from pipeline.reproduce.figure import Figure, Row, draw_lines
 from pipeline.reproduce.table1 import stage_configs
-from pipeline.score_blocks import compute_maps, pool
+from pipeline.scoring.blocks import compute_maps, pool
+from pipeline.scoring.detector import make_detector
 from pipeline.sweep.grid import split_values
 from spg_core.errors import ConfigError
 from spg_core.image_metrics import image_metrics

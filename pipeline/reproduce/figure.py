@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from cache.objects import Objects
 from pipeline import __version__
-from pipeline.backbone_spec import slug
+from pipeline.backbones.spec import slug
 from pipeline.configs import FigureConfig, ReproduceConfig, SweepConfig
 from pipeline.sweep.table import PANELS, sweep_table, to_parquet
 from pipeline.versions import library_versions

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cache.find import choose_cache, find_caches
 from cache.objects import Objects
-from pipeline.backbone_spec import slug
+from pipeline.backbones.spec import slug
 from pipeline.configs import ReproduceConfig
 from spg_core.errors import NotInStore
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from cache.objects import Objects
 from pipeline.artifacts import Artifact
-from pipeline.compare import compare
 from pipeline.configs import (
     FitGuidesConfig,
     FitSaeConfig,
@@ -16,15 +15,16 @@ from pipeline.configs import (
     ScoreConfig,
     from_recipe,
 )
-from pipeline.detector import require_same_tokens
-from pipeline.fit_guides import fit_guides
-from pipeline.fit_sae import fit_sae
+from pipeline.fitting.guides import fit_guides
+from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
 from pipeline.progress import say
-from pipeline.published import METRICS, Direction
 from pipeline.reproduce.needs import Need, both_datasets
-from pipeline.score import score
-from pipeline.tables import COLUMNS, Row, Table
+from pipeline.scoring.compare import compare
+from pipeline.scoring.detector import require_same_tokens
+from pipeline.scoring.published import METRICS, Direction
+from pipeline.scoring.score import score
+from pipeline.scoring.tables import COLUMNS, Row, Table
 from spg_core.errors import ConfigError
 
 

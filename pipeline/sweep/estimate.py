@@ -8,10 +8,10 @@ import torch
 
 from cache.reader import TokenCache
 from pipeline.configs import FitSaeConfig
-from pipeline.fit_sae import batch_size, epoch_steps, step_config
-from pipeline.memory_plan import sae_bytes
+from pipeline.fitting.memory_plan import sae_bytes
+from pipeline.fitting.sae_path import remembered_path
+from pipeline.fitting.sae_settings import batch_size, epoch_steps, step_config
 from pipeline.progress import human_bytes, human_seconds
-from pipeline.sae_path import remembered_path
 from spg_core.sae_step import SaeTrainer
 
 # Time is a + b * tokens: Adam costs the same whatever the batch.

@@ -6,13 +6,13 @@ from typing import Any
 
 from cache.objects import Objects
 from pipeline.artifacts import Artifact
-from pipeline.fit_guide_group import fit_guide_group
-from pipeline.fit_guides import guides_id
-from pipeline.fit_sae import sae_id
-from pipeline.fit_saes import fit_saes
+from pipeline.fitting.guide_group import fit_guide_group
+from pipeline.fitting.guide_settings import guides_id
+from pipeline.fitting.sae_settings import sae_id
+from pipeline.fitting.saes import fit_saes
 from pipeline.inputs import CachedDataset
 from pipeline.progress import say
-from pipeline.score import score
+from pipeline.scoring.score import score
 from pipeline.sweep.grid import Point
 from spg_core.errors import SpgError
 

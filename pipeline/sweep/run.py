@@ -7,18 +7,18 @@ from datetime import UTC, datetime
 
 from cache.objects import Objects
 from pipeline.artifacts import artifact_id, is_complete
-from pipeline.backbone_spec import slug
+from pipeline.backbones.spec import slug
 from pipeline.cluster import open_workers
 from pipeline.cluster_store import StoreTicket, open_ticket, store_ticket
 from pipeline.configs import ClusterConfig, FitSaeConfig, SweepConfig, as_document
-from pipeline.detector import require_same_tokens
 from pipeline.device import resolve_device
-from pipeline.fit_guides import require_defects
-from pipeline.fit_sae import sae_id, step_config
-from pipeline.fit_saes import plan_groups
+from pipeline.fitting.guide_settings import require_defects
+from pipeline.fitting.memory_plan import memory_budget, require_fit, sae_bytes
+from pipeline.fitting.sae_settings import sae_id, step_config
+from pipeline.fitting.saes import plan_groups
 from pipeline.inputs import open_dataset
-from pipeline.memory_plan import memory_budget, require_fit, sae_bytes
 from pipeline.progress import bar, console, say
+from pipeline.scoring.detector import require_same_tokens
 from pipeline.sweep.estimate import estimate
 from pipeline.sweep.grid import Point, grid_points
 from pipeline.sweep.points import OpenSweep, Row, run_points

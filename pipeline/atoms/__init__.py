@@ -1,0 +1,1 @@
+"""Atoms: the patches that the strongest atoms of fitted guides stand for."""

@@ -1,0 +1,172 @@
+"""What `atoms` writes: a Parquet table of patches and a PNG sheet a guide.
+
+The files go to `guides/<id>/atoms/` in the store, or to a folder of the user's choice. They can be
+made again at any time, so a second run replaces them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cache.objects import Objects
+from cache.store import open_store
+from pipeline.artifacts import Artifact, folder, load_artifact
+from pipeline.atoms.find import ActiveAtom, find_atoms
+from pipeline.atoms.sheet import draw_sheet
+from pipeline.configs import AtomsConfig
+from pipeline.inputs import CachedDataset
+from pipeline.progress import say
+from pipeline.report.data import Atom, AtomPatch
+
+TABLE = "atoms.parquet"
+_COLUMNS: dict[str, pa.DataType] = {
+    "guide": pa.string(),
+    "atom": pa.int64(),
+    "coefficient": pa.float64(),
+    "atom_rank": pa.int64(),
+    "rank": pa.int64(),
+    "row": pa.int64(),
+    "image_id": pa.string(),
+    "category": pa.string(),
+    "defect": pa.string(),
+    "patch_row": pa.int64(),
+    "patch_col": pa.int64(),
+    "activation": pa.float64(),
+}
+
+
+def write_atoms(
+    store: Objects, guides: str, config: AtomsConfig, out: str | None = None
+) -> dict[str, Any]:
+    """Find the atoms of some guides and write their sheets and table.
+
+    Args:
+        store: holds the guides, their SAE and the cache they were fitted on.
+        guides: id, unique prefix, path, or `latest`.
+        config: which atoms and patches.
+        out: a folder or URL instead of `guides/<id>/atoms/`.
+
+    Returns: `id`, `path`, `files` and `atoms` (guide, atom, coefficient, shares), ready for JSON.
+
+    Raises: as `find_atoms`; StoreError where the files cannot be written.
+    """
+    artifact = load_artifact(store, "guides", guides)
+    if out is None:
+        # before the pass over the cache, not after it
+        store.check_writable()
+    data, found = find_atoms(store, artifact, config)
+    _warn(artifact, config)
+    place = store if out is None else open_store(out)
+    prefix = f"{folder('guides', artifact.id)}/atoms/" if out is None else ""
+    files = {TABLE: _parquet(atoms_table(found, data))}
+    for guide in dict.fromkeys(one.guide for one in found):
+        atoms = as_report_atoms([one for one in found if one.guide == guide], data)
+        title = f"{guide} guide of {artifact.id}, {config.coefficients} coefficients"
+        files[f"{guide}.png"] = draw_sheet(atoms, title, _picture_note(data), config.patches)
+    for name, content in files.items():
+        place.replace(prefix + name, [content])
+    return {
+        "id": artifact.id,
+        "path": f"{place.where}/{prefix}".rstrip("/"),
+        "files": list(files),
+        "atoms": [_summary(one) for one in found],
+    }
+
+
+def _summary(one: ActiveAtom) -> dict[str, Any]:
+    return {
+        "guide": one.guide,
+        "atom": one.atom,
+        "coefficient": one.coefficient,
+        "patches": len(one.rows),
+        "category_spread": dict(one.category_spread),
+        "defect_spread": dict(one.defect_spread),
+    }
+
+
+def _warn(guides: Artifact, config: AtomsConfig) -> None:
+    share = float(guides.document["training"]["ema_start_share"])
+    if config.coefficients == "ema" and share > 0.01:
+        say(
+            f"the averaged coefficients still hold {share:.0%} of their random start, which moves "
+            "the order of atoms; --coefficients raw ranks by the last step's"
+        )
+
+
+def _picture_note(data: CachedDataset) -> str:
+    if data.manifest.has_thumbnails:
+        return f"patches of {data.dataset}, the auxiliary dataset"
+    return (
+        f"patches of {data.dataset}; activations alone, because its cache holds no pictures: a "
+        "cache made by `spg-pipe extract --thumbnails` does"
+    )
+
+
+def as_report_atoms(found: Sequence[ActiveAtom], data: CachedDataset) -> list[Atom]:
+    """Give atoms as the report and the sheets draw them, with thumbnails where there are any."""
+    return [
+        Atom(
+            index=one.atom,
+            guide=one.guide,
+            coefficient=one.coefficient,
+            patches=_report_patches(one, data),
+            category_spread=one.category_spread,
+            defect_spread=one.defect_spread,
+        )
+        for one in found
+    ]
+
+
+def _report_patches(one: ActiveAtom, data: CachedDataset) -> list[AtomPatch]:
+    images = data.manifest.select(one.rows).to_pylist()
+    rows, cols = data.spec.grid.rows, data.spec.grid.cols
+    return [
+        AtomPatch(
+            image_path=str(image["image_path"]),
+            category=str(image["category"]),
+            defect=str(image["defect"]),
+            activation=float(one.activations[at]),
+            heatmap=one.maps[at],
+            thumbnail=image.get("thumbnail"),
+            box=(one.patches[at] % cols / cols, one.patches[at] // cols / rows, 1 / cols, 1 / rows),
+        )
+        for at, image in enumerate(images)
+    ]
+
+
+def atoms_table(found: Sequence[ActiveAtom], data: CachedDataset) -> pa.Table:
+    """Give one row a patch: the atom, its guide and coefficient, and where the patch is.
+
+    `atom_rank` counts a guide's atoms by falling coefficient, `rank` an atom's patches by falling
+    activation, both from 1.
+    """
+    cols = data.spec.grid.cols
+    lines: list[dict[str, Any]] = []
+    ranks: dict[str, int] = {}
+    for one in found:
+        ranks[one.guide] = ranks.get(one.guide, 0) + 1
+        images = data.manifest.select(one.rows).to_pylist()
+        for at, image in enumerate(images):
+            lines.append(
+                {
+                    "guide": one.guide,
+                    "atom": one.atom,
+                    "coefficient": one.coefficient,
+                    "atom_rank": ranks[one.guide],
+                    "rank": at + 1,
+                    "row": int(one.rows[at]),
+                    **{name: image[name] for name in ("image_id", "category", "defect")},
+                    "patch_row": int(one.patches[at]) // cols,
+                    "patch_col": int(one.patches[at]) % cols,
+                    "activation": float(one.activations[at]),
+                }
+            )
+    return pa.Table.from_pylist(lines, schema=pa.schema(_COLUMNS))
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return bytes(sink.getvalue().to_pybytes())

@@ -1,0 +1,201 @@
+"""Atoms: the patches that the active atoms of fitted guides stand for (the paper's Fig. 5).
+
+Everything comes from the auxiliary cache in one pass: the strongest patches of each atom, the
+atom's activation over their images, and how its activation spreads over categories and defects.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cache.objects import Objects
+from pipeline.artifacts import Artifact
+from pipeline.configs import AtomsConfig
+from pipeline.device import resolve_device
+from pipeline.fitting.sae_settings import load_sae
+from pipeline.inputs import CachedDataset, open_dataset
+from pipeline.progress import bar
+from pipeline.report.data import GuideName
+from spg_core.atom_patches import TopPatches, atom_activations
+from spg_core.errors import ArtifactError, ConfigError
+from spg_core.guides import ANOMALY, NORMAL
+from spg_core.sae import Sae
+
+_BLOCK_IMAGES = 16
+_BLOCK_BYTES = 64 << 20
+"""Activations `(atoms, images, patches)` held at once; a block has fewer images for many atoms."""
+_PAIR: dict[GuideName, int] = {"anomaly": ANOMALY, "normal": NORMAL}
+
+
+@dataclass(frozen=True)
+class ActiveAtom:
+    """One atom that a guide uses, with its strongest patches."""
+
+    atom: int
+    guide: GuideName
+    coefficient: float
+    rows: NDArray[np.int64]
+    """`(m,)` image rows of its patches, strongest first; m is 0 for an atom that never fires."""
+    patches: NDArray[np.int64]
+    """`(m,)` positions in the patch grid, row-major."""
+    activations: NDArray[np.float32]
+    """`(m,)` > 0."""
+    maps: NDArray[np.float32]
+    """`(m, grid rows, grid cols)`: the atom's activation over each of these images."""
+    category_spread: Mapping[str, float]
+    """Share of each category, all counted as if they had equally many images; adds up to 1."""
+    defect_spread: Mapping[str, float]
+    """The same over the kinds of defect."""
+
+
+def find_atoms(
+    store: Objects, guides: Artifact, config: AtomsConfig
+) -> tuple[CachedDataset, list[ActiveAtom]]:
+    """Find the strongest atoms of the guides and their patches, in one pass over the cache.
+
+    Returns: the auxiliary dataset; the atoms, a guide after the other, by falling coefficient.
+
+    Raises: NotInStore, IncompleteCache, CorruptStore, ArtifactError, ConfigError.
+    """
+    if not has_atoms(guides):
+        raise ArtifactError(
+            f"guides {guides.id} combine a control dictionary "
+            f"({guides.document['config']['dictionary']}), not the atoms of an SAE; "
+            "choose guides that were fitted with --dictionary sae"
+        )
+    parents = guides.document["parents"]
+    source = parents["cache"]
+    data = open_dataset(store, source["dataset"], source["backbone"], source["key"])
+    _, sae = load_sae(store, parents["sae"])
+    pair = _coefficients(guides, config)
+    chosen = {guide: strongest(pair[_PAIR[guide]], config.top) for guide in _guides(config)}
+    # an atom that both guides use is encoded once
+    atoms = torch.tensor(sorted({atom for some in chosen.values() for atom in some.tolist()}))
+    top, sums = _stream(data, sae, atoms, config)
+    spreads = _spreads(data, sums)
+    place = {int(atom): at for at, atom in enumerate(atoms)}
+    grid = (data.spec.grid.rows, data.spec.grid.cols)
+    found = []
+    for guide, numbers in chosen.items():
+        for atom in numbers.tolist():
+            at = place[atom]
+            active = top.activation[at] > 0
+            found.append(
+                ActiveAtom(
+                    atom=atom,
+                    guide=guide,
+                    coefficient=float(pair[_PAIR[guide], atom]),
+                    rows=top.row[at, active],
+                    patches=top.patch[at, active],
+                    activations=top.activation[at, active],
+                    maps=top.maps[at, active].reshape(-1, *grid),
+                    category_spread=spreads["category"][at],
+                    defect_spread=spreads["defect"][at],
+                )
+            )
+    return data, found
+
+
+def has_atoms(guides: Artifact) -> bool:
+    """Tell whether guides combine an SAE's atoms rather than a control dictionary's."""
+    return bool(guides.document["config"].get("dictionary", "sae") == "sae")
+
+
+def strongest(coefficients: Tensor, top: int) -> Tensor:
+    """Give the atoms with the `top` largest coefficients above 0, largest first, `(m,)` int64.
+
+    Args: coefficients `(n_latents,)` of one guide.
+
+    Raises: ConfigError for a `top` below 1.
+    """
+    if top < 1:
+        raise ConfigError(f"top must be 1 atom or more, got {top}")
+    values, order = coefficients.sort(descending=True, stable=True)
+    return order[:top][values[:top] > 0]
+
+
+def _coefficients(guides: Artifact, config: AtomsConfig) -> Tensor:
+    match config.coefficients:
+        case "ema" | "raw":
+            return guides.tensors[f"coefficients_{config.coefficients}"]
+        case _:
+            raise ConfigError(f"coefficients is 'ema' or 'raw', got {config.coefficients!r}")
+
+
+def _guides(config: AtomsConfig) -> tuple[GuideName, ...]:
+    match config.guide:
+        case "both":
+            return ("anomaly", "normal")
+        case "anomaly" | "normal" as one:
+            return (one,)
+        case _:
+            raise ConfigError(f"guide is 'anomaly', 'normal' or 'both', got {config.guide!r}")
+
+
+@torch.inference_mode()
+def _stream(
+    data: CachedDataset, sae: Sae, atoms: Tensor, config: AtomsConfig
+) -> tuple[TopPatches, NDArray[np.float64]]:
+    """Pass over the cache once.
+
+    Returns: the top patches, and each atom's activation summed over the patches of all images of
+    a (category, defect) group, `(A, groups)`.
+    """
+    device = resolve_device(config.device)
+    sae = Sae(sae.encoder.to(device), sae.dictionary.to(device), sae.k, sae.sparsifier, sae.clamp)
+    n_patches = data.cache.tokens_per_image
+    top = TopPatches(len(atoms), n_patches, keep=config.patches, one_per_image=config.one_per_image)
+    group_of, groups = _groups(data)
+    sums = np.zeros((len(atoms), len(groups)))
+    with bar("Finding atoms", data.cache.n_images) as advance:
+        for rows in blocks(data.cache.n_images, len(atoms), n_patches):
+            tokens = torch.from_numpy(data.cache.tokens(rows)).to(device).float()
+            found = atom_activations(sae, tokens.flatten(0, 1), atoms.to(device))
+            activations = found.cpu().numpy().reshape(len(atoms), len(rows), n_patches)
+            top.add(rows, activations)
+            np.add.at(sums.T, group_of[rows], activations.sum(2, dtype=np.float64).T)
+            advance(len(rows))
+    return top, sums
+
+
+def blocks(n_images: int, n_atoms: int, n_patches: int) -> list[NDArray[np.int64]]:
+    """Cut the rows of a cache into blocks whose activations stay within 64 MiB, 16 images at most.
+
+    One image is always taken, so 64 MiB is passed where atoms x patches alone exceed it.
+    """
+    fitting = _BLOCK_BYTES // (4 * max(n_atoms, 1) * n_patches)
+    size = max(1, min(_BLOCK_IMAGES, fitting))
+    return [np.arange(at, min(at + size, n_images)) for at in range(0, n_images, size)]
+
+
+def _groups(data: CachedDataset) -> tuple[NDArray[np.int64], list[tuple[str, str]]]:
+    """Number the pairs of category and defect: the number of each row, and the pairs."""
+    categories, defects = data.manifest.column("category"), data.manifest.column("defect")
+    pairs = [(str(one), str(other)) for one, other in zip(categories, defects, strict=True)]
+    groups = list(dict.fromkeys(pairs))
+    number = {pair: at for at, pair in enumerate(groups)}
+    return np.array([number[pair] for pair in pairs]), groups
+
+
+def _spreads(data: CachedDataset, sums: NDArray[np.float64]) -> dict[str, list[dict[str, float]]]:
+    """Turn sums `(A, groups)` into shares by category and by defect, one dict an atom.
+
+    Sums become means an image first: a category with many images is not a favourite for that.
+    """
+    group_of, groups = _groups(data)
+    images = np.bincount(group_of, minlength=len(groups))
+    spreads = {}
+    for part, what in enumerate(("category", "defect")):
+        names = list(dict.fromkeys(group[part] for group in groups))
+        member = np.array([[group[part] == name for name in names] for group in groups])
+        means = (sums @ member) / (images @ member)
+        totals = means.sum(1)
+        spreads[what] = [
+            dict(zip(names, (mean / total).tolist(), strict=True)) if total > 0 else {}
+            for mean, total in zip(means, totals, strict=True)
+        ]
+    return spreads

@@ -1,0 +1,1 @@
+"""Frozen backbones: what they are, how they load, how images become their input."""

@@ -1,0 +1,59 @@
+"""The embedded `gabor` descriptor as a backbone: no download, no choice but size."""
+
+import hashlib
+
+from torch import nn
+
+from pipeline.backbones.spec import BackboneRequest, BackboneSpec
+from pipeline.backbones.timm_models import check_image_size
+from spg_core.errors import ConfigError
+from spg_core.gabor import PATCH_SIZE, VERSION, GaborTokens
+from spg_core.types import PatchGrid
+
+DEFAULT_IMAGE_SIZE = 448
+MEAN = STD = (0.5, 0.5, 0.5)
+
+
+def open_gabor(request: BackboneRequest) -> tuple[nn.Module, BackboneSpec]:
+    """Build the descriptor, and say what it is.
+
+    Raises:
+        ConfigError: an option that only a learned backbone has, or an impossible size.
+    """
+    given = {
+        "--weights": request.weights,
+        "--layer": request.layer,
+        "--final-norm": request.final_norm,
+        "mean": request.mean,
+        "std": request.std,
+    }
+    for option, value in given.items():
+        if value is not None:
+            raise ConfigError(
+                f"{option} {value} does not apply to gabor, a fixed descriptor; leave it out"
+            )
+    if request.compute_dtype not in (None, "float32"):
+        raise ConfigError(f"gabor computes in float32, not {request.compute_dtype}; leave it out")
+    size = request.image_size or DEFAULT_IMAGE_SIZE
+    check_image_size(size, PATCH_SIZE, PATCH_SIZE, request.name)
+    model = GaborTokens()
+    spec = BackboneSpec(
+        name=request.name,
+        library="spg_core",
+        model=VERSION,
+        weights_sha256=hashlib.sha256(VERSION.encode()).hexdigest(),
+        layer=None,
+        final_norm=False,
+        projection=False,
+        height=size,
+        width=size,
+        grid=PatchGrid(size // PATCH_SIZE, size // PATCH_SIZE),
+        d_model=model.d_model,
+        has_cls=False,
+        resize_filter=request.resize_filter,
+        mean=MEAN,
+        std=STD,
+        compute_dtype="float32",
+        exif=request.exif,
+    )
+    return model, spec

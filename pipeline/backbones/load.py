@@ -1,0 +1,221 @@
+"""Frozen backbones: pixels in, patch tokens out, prefix tokens dropped.
+
+B images, n patch tokens, d channels. METHOD.md's table is `_TABLE`; what it leaves open is taken
+from the model. Model libraries are imported only when one of their models is asked for.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.backbones.spec import (
+    BackboneRequest,
+    BackboneSpec,
+    Channels,
+    slug,
+    spec_from_covers,
+)
+from spg_core.errors import BackboneError, ConfigError
+
+__all__ = [
+    "Backbone",
+    "BackboneSpec",
+    "PatchTokens",
+    "load_backbone",
+    "slug",
+    "spec_from_covers",
+]
+
+RESIZE_FILTERS = ("bilinear", "bicubic")
+COMPUTE_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Named:
+    """One row of METHOD.md's table of backbones."""
+
+    model: str
+    image_size: int
+    final_norm: bool
+    resize_filter: str = "bicubic"
+
+
+_TABLE = {
+    "dinov3": _Named(
+        model="timm:vit_large_patch16_dinov3.lvd1689m",
+        image_size=448,
+        final_norm=True,
+        resize_filter="bilinear",
+    ),
+    "dinov2": _Named(
+        model="timm:vit_large_patch14_dinov2.lvd142m", image_size=448, final_norm=False
+    ),
+    "siglip": _Named(
+        model="timm:vit_large_patch16_siglip_384.webli", image_size=448, final_norm=True
+    ),
+    "openclip": _Named(
+        model="open_clip:ViT-L-14-336-quickgelu/openai", image_size=518, final_norm=True
+    ),
+}
+
+
+class PatchTokens(NamedTuple):
+    """What a backbone gives for a batch."""
+
+    tokens: Tensor
+    """Patch tokens `(B, n, d)`, float32, row-major over the grid."""
+    cls: Tensor | None
+    """Class tokens `(B, d)`, float32, where the backbone has one."""
+
+
+class Backbone:
+    """A frozen model on a device; call it with normalised pixels."""
+
+    def __init__(self, model: nn.Module, spec: BackboneSpec, device: torch.device) -> None:
+        self.model = model.eval().requires_grad_(False).to(device)
+        self.spec = spec
+        self.device = device
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Tensor) -> PatchTokens:
+        """Give the patch tokens of a batch.
+
+        Args:
+            pixels: `(B, 3, height, width)` float32, normalised by the spec's mean and std.
+
+        Raises:
+            BackboneError: pixels of another size, or tokens that do not fill the patch grid.
+        """
+        spec = self.spec
+        if tuple(pixels.shape[1:]) != (3, spec.height, spec.width):
+            raise BackboneError(
+                f"pixels of shape {tuple(pixels.shape)} for {spec.name}; expected "
+                f"(B, 3, {spec.height}, {spec.width}), as `preprocess` makes them"
+            )
+        dtype = COMPUTE_DTYPES[spec.compute_dtype]
+        cast = torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
+        with cast:
+            tokens, cls = self.model(pixels.to(self.device, non_blocking=True))
+        expected = (len(pixels), spec.grid.tokens_per_image, spec.d_model)
+        if tuple(tokens.shape) != expected:
+            raise BackboneError(
+                f"{spec.name} gave tokens of shape {tuple(tokens.shape)}, expected {expected} for "
+                f"a {spec.grid} patch grid; were the prefix tokens dropped?"
+            )
+        return PatchTokens(tokens.float(), None if cls is None else cls.float())
+
+
+def load_backbone(
+    name: str,
+    *,
+    image_size: int | None = None,
+    layer: int | None = None,
+    final_norm: bool | None = None,
+    weights: Path | None = None,
+    resize_filter: str | None = None,
+    mean: Channels | None = None,
+    std: Channels | None = None,
+    device: str = "cpu",
+    compute_dtype: str | None = None,
+    exif: bool = False,
+) -> Backbone:
+    """Load a frozen backbone; None leaves a choice to METHOD.md's table, then to the model.
+
+    Args:
+        name: `dinov3`, `dinov2`, `siglip`, `openclip`, `gabor`, `timm:<model>` or
+            `open_clip:<model>/<tag>`.
+        image_size: side of the square input, in pixels.
+        layer: index of the block that the tokens leave, from 0; None is the last.
+        final_norm: whether the model's final norm is applied to the tokens.
+        weights: a local safetensors or torch file; None takes the hub's.
+        resize_filter: `bilinear` or `bicubic`.
+        mean: replaces the model's own.
+        std: replaces the model's own.
+        device: a torch device name.
+        compute_dtype: `float32`, `bfloat16` or `float16`. None is float32 on a CPU and bfloat16
+            on a GPU, whose range, unlike float16's, holds the huge activations of large ViTs.
+            Part of the cache key.
+        exif: turn images as their EXIF orientation says.
+
+    Raises:
+        BackboneError: the model or its weights cannot be had or do not fit each other.
+        ConfigError: an option is impossible for this backbone.
+    """
+    place = _device(device)
+    row = _TABLE.get(name)
+    request = BackboneRequest(
+        name=name,
+        image_size=row.image_size if row and image_size is None else image_size,
+        layer=layer,
+        final_norm=row.final_norm if row and final_norm is None else final_norm,
+        weights=weights,
+        resize_filter=_resize_filter(resize_filter, row.resize_filter if row else "bicubic"),
+        mean=mean,
+        std=_std(std),
+        compute_dtype=_compute_dtype(compute_dtype, place),
+        device_dtype="bfloat16" if place.type == "cuda" else "float32",
+        exif=exif,
+    )
+    model, spec = _open(row.model if row else name, request)
+    return Backbone(model, spec, place)
+
+
+def _open(model_name: str, request: BackboneRequest) -> tuple[nn.Module, BackboneSpec]:
+    """Hand a request to the library that holds the model."""
+    library, _, model = model_name.partition(":")
+    match library:
+        case "gabor" if not model:
+            from pipeline.backbones.gabor_model import open_gabor
+
+            return open_gabor(request)
+        case "timm" if model:
+            from pipeline.backbones.timm_models import open_timm
+
+            return open_timm(model, request)
+        case "open_clip" if model:
+            from pipeline.backbones.open_clip_models import open_open_clip
+
+            return open_open_clip(model, request)
+        case _:
+            raise ConfigError(
+                f"no backbone {request.name!r}; use {', '.join(_TABLE)}, gabor, timm:<model> or "
+                f"open_clip:<model>/<tag>"
+            )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"no device {name!r}; use cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {name!r} was asked for but torch sees no GPU; use --device cpu")
+    return device
+
+
+def _resize_filter(asked: str | None, default: str) -> str:
+    chosen = asked or default
+    if chosen not in RESIZE_FILTERS:
+        raise ConfigError(f"resize filter {chosen!r}; use one of {', '.join(RESIZE_FILTERS)}")
+    return chosen
+
+
+def _compute_dtype(asked: str | None, device: torch.device) -> str | None:
+    if asked is not None and asked not in COMPUTE_DTYPES:
+        raise ConfigError(f"compute dtype {asked!r}; use one of {', '.join(COMPUTE_DTYPES)}")
+    if asked not in (None, "float32") and device.type != "cuda":
+        raise ConfigError(f"compute dtype {asked} is for GPUs, the device is {device}; use float32")
+    return asked
+
+
+def _std(std: Channels | None) -> Channels | None:
+    if std is not None and min(std) <= 0:
+        raise ConfigError(f"std {std} must be positive: pixels are divided by it")
+    return std

@@ -1,0 +1,202 @@
+"""Patch tokens of open_clip's own vision transformers.
+
+B images, n patch tokens, d channels. The whole CLIP is loaded strictly by open_clip, which also
+resamples the position embedding to the input size; then only the image tower is kept.
+Source: mlfoundations/open_clip, `open_clip.transformer.VisionTransformer`.
+"""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from pipeline.backbones.spec import BackboneRequest, BackboneSpec, Channels
+from pipeline.backbones.timm_models import check_image_size, check_layer
+from pipeline.backbones.weights import check_weights_file, hub_file, sha256_of_file
+from spg_core.errors import BackboneError, ConfigError
+from spg_core.types import PatchGrid
+
+HUB_FILE_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+# What open_clip, torch and safetensors raise for damaged files and for weights that do not fit.
+LOAD_ERRORS = (
+    RuntimeError,
+    pickle.UnpicklingError,
+    SafetensorError,
+    EOFError,
+    KeyError,
+    ValueError,
+    AttributeError,
+    ImportError,
+)
+PROJECTED = "openclip"
+"""The one name whose tokens METHOD.md defines after the visual projection."""
+
+
+class OpenClipTokens(nn.Module):
+    """An open_clip image tower that gives the patch tokens of one block, and its class token."""
+
+    def __init__(self, visual: nn.Module, *, layer: int, final_norm: bool, project: bool) -> None:
+        super().__init__()
+        self.visual = visual
+        self.layer = layer
+        self.final_norm = final_norm
+        self.project = project
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn pixels `(B, 3, height, width)` into tokens `(B, n, d)` and class tokens `(B, d)`."""
+        found = self.visual.forward_intermediates(  # type: ignore[operator]
+            pixels,
+            indices=[self.layer],
+            stop_early=True,
+            normalize_intermediates=self.final_norm,
+            intermediates_only=True,
+            output_fmt="NLC",
+            output_extra_tokens=True,
+        )
+        (tokens,) = found["image_intermediates"]
+        cls = found["image_intermediates_prefix"][0][:, 0]
+        if self.project:
+            # The library projects the pooled token only; the same matrix takes each patch token
+            # to the space that images and texts share.
+            return tokens @ self.visual.proj, cls @ self.visual.proj
+        return tokens, cls
+
+
+def open_open_clip(model_and_tag: str, request: BackboneRequest) -> tuple[nn.Module, BackboneSpec]:
+    """Build an open_clip image tower with its weights, and say what it is.
+
+    Tokens are normed by default. Only `openclip` also projects them, and only while they are
+    normed: `--no-final-norm` gives what the block gives.
+
+    Args:
+        model_and_tag: open_clip's model name and weights tag, as `ViT-B-32/openai`.
+        request: what the user asked for.
+
+    Raises:
+        BackboneError: there is no such model, it has no patch grid, or its weights do not fit.
+        ConfigError: the name has no tag or pairs a model with weights of another activation;
+            image size or layer are impossible.
+    """
+    model_name, config, weights_config = _configs(model_and_tag)
+    vision = config["vision_cfg"]
+    patch_height, patch_width = _pair(vision["patch_size"])
+    size = request.image_size or _pair(vision["image_size"])[0]
+    check_image_size(size, patch_height, patch_width, request.name)
+    depth = vision["layers"]
+    layer = check_layer(request.layer, depth, request.name)
+    final_norm = request.final_norm is not False
+    project = final_norm and request.name == PROJECTED
+
+    weights = request.weights or _hub_weights(weights_config, request.name)
+    check_weights_file(weights)
+    visual = _image_tower(model_name, weights, size)
+    spec = BackboneSpec(
+        name=request.name,
+        library="open_clip",
+        model=model_name,
+        weights_sha256=sha256_of_file(weights),
+        layer=None if layer == depth - 1 else layer,
+        final_norm=final_norm,
+        projection=project,
+        height=size,
+        width=size,
+        grid=PatchGrid(size // patch_height, size // patch_width),
+        d_model=config["embed_dim"] if project else vision["width"],
+        has_cls=True,
+        resize_filter=request.resize_filter,
+        mean=request.mean or _channels(weights_config["mean"]),
+        std=request.std or _channels(weights_config["std"]),
+        compute_dtype=request.compute_dtype or request.device_dtype,
+        exif=request.exif,
+    )
+    return OpenClipTokens(visual, layer=layer, final_norm=final_norm, project=project), spec
+
+
+def _configs(model_and_tag: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Look a name up: the model, open_clip's record of it and that of its weights."""
+    import open_clip
+
+    model, slash, tag = model_and_tag.rpartition("/")
+    if not slash or not model or not tag:
+        raise ConfigError(
+            f"open_clip:{model_and_tag} names no weights; use open_clip:<model>/<tag>, as in "
+            f"open_clip:ViT-B-32-quickgelu/openai (with --weights too: the tag gives mean and std)"
+        )
+    config = open_clip.get_model_config(model)
+    if config is None:
+        raise BackboneError(f"open_clip has no model {model!r}; see open_clip.list_models()")
+    vision = config["vision_cfg"]
+    if "timm_model_name" in vision:
+        raise BackboneError(
+            f"the image tower of open_clip:{model} is timm's; use timm:{vision['timm_model_name']}"
+        )
+    if isinstance(vision["layers"], list) or vision.get("attentional_pool"):
+        raise BackboneError(
+            f"open_clip:{model} has no plain grid of patch tokens; use a ViT such as "
+            f"open_clip:ViT-B-32-quickgelu/openai"
+        )
+    weights = open_clip.get_pretrained_cfg(model, tag)
+    if not weights:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
+        raise BackboneError(f"open_clip:{model} has no weights {tag!r}; it has {tags}")
+    _check_activation(model, tag, config, weights)
+    return model, config, weights
+
+
+def _check_activation(
+    model: str, tag: str, config: dict[str, Any], weights: dict[str, Any]
+) -> None:
+    """Refuse weights trained with another activation than the model computes.
+
+    open_clip only warns, and the tokens would be wrong without any other sign.
+    """
+    import open_clip
+
+    computes = bool(config.get("quick_gelu", False))
+    needs = bool(weights.get("quick_gelu", False))
+    if computes == needs:
+        return
+    other = model.removesuffix("-quickgelu") if computes else f"{model}-quickgelu"
+    known = other in open_clip.list_models()
+    names = {True: "QuickGELU", False: "GELU"}
+    raise ConfigError(
+        f"open_clip:{model} computes {names[computes]}, but the weights {tag!r} were trained with "
+        f"{names[needs]}; use " + (f"open_clip:{other}/{tag}" if known else "other weights")
+    )
+
+
+def _hub_weights(config: dict[str, Any], name: str) -> Path:
+    """Find the hub's file for an open_clip weights record."""
+    repository, _, file_name = config.get("hf_hub", "").rpartition("/")
+    if not repository:
+        raise BackboneError(f"open_clip knows no hub weights for {name}; give --weights FILE")
+    if not file_name:
+        return hub_file(repository, HUB_FILE_NAMES, name=name)
+    safe = str(Path(file_name).with_suffix(".safetensors"))
+    return hub_file(repository, tuple(dict.fromkeys((safe, file_name))), name=name)
+
+
+def _image_tower(model_name: str, weights: Path, size: int) -> nn.Module:
+    """Build the model at an input size, load the file strictly, keep the image tower."""
+    import open_clip
+
+    try:
+        model = open_clip.create_model(
+            model_name, pretrained=str(weights), force_image_size=(size, size), weights_only=True
+        )
+    except LOAD_ERRORS as error:
+        raise BackboneError(
+            f"{weights} does not fit open_clip:{model_name}: {' '.join(str(error).split())[:600]}"
+        ) from error
+    visual: nn.Module = model.visual
+    return visual
+
+
+def _pair(value: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _channels(values: tuple[float, ...]) -> Channels:
+    return float(values[0]), float(values[1]), float(values[2])

@@ -1,0 +1,66 @@
+"""Images into model inputs: squash to the input size, no crop, normalise.
+
+H and W are the spec's height and width. Decoding runs in a `DataLoader`'s worker processes.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from manifests.images import open_image
+from pipeline.backbones.spec import BackboneSpec
+from spg_core.errors import ConfigError, DatasetError
+
+
+def preprocess(image: Image.Image, spec: BackboneSpec) -> Tensor:
+    """Turn an RGB image of any size into one normalised model input `(3, H, W)` float32.
+
+    Pillow's resize widens its kernel when it shrinks, which is the antialiasing that METHOD.md
+    asks for; it works on 8-bit values, so the input of a model has 256 levels a channel.
+
+    Raises:
+        ConfigError: the spec names a filter that is not known.
+        DatasetError: the image is not RGB.
+    """
+    if image.mode != "RGB":
+        raise DatasetError(f"an image of mode {image.mode}; expected RGB, as open_image gives it")
+    resized = image.resize((spec.width, spec.height), _pillow_filter(spec.resize_filter))
+    pixels = torch.from_numpy(np.array(resized, dtype=np.float32)).permute(2, 0, 1) / 255.0
+    mean = torch.tensor(spec.mean).reshape(3, 1, 1)
+    std = torch.tensor(spec.std).reshape(3, 1, 1)
+    return ((pixels - mean) / std).contiguous()
+
+
+class ImageFiles(Dataset[Tensor]):
+    """Image files as model inputs, in the order given; a bad file raises and names itself."""
+
+    def __init__(self, paths: Sequence[Path], spec: BackboneSpec) -> None:
+        # Plain strings: each worker process gets a copy.
+        self._paths = [str(path) for path in paths]
+        self._spec = spec
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Give image `index` as `(3, H, W)` float32.
+
+        Raises:
+            DatasetError: the file is missing, damaged or not an image.
+        """
+        return preprocess(open_image(Path(self._paths[index]), exif=self._spec.exif), self._spec)
+
+
+def _pillow_filter(name: str) -> Image.Resampling:
+    match name:
+        case "bilinear":
+            return Image.Resampling.BILINEAR
+        case "bicubic":
+            return Image.Resampling.BICUBIC
+        case _:
+            raise ConfigError(f"resize filter {name!r}; use bilinear or bicubic")

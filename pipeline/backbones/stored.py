@@ -1,0 +1,67 @@
+"""Load the very backbone that guides were fitted on, from the description they carry."""
+
+from pathlib import Path
+
+from pipeline.backbones.load import Backbone, load_backbone
+from pipeline.backbones.spec import BackboneSpec
+from pipeline.backbones.weights import check_weights_file, sha256_of_file
+from pipeline.device import resolve_device
+from pipeline.progress import say
+from pipeline.scoring.detector import require_same_tokens
+from spg_core.errors import ArtifactError
+
+
+def load_stored_backbone(spec: BackboneSpec, weights: str | None, device: str) -> Backbone:
+    """Load the backbone that `spec` describes, with the weights whose digest it names.
+
+    A spec of bfloat16 or float16 asks for a GPU; on a CPU the model computes in float32 instead,
+    which is closer to exact, and says so.
+
+    Args:
+        spec: the stored description.
+        weights: a local weights file; None asks the hub's cache, then the hub.
+        device: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        ArtifactError: the weights are not those the guides were fitted with.
+        BackboneError, ConfigError: as `load_backbone`.
+    """
+    place = resolve_device(device)
+    file = Path(weights) if weights else None
+    if file is not None and spec.library != "spg_core":
+        _require_digest(file, spec)
+    compute_dtype = spec.compute_dtype if place.type == "cuda" else "float32"
+    if compute_dtype != spec.compute_dtype:
+        say(
+            f"computing in {compute_dtype} on {place}; the guides were fitted on tokens computed "
+            f"in {spec.compute_dtype}, so scores differ a little"
+        )
+    learned = spec.library != "spg_core"
+    backbone = load_backbone(
+        spec.name,
+        image_size=spec.height,
+        layer=spec.layer,
+        final_norm=spec.final_norm if learned else None,
+        weights=file,
+        resize_filter=spec.resize_filter,
+        mean=spec.mean if learned else None,
+        std=spec.std if learned else None,
+        device=str(place),
+        compute_dtype=compute_dtype if learned else None,
+        exif=spec.exif,
+    )
+    wanted = spec.covers() | {"compute_dtype": compute_dtype}
+    require_same_tokens(wanted, backbone.spec.covers(), "the guides", f"{spec.name} as loaded here")
+    return backbone
+
+
+def _require_digest(file: Path, spec: BackboneSpec) -> None:
+    """Refuse another weights file before its tensors are read."""
+    check_weights_file(file)
+    found = sha256_of_file(file)
+    if found != spec.weights_sha256:
+        raise ArtifactError(
+            f"{file} has SHA-256 {found[:16]}..., the guides were fitted on tokens of {spec.name} "
+            f"with weights {spec.weights_sha256[:16]}...; give that file, or extract and fit again "
+            "with this one"
+        )

@@ -1,0 +1,223 @@
+"""Patch tokens of timm's vision transformers.
+
+B images, n patch tokens, d channels. The tokens come from timm's own `forward_intermediates`,
+which drops the prefix tokens; the weights pass timm's own key filter, which also resamples
+position embeddings to the input size. Source: huggingface/pytorch-image-models.
+"""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.backbones.spec import BackboneRequest, BackboneSpec
+from pipeline.backbones.weights import (
+    check_weights_file,
+    first_line,
+    hub_file,
+    read_state_dict,
+    sha256_of_file,
+)
+from spg_core.errors import BackboneError, ConfigError
+from spg_core.types import PatchGrid
+
+HUB_FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
+
+
+class TimmTokens(nn.Module):
+    """A timm transformer that gives the patch tokens of one block, and its class token."""
+
+    def __init__(self, model: nn.Module, *, layer: int, final_norm: bool, has_cls: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.layer = layer
+        self.final_norm = final_norm
+        self.has_cls = has_cls
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Turn pixels `(B, 3, height, width)` into tokens `(B, n, d)` and class tokens `(B, d)`."""
+        # Prefix tokens are asked for only where there is a class token: timm's EVA models fail
+        # when asked for those of a model without any.
+        (found,) = self.model.forward_intermediates(  # type: ignore[operator]
+            pixels,
+            indices=[self.layer],
+            norm=self.final_norm,
+            stop_early=True,
+            intermediates_only=True,
+            output_fmt="NLC",
+            return_prefix_tokens=self.has_cls,
+        )
+        if not self.has_cls:
+            return found, None
+        tokens, prefix = found
+        return tokens, prefix[:, 0]
+
+
+def open_timm(model_name: str, request: BackboneRequest) -> tuple[nn.Module, BackboneSpec]:
+    """Build a timm model with its weights, and say what it is.
+
+    Args:
+        model_name: timm's name, with or without a weights tag.
+        request: what the user asked for; `final_norm` None applies the norm if there is one.
+
+    Raises:
+        BackboneError: timm has no such model, it has no patch grid, or its weights do not fit.
+        ConfigError: image size, layer or norm are impossible for this model.
+    """
+    config = _pretrained_config(model_name)
+    draft = _draft(model_name)
+    patch_height, patch_width = draft.patch_embed.patch_size
+    size = request.image_size or config.input_size[-1]
+    check_image_size(size, patch_height, patch_width, request.name)
+    depth = len(draft.blocks)
+    layer = check_layer(request.layer, depth, request.name)
+    final_norm = _final_norm(draft, request)
+    has_cls = getattr(draft, "cls_token", None) is not None
+
+    weights = request.weights or _hub_weights(config, request.name)
+    check_weights_file(weights)
+    model = _with_weights(model_name, weights, size, config)
+    spec = BackboneSpec(
+        name=request.name,
+        library="timm",
+        model=model_name.partition(".")[0],
+        weights_sha256=sha256_of_file(weights),
+        layer=None if layer == depth - 1 else layer,
+        final_norm=final_norm,
+        projection=False,
+        height=size,
+        width=size,
+        grid=PatchGrid(size // patch_height, size // patch_width),
+        d_model=draft.num_features,
+        has_cls=has_cls,
+        resize_filter=request.resize_filter,
+        mean=request.mean or config.mean,
+        std=request.std or config.std,
+        compute_dtype=request.compute_dtype or request.device_dtype,
+        exif=request.exif,
+    )
+    return TimmTokens(model, layer=layer, final_norm=final_norm, has_cls=has_cls), spec
+
+
+def check_image_size(size: int, patch_height: int, patch_width: int, name: str) -> None:
+    """Refuse an input size that patches do not fill.
+
+    Raises:
+        ConfigError: with the nearest sizes that work.
+    """
+    step = max(patch_height, patch_width)
+    if size > 0 and size % patch_height == 0 and size % patch_width == 0:
+        return
+    below = size // step * step
+    nearest = f"{below} or {below + step}" if below > 0 else str(step)
+    raise ConfigError(
+        f"image size {size} is not a multiple of {name}'s patch size {step}; use {nearest}"
+    )
+
+
+def check_layer(layer: int | None, depth: int, name: str) -> int:
+    """Give the block index that is meant, the last one for None.
+
+    Raises:
+        ConfigError: the model has no such block.
+    """
+    if layer is None:
+        return depth - 1
+    if not 0 <= layer < depth:
+        raise ConfigError(
+            f"--layer {layer}: {name} has {depth} blocks, counted from 0; use 0 to {depth - 1}"
+        )
+    return layer
+
+
+def _pretrained_config(model_name: str) -> Any:
+    """Give timm's record of a model's weights: hub name, input size, mean, std, classifier."""
+    import timm
+
+    base = model_name.partition(".")[0]
+    config = timm.get_pretrained_cfg(model_name) if timm.is_model(base) else None
+    if config is None:
+        near = ", ".join(
+            timm.list_models(f"*{base.rpartition('_')[0] or base}*", pretrained=True)[:5]
+        )
+        raise BackboneError(
+            f"timm has no model {model_name!r}" + (f"; did you mean one of {near}?" if near else "")
+        )
+    return config
+
+
+def _draft(model_name: str) -> Any:
+    """Build the architecture without memory for its weights, to ask it about its shape."""
+    import timm
+
+    with torch.device("meta"):
+        draft = timm.create_model(model_name, pretrained=False, num_classes=0)
+    takes = inspect.signature(getattr(draft, "forward_intermediates", len)).parameters
+    needed = ("patch_embed", "blocks", "norm", "num_prefix_tokens")
+    if "return_prefix_tokens" not in takes or not all(hasattr(draft, part) for part in needed):
+        raise BackboneError(
+            f"timm:{model_name} is a {type(draft).__name__}, which has no single grid of patch "
+            f"tokens; use a plain vision transformer such as timm:vit_small_patch16_224"
+        )
+    return draft
+
+
+def _final_norm(draft: Any, request: BackboneRequest) -> bool:
+    """Settle whether the final norm is applied; some models norm only what they pool."""
+    has_norm = not isinstance(draft.norm, nn.Identity)
+    if request.final_norm is None:
+        return has_norm
+    if request.final_norm and not has_norm:
+        raise ConfigError(
+            f"{request.name} norms its pooled output, not its tokens; use --no-final-norm"
+        )
+    return request.final_norm
+
+
+def _hub_weights(config: Any, name: str) -> Path:
+    """Find the hub's file for a timm weights record."""
+    if not config.hf_hub_id:
+        raise BackboneError(
+            f"timm knows no hub weights for {name}; give a file with --weights FILE or add a "
+            f"weights tag to the name, as in timm:vit_small_patch16_224.augreg_in1k"
+        )
+    names = (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILE_NAMES
+    gated = "dinov3" in (config.license or "")
+    return hub_file(config.hf_hub_id, names, name=name, gated=gated)
+
+
+def _with_weights(model_name: str, weights: Path, size: int, config: Any) -> nn.Module:
+    """Build the model at an input size and load the file strictly, the classifier left out."""
+    import timm
+
+    state = read_state_dict(weights)
+    heads = (config.classifier,) if isinstance(config.classifier, str) else config.classifier or ()
+    for head in heads:
+        state.pop(f"{head}.weight", None)
+        state.pop(f"{head}.bias", None)
+    # Without a classifier to adapt timm loads strictly, so any other difference is an error.
+    # custom_load is the path of .npz files, which would ignore a state dict.
+    overlay = {
+        "state_dict": state, "file": None, "source": None, "custom_load": False,
+        "num_classes": 0, "classifier": None, "label_offset": None,
+    }  # fmt: skip
+    try:
+        model: nn.Module = timm.create_model(
+            model_name,
+            pretrained=True,
+            pretrained_cfg_overlay=overlay,
+            num_classes=0,
+            img_size=size,
+        )
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise BackboneError(
+            f"{weights} does not fit timm:{model_name}: {' '.join(str(error).split())[:600]}; "
+            f"give the weights of this very model"
+        ) from error
+    except TypeError as error:
+        raise BackboneError(
+            f"timm:{model_name} cannot be built for {size} px: {first_line(error)}"
+        ) from error
+    return model

@@ -1,0 +1,1 @@
+"""What the `cache` commands do and print."""

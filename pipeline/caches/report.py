@@ -1,0 +1,205 @@
+"""What the cache commands tell: plain data, ready for JSON, about the caches of a store."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from cache.find import CacheInfo, find_caches, read_record
+from cache.key import explain_difference
+from cache.layout import GROUP, IMAGES_PER_SHARD, MANIFEST
+from cache.objects import Objects
+from cache.record import CacheRecord
+from cache.store import open_store
+from cache.verify import Problem
+from manifests.table import Manifest, manifest_from_bytes
+from spg_core.errors import CorruptStore, IncompleteCache, NotInStore, SpgError, StoreError
+
+_KINDS = {"saes": "SAE", "guides": "guides", "scores": "scores"}
+
+
+@dataclass(frozen=True)
+class NamedCache:
+    """A cache that a user named, and the store it is in."""
+
+    store: Objects
+    info: CacheInfo
+
+    @property
+    def where(self) -> str:
+        """Give its full path or URL."""
+        return f"{self.store.where}/{self.info.folder}"
+
+
+def name_cache(store: Objects, reference: str) -> NamedCache:
+    """Find the one cache that a key, its start, `dataset/backbone[/key]`, or a path means.
+
+    A path or URL that holds `/tokens/` may lie in another store.
+
+    Raises: NotInStore, StoreError: none or several fit; says which there are.
+    """
+    other, _, inside = reference.rstrip("/").rpartition("/tokens/")
+    if other:
+        store, reference = open_store(other, read_only=True), inside
+    reference = reference.rstrip("/").removeprefix("tokens/")
+    if not reference:
+        raise NotInStore(f"no cache is called ''; `spg-pipe cache ls` lists those of {store.where}")
+    known = find_caches(store)
+    paths = {info.folder.removeprefix("tokens/"): info for info in known}
+    # Whole parts win over starts: `visa` is not also `visa-small`.
+    fitting = [info for path, info in paths.items() if f"{path}/".startswith(f"{reference}/")]
+    fitting = fitting or [
+        info
+        for path, info in paths.items()
+        if info.key.startswith(reference) or path.startswith(reference)
+    ]
+    match fitting:
+        case [only]:
+            return NamedCache(store, only)
+        case []:
+            held = ", ".join(info.folder for info in known) or "no cache"
+            raise NotInStore(f"no cache {reference!r} in {store.where}, which holds {held}")
+        case _:
+            names = ", ".join(info.folder for info in fitting)
+            raise StoreError(f"{reference!r} means several caches: {names}; type more of the key")
+
+
+def listing(store: Objects) -> list[dict[str, Any]]:
+    """Give one row a cache: what it is, its state, images, bytes, and which artifacts use it."""
+    used = users(store)
+    return [
+        {
+            "dataset": info.dataset,
+            "backbone": info.backbone,
+            "key": info.key,
+            **_state(store, info),
+            "bytes": info.size_bytes,
+            "used_by": used.get(info.key, []),
+        }
+        for info in find_caches(store)
+    ]
+
+
+def _state(store: Objects, info: CacheInfo) -> dict[str, Any]:
+    """Give state, images there and images in all (None where nothing tells)."""
+    if info.state == "complete":
+        try:
+            whole = read_record(store, info.folder).geometry.n_images
+        except CorruptStore:
+            return {"state": "damaged", "images": None, "of": None}
+        return {"state": "complete", "images": whole, "of": whole}
+    planned = _planned_images(store, info)
+    there = sum(1 for _ in store.walk(f"{info.folder}/receipts")) * IMAGES_PER_SHARD
+    return {
+        "state": info.state,
+        "images": there if planned is None else min(there, planned),
+        "of": planned,
+    }
+
+
+def _planned_images(store: Objects, info: CacheInfo) -> int | None:
+    try:
+        return int(json.loads(store.get(f"{info.folder}/{GROUP}/tokens/zarr.json"))["shape"][0])
+    except (SpgError, ValueError, LookupError, TypeError):
+        return None
+
+
+def users(store: Objects) -> dict[str, list[str]]:
+    """Give for each key the artifacts whose parents name it, such as `SAE visa-gabor-...`.
+
+    Torn documents are passed over: they are for other commands to complain about.
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    for kind, title in _KINDS.items():
+        for entry in store.walk(kind):
+            parts = entry.name.split("/")
+            if len(parts) != 3 or not parts[2].endswith(".json"):
+                continue
+            for key in sorted(_keys_in(store, entry.name)):
+                found[key].append(f"{title} {parts[1]}")
+    return dict(found)
+
+
+def _keys_in(store: Objects, name: str) -> set[str]:
+    try:
+        document = json.loads(store.get(name))
+        places = [document["parents"]["cache"], document.get("fitted_on")]
+        return {str(place["key"]) for place in places if place is not None}
+    except (SpgError, ValueError, LookupError, TypeError, AttributeError):
+        return set()
+
+
+def describe_cache(named: NamedCache) -> dict[str, Any]:
+    """Give all that a key covers, and what is known besides.
+
+    Raises: IncompleteCache, CorruptStore.
+    """
+    record = _record(named)
+    geometry = record.geometry
+    return {
+        "key": record.key,
+        "path": named.where,
+        "covers": dict(record.covers),
+        "images": geometry.n_images,
+        "shards": geometry.n_shards,
+        "bytes": record.size_bytes,
+        "manifest_sha256": record.manifest_sha256,
+        "created": record.created,
+        "versions": dict(record.versions),
+        "timings": dict(record.timings),
+        "used_by": users(named.store).get(record.key, []),
+    }
+
+
+def _record(named: NamedCache) -> CacheRecord:
+    if named.info.state != "complete":
+        raise IncompleteCache(
+            f"{named.where} is only partly written, and what it covers is written last; run the "
+            "extraction again to finish it"
+        )
+    return read_record(named.store, named.info.folder)
+
+
+def differences(first: NamedCache, second: NamedCache) -> list[str]:
+    """Say in sentences why two caches have different keys; also where only the manifests differ."""
+    a, b = _record(first), _record(second)
+    sentences = explain_difference(a.covers, b.covers)
+    if a.covers["images"] != b.covers["images"]:
+        sentences += _image_differences(_manifest(first), _manifest(second))
+    if not sentences and a.manifest_sha256 != b.manifest_sha256:
+        sentences.append("the keys are the same, the manifests differ: labels, splits or masks")
+    return sentences
+
+
+def _image_differences(a: Manifest, b: Manifest) -> Iterator[str]:
+    ids = [dict(zip(m.column("image_id"), m.column("image_path"), strict=True)) for m in (a, b)]
+    for which, mine, others in (("first", ids[0], ids[1]), ("second", ids[1], ids[0])):
+        only = [str(path) for image, path in mine.items() if image not in others]
+        if only:
+            shown = ", ".join(only[:5]) + (", ..." if len(only) > 5 else "")
+            yield f"{len(only)} images are only in the {which}: {shown}"
+    if set(ids[0]) == set(ids[1]):
+        yield "both hold the same images, in another order or number"
+
+
+def _manifest(named: NamedCache) -> Manifest:
+    data = named.store.get(f"{named.info.folder}/{MANIFEST}")
+    return manifest_from_bytes(data, f"{named.where}/{MANIFEST}")
+
+
+def problem_rows(named: NamedCache, problems: tuple[Problem, ...]) -> list[dict[str, Any]]:
+    """Give problems of a verification, with the images named where the manifest still tells."""
+    try:
+        paths = [str(path) for path in _manifest(named).column("image_path")]
+    except SpgError:
+        paths = []
+    return [
+        {
+            "object": problem.name,
+            "problem": problem.text,
+            "rows": list(problem.rows),
+            "images": [paths[row] for row in problem.rows if row < len(paths)],
+        }
+        for problem in problems
+    ]

@@ -1,0 +1,1 @@
+"""Extract: images through a backbone into the token cache."""

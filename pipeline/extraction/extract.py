@@ -1,0 +1,163 @@
+"""Extract: run a frozen backbone over a dataset once and keep its patch tokens.
+
+This module asks what there is to do: it checks the images, and finds what is done already without
+importing torch. The rest is done by `pipeline.extraction.shards`, or by workers (`on_workers`).
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast, get_args
+
+from cache.find import cache_state, read_record
+from cache.layout import cache_folder
+from cache.objects import Objects
+from manifests.build import build_manifest, fingerprint_files
+from manifests.problems import Layout
+from manifests.table import Manifest, manifest_from_bytes, manifest_to_bytes
+from pipeline.backbones.spec import slug
+from pipeline.configs import ClusterConfig, ExtractConfig
+from pipeline.memo import file_facts, fingerprint, recall, remember
+from pipeline.progress import bar, say
+from spg_core.errors import ConfigError, SpgError
+
+if TYPE_CHECKING:
+    from pipeline.extraction.shards import Written
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What an extraction left in the store."""
+
+    key: str
+    path: str
+    images: int
+    state: str
+    """`extracted` where this run wrote shards, `found` where everything was there already."""
+
+
+def extract(
+    store: Objects, config: ExtractConfig, cluster: ClusterConfig | None = None
+) -> Extraction:
+    """Make the token cache that a config asks for, or find it done.
+
+    Interrupted, it keeps every whole shard, and the next call goes on from there. What comes out
+    does not depend on `cluster`.
+
+    Raises: DatasetError, BackboneError, StoreError, ClusterError: what is wrong and what to do.
+    """
+    asked = _fingerprint(config)
+    found = _found_before(store, config, asked)
+    if found is not None:
+        return found
+    manifest = checked_manifest(config)
+    written = _write(store, config, manifest, cluster or ClusterConfig())
+    remember("keys", asked, written.key.encode())
+    state = "extracted" if written.n_shards else "found"
+    return Extraction(written.key, written.path, manifest.n_images, state)
+
+
+def _write(
+    store: Objects, config: ExtractConfig, manifest: Manifest, cluster: ClusterConfig
+) -> "Written":
+    # These import torch and the model libraries.
+    if cluster.is_here:
+        from pipeline.extraction.shards import extract_shards
+
+        return extract_shards(store, config, manifest)
+    from pipeline.extraction.on_workers import extract_on_cluster
+
+    return extract_on_cluster(store, config, manifest, cluster)
+
+
+def checked_manifest(config: ExtractConfig) -> Manifest:
+    """Give the manifest of a dataset, decoding every file once unless nothing changed since."""
+    asked = fingerprint(
+        {
+            "files": _listing(config),
+            "dataset": config.name or config.dataset,
+            "exif": config.exif,
+            "thumbnails": config.thumbnails,
+        }
+    )
+    remembered = recall("manifests", asked), recall("warnings", asked)
+    if remembered[0] is not None and remembered[1] is not None:
+        try:
+            manifest = manifest_from_bytes(remembered[0], "the remembered manifest")
+            _warn(json.loads(remembered[1]))
+            return manifest
+        except (SpgError, ValueError):
+            pass  # a memo that cannot be read is as good as none
+    with _counting("Checking images") as progress:
+        built = build_manifest(
+            Path(config.root),
+            layout=_layout(config),
+            dataset=config.name or config.dataset,
+            split=config.split,
+            workers=max(1, config.decoders),
+            progress=progress,
+            thumbnails=config.thumbnails,
+            exif=config.exif,
+        )
+    _warn(built.warnings)
+    remember("warnings", asked, json.dumps(built.warnings).encode())
+    remember("manifests", asked, manifest_to_bytes(built.manifest))
+    return built.manifest
+
+
+def _warn(warnings: list[str] | tuple[str, ...]) -> None:
+    for warning in warnings:
+        say(f"warning: {warning}")
+
+
+@contextmanager
+def _counting(description: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar for a function that reports (done, total)."""
+    with bar(description, total=1) as advance:
+        done_before = 0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal done_before
+            advance(done - done_before, total=total)
+            done_before = done
+
+        yield progress
+
+
+def _layout(config: ExtractConfig) -> Layout:
+    for layout in get_args(Layout):
+        if config.dataset == layout:
+            return cast(Layout, layout)
+    raise ConfigError(
+        f"--dataset names how the images are laid out: {', '.join(get_args(Layout))}, got "
+        f"{config.dataset!r}; give the dataset's own name with --name"
+    )
+
+
+def _listing(config: ExtractConfig) -> str:
+    return fingerprint_files(Path(config.root), layout=_layout(config), split=config.split)
+
+
+def _fingerprint(config: ExtractConfig) -> str:
+    """Digest what is asked without reading a single image."""
+    weights = Path(config.weights) if config.weights else None
+    asked = {name: value for name, value in asdict(config).items() if name not in _NOT_ASKED}
+    return fingerprint({"files": _listing(config), "weights": file_facts(weights), **asked})
+
+
+_NOT_ASKED = {"root", "weights", "batch_size", "decoders"}
+
+
+def _found_before(store: Objects, config: ExtractConfig, asked: str) -> Extraction | None:
+    """Give the finished cache that the same question led to before, if it is still there."""
+    before = recall("keys", asked)
+    if before is None:
+        return None
+    key = before.decode()
+    folder = cache_folder(config.name or config.dataset, slug(config.backbone), key)
+    if cache_state(store, folder) != "complete":
+        return None
+    record = read_record(store, folder)
+    return Extraction(key, f"{store.where}/{folder}", record.geometry.n_images, "found")

@@ -1,0 +1,164 @@
+"""Train any number of independent models on the same batches: a fit alone is a group of one.
+
+Each batch is read, cast and ordered once and every member steps on it. Members share nothing else,
+so each ends with the bits it would have alone, in any group. Each keeps its own checkpoint, so a
+group that was killed may be resumed in other company; a member that is behind steps alone until
+the others are reached. One that fails leaves the group with its reason.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from cache.objects import Objects
+from pipeline.fitting.training import Checkpoint, TrainingLog, load_checkpoint, save_checkpoint
+from pipeline.progress import Advance
+from spg_core.errors import FitError
+
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
+# Writing checkpoints may take this share of the time.
+_CHECKPOINT_SHARE = 0.05
+# On CUDA, reading a number waits for the device, so log lines wait for each other.
+_LINES_HELD_ON_CUDA = 50
+
+Line = Mapping[str, Tensor | float | int]
+
+
+class Trainer(Protocol):
+    """What a checkpoint needs of a model in training."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Give all that the next step depends on."""
+        ...
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from such a state."""
+        ...
+
+
+T = TypeVar("T", bound=Trainer)
+Batch = TypeVar("Batch")
+
+
+@dataclass
+class Member(Generic[T]):
+    """One model in a group, its log and how far it is."""
+
+    id: str
+    place: str
+    trainer: T
+    log: TrainingLog
+    done: int = 0
+    error: FitError | None = None
+    held: list[Line] = field(default_factory=list)
+
+    def flush(self) -> None:
+        """Write the lines that are held, reading all their numbers from the device at once."""
+        tensors = [v for line in self.held for v in line.values() if isinstance(v, Tensor)]
+        numbers = iter(torch.stack([t.double() for t in tensors]).tolist() if tensors else [])
+        for line in self.held:
+            self.log.add(
+                {
+                    name: _number(next(numbers), value) if isinstance(value, Tensor) else value
+                    for name, value in line.items()
+                }
+            )
+        self.held.clear()
+
+
+def _number(value: float, source: Tensor) -> float | int:
+    return value if source.is_floating_point() else int(value)
+
+
+def join(store: Objects, identifier: str, place: str, trainer: T) -> Member[T]:
+    """Make a member, at its last checkpoint if it has one. Raises: CorruptStore, ArtifactError."""
+    start = load_checkpoint(store, place)
+    done = 0
+    if start is not None:
+        trainer.load_state(start.tensors)
+        done = start.step
+    return Member(identifier, place, trainer, TrainingLog(store, place, keep=done), done)
+
+
+def run(
+    store: Objects,
+    members: Sequence[Member[T]],
+    batches: Callable[[int], Iterator[Batch]],
+    step: Callable[[Member[T], Batch, int], Line],
+    n_steps: int,
+    advance: Advance,
+) -> None:
+    """Bring every member to step `n_steps`, or to its error.
+
+    Args:
+        store: where checkpoints go.
+        members: those to train; `done` and `error` are updated.
+        batches: gives the batches from a step (counted from 0 over all epochs) on.
+        step: lets one member take a step (its number from 1 is given) and says what to log.
+        n_steps: steps in all epochs.
+        advance: called once a member and step.
+    """
+    advance(sum(member.done for member in members))
+    start = min((member.done for member in members), default=n_steps)
+    saved, interval = perf_counter(), SECONDS_BETWEEN_CHECKPOINTS
+    stream = batches(start) if start < n_steps else iter(())
+    try:
+        for at, batch in enumerate(stream, start=start):
+            for member in members:
+                if member.done == at and member.error is None:
+                    _attempt(member, batch, step)
+                    # one that failed takes no further steps
+                    advance(1 if member.error is None else n_steps - at, note=_note(member))
+            if all(member.error for member in members):
+                break
+            if perf_counter() - saved > interval and at + 1 < n_steps:
+                began = perf_counter()
+                _save(store, members, at + 1)
+                saved = perf_counter()
+                interval = max(interval, (saved - began) / _CHECKPOINT_SHARE)
+    finally:
+        for member in members:
+            member.flush()
+            member.log.close()
+
+
+def _attempt(
+    member: Member[T], batch: Batch, step: Callable[[Member[T], Batch, int], Line]
+) -> None:
+    try:
+        line = step(member, batch, member.done + 1)
+    except FitError as error:
+        member.error = error
+        return
+    member.done += 1
+    member.held.append(line)
+    on_cuda = any(isinstance(value, Tensor) and value.is_cuda for value in line.values())
+    if len(member.held) >= (_LINES_HELD_ON_CUDA if on_cuda else 1):
+        member.flush()
+
+
+def _save(store: Objects, members: Sequence[Member[T]], at: int) -> None:
+    """Write a checkpoint of every member that is at this step, its log first."""
+    for member in members:
+        if member.error is None and member.done == at:
+            try:
+                state = member.trainer.state()
+            except FitError as error:
+                member.error = error
+                continue
+            member.flush()
+            member.log.save()
+            save_checkpoint(store, member.place, Checkpoint(member.done, state))
+
+
+def _note(member: Member[Any]) -> str:
+    """Show the last line that is known; asking the device for a newer one would make it wait."""
+    if member.error is not None:
+        return f"{member.id} failed"
+    last = member.log.lines[-1] if member.log.lines else {}
+    shown = [f"{name} {last[name]:.3g}" for name in ("loss", "fvu", "dead") if name in last]
+    return "  ".join(shown)

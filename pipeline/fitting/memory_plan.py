@@ -1,0 +1,73 @@
+"""How much memory SAEs in training take, and how many of them fit a budget at a time."""
+
+import os
+from collections.abc import Mapping
+
+import torch
+
+from cache.reader import TokenCache
+from pipeline.configs import FitSaeConfig
+from pipeline.fitting.sae_settings import batch_size
+from spg_core.errors import ConfigError
+
+_FLOAT = 4
+# Weights, Adam's two moments: of encoder and of dictionary each.
+_KEPT_MATRICES = 6
+# Gradients and AuxK's copies live during one member's step only.
+_STEP_MATRICES = 4
+# Of a GPU's free memory: tokens take the other half. Of a machine's memory: it is shared.
+_GPU_SHARE, _HOST_SHARE = 0.5, 0.25
+
+
+def memory_budget(device: torch.device) -> int:
+    """Give half of the memory free on a GPU, or a quarter of the machine's, in bytes."""
+    if device.type == "cuda":
+        return int(_GPU_SHARE * torch.cuda.mem_get_info(device)[0])
+    return int(_HOST_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def sae_bytes(cache: TokenCache, config: FitSaeConfig) -> tuple[int, int]:
+    """Give the bytes an SAE holds between steps, and what its step takes besides.
+
+    A step holds the encoder's products of a whole batch twice on the dense path (latents and
+    mask), the tokens and their residual; the sparse path takes less and is not told apart.
+    """
+    matrix = config.width * cache.d_model * _FLOAT
+    per_image = cache.tokens_per_image if config.order == "images" else 1
+    n_tokens = batch_size(cache, config) * per_image
+    activations = n_tokens * (3 * config.width + 3 * cache.d_model) * _FLOAT
+    return _KEPT_MATRICES * matrix, _STEP_MATRICES * matrix + activations
+
+
+def split_by_memory(needs: Mapping[str, tuple[int, int]], memory_bytes: int) -> list[list[str]]:
+    """Cut a list into parts that fit: what all hold, and the step of the largest.
+
+    One that does not fit alone is a part of its own. See `require_fit`.
+
+    Args:
+        needs: (bytes held, bytes of a step) by name, in order.
+        memory_bytes: the budget.
+    """
+    parts: list[list[str]] = []
+    held = step = 0
+    for name, (own_held, own_step) in needs.items():
+        if not parts or held + own_held + max(step, own_step) > memory_bytes:
+            parts.append([])
+            held = step = 0
+        parts[-1].append(name)
+        held += own_held
+        step = max(step, own_step)
+    return parts
+
+
+def require_fit(needs: Mapping[str, tuple[int, int]], memory_bytes: int) -> None:
+    """Refuse a budget that someone stated and that does not hold each fit by itself.
+
+    Raises: ConfigError with both numbers.
+    """
+    for name, (held, step) in needs.items():
+        if held + step > memory_bytes:
+            raise ConfigError(
+                f"{name} needs {(held + step) / 1e9:.2f} GB to train, allowed are "
+                f"{memory_bytes / 1e9:.2f} GB; allow more, or take a smaller width or batch"
+            )

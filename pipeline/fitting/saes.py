@@ -1,0 +1,223 @@
+"""Train several SAEs in one pass over the tokens, each with the bits it would have alone.
+
+What is shared is what costs outside the maths: each batch is read, put in order, moved and cast
+once. The products are not. SAEs of one width could share the encoder's product by writing their
+encoders under each other, but that saves no operations (k differs, so do the weights), and BLAS
+does not promise the same rounding for another shape, which would cost the bits.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from cache.objects import Objects
+from cache.reader import TokenCache
+from pipeline.artifacts import Artifact, folder, is_complete, load_artifact, save_artifact
+from pipeline.configs import FitSaeConfig, as_document
+from pipeline.device import resolve_device
+from pipeline.fitting.group import Line, Member, join, run
+from pipeline.fitting.memory_plan import memory_budget, sae_bytes, split_by_memory
+from pipeline.fitting.sae_path import device_name, remembered_path
+from pipeline.fitting.sae_quality import Quality, measure_saes
+from pipeline.fitting.sae_settings import batch_size, epoch_steps, one_of, sae_id, step_config
+from pipeline.fitting.token_source import TokenSource
+from pipeline.fitting.training import PICTURE, SAE_PANELS, drop_checkpoint, plot_training
+from pipeline.inputs import CachedDataset
+from pipeline.progress import Advance, bar, say
+from spg_core.errors import FitError, SpgError
+from spg_core.sae_step import SaeTrainer
+
+Results = dict[str, Artifact | SpgError]
+
+
+def fit_saes(
+    store: Objects,
+    data: CachedDataset,
+    configs: Sequence[FitSaeConfig],
+    memory_bytes: int | None = None,
+) -> Results:
+    """Train an SAE for each config, or find the one that is there; give artifact or error by id.
+
+    Configs of one seed, order, batch and number of epochs see the same batches and are trained
+    together, as many at a time as `memory_bytes` hold.
+    """
+    wanted = {sae_id(data, config): config for config in configs}
+    results: Results = {}
+    pending: dict[str, FitSaeConfig] = {}
+    for identifier, config in wanted.items():
+        if is_complete(store, "saes", identifier):
+            results[identifier] = load_artifact(store, "saes", identifier)
+            continue
+        try:
+            step_config(config, data.cache.d_model)
+            one_of(config.order, "images", "tokens")
+            pending[identifier] = config
+        except SpgError as error:
+            results[identifier] = error
+    if pending:
+        device = resolve_device(next(iter(pending.values())).device)
+        source = TokenSource(data.cache, device)
+        groups = plan_groups(data.cache, pending, memory_bytes or memory_budget(device))
+        left = sum(len(group) * _n_steps(data.cache, group, pending) for group in groups)
+        with bar("Fitting SAEs" if len(pending) > 1 else "Fitting SAE", left) as advance:
+            for group in groups:
+                chosen = {identifier: pending[identifier] for identifier in group}
+                results |= _fit_group(store, data, source, chosen, advance)
+    return {identifier: results[identifier] for identifier in wanted}
+
+
+def plan_groups(
+    cache: TokenCache, configs: dict[str, FitSaeConfig], memory_bytes: int
+) -> list[list[str]]:
+    """Split SAEs into groups that see the same batches and fit the memory; keeps their order."""
+    together: dict[tuple[str, int, int, int], list[str]] = {}
+    for identifier, config in configs.items():
+        reads = (config.order, config.images_per_step, config.seed, config.epochs)
+        together.setdefault(reads, []).append(identifier)
+    return [
+        part
+        for group in together.values()
+        for part in split_by_memory(
+            {identifier: sae_bytes(cache, configs[identifier]) for identifier in group},
+            memory_bytes,
+        )
+    ]
+
+
+def _n_steps(cache: TokenCache, group: list[str], configs: dict[str, FitSaeConfig]) -> int:
+    config = configs[group[0]]
+    return epoch_steps(cache, config) * config.epochs
+
+
+def _fit_group(
+    store: Objects,
+    data: CachedDataset,
+    source: TokenSource,
+    configs: dict[str, FitSaeConfig],
+    advance: Advance,
+) -> Results:
+    """Train, measure and save SAEs that see the same batches."""
+    shared = next(iter(configs.values()))
+    per_epoch = epoch_steps(data.cache, shared)
+    members: list[Member[SaeTrainer]] = []
+    broken: Results = {}
+    for identifier, config in configs.items():
+        settings = step_config(config, data.cache.d_model)
+        path = remembered_path(settings, source.device)
+        trainer = SaeTrainer(settings, str(source.device), path)
+        try:
+            members.append(join(store, identifier, folder("saes", identifier), trainer))
+        except SpgError as error:  # a checkpoint that cannot be read
+            broken[identifier] = error
+    if not members:
+        return broken
+    _announce(members, data.cache, shared, per_epoch, source)
+
+    def step(member: Member[SaeTrainer], tokens: Tensor, number: int) -> Line:
+        stats = member.trainer.step(tokens)
+        return {
+            "step": number,
+            "epoch": (number - 1) // per_epoch,
+            "loss": stats.loss,
+            "fvu": stats.fvu,
+            "l0": stats.l0,
+            "dead": stats.n_dead,
+        }
+
+    def batches(first: int) -> Iterator[Tensor]:
+        return _batches(source, shared, first, per_epoch)
+
+    run(store, members, batches, step, per_epoch * shared.epochs, advance)
+    return broken | _finish(store, data, source, configs, members)
+
+
+def _announce(
+    members: Sequence[Member[SaeTrainer]],
+    cache: TokenCache,
+    config: FitSaeConfig,
+    per_epoch: int,
+    source: TokenSource,
+) -> None:
+    total = per_epoch * config.epochs
+    what = members[0].trainer.path if len(members) == 1 else f"{len(members)} SAEs together"
+    place = "kept on" if source.is_resident else "streamed to"
+    say(
+        f"{cache.n_tokens} tokens of {cache.d_model} x {config.epochs} epochs, {total} steps, "
+        f"tokens {place} {source.device} ({what})"
+    )
+    for member in members:
+        if member.done:
+            say(f"{member.id} goes on from step {member.done} of {total}")
+
+
+def _batches(
+    source: TokenSource, config: FitSaeConfig, done: int, per_epoch: int
+) -> Iterator[Tensor]:
+    """Yield tokens `(n, d)` float32 from step `done` of all epochs on."""
+    batch = batch_size(source.cache, config)
+    order = one_of(config.order, "images", "tokens")
+    for epoch in range(done // per_epoch, config.epochs):
+        first = max(0, done - epoch * per_epoch)
+        yield from source.batches(order, batch, config.seed, epoch, first)
+
+
+def _finish(
+    store: Objects,
+    data: CachedDataset,
+    source: TokenSource,
+    configs: dict[str, FitSaeConfig],
+    members: Sequence[Member[SaeTrainer]],
+) -> Results:
+    """Measure those that came through in one more pass, and save them."""
+    saes = {}
+    for member in members:
+        try:
+            if member.error is None:
+                saes[member.id] = member.trainer.sae()
+        except FitError as error:
+            member.error = error
+    qualities = measure_saes(saes, source)
+    results: Results = {}
+    for member in members:
+        if member.error is not None:
+            # what is left of a fit that failed would only fail again
+            drop_checkpoint(store, member.place)
+            results[member.id] = member.error
+            continue
+        config, quality = configs[member.id], qualities[member.id]
+        results[member.id] = _save(store, data, config, member, quality)
+    return results
+
+
+def _save(
+    store: Objects,
+    data: CachedDataset,
+    config: FitSaeConfig,
+    member: Member[SaeTrainer],
+    quality: Quality,
+) -> Artifact:
+    trainer = member.trainer
+    sae = trainer.sae()
+    picture = plot_training(member.log.lines, SAE_PANELS, member.id)
+    store.replace(f"{member.place}/{PICTURE}", [picture])
+    document = {
+        "config": as_document(config),
+        "parents": {"cache": data.parent},
+        "backbone": {"name": data.backbone, "covers": data.spec.covers()},
+        "quality": quality.numbers,
+        "training": {
+            "path": trainer.path,
+            "steps": member.done,
+            "device": device_name(trainer.device),
+            "threads": torch.get_num_threads(),
+        },
+    }
+    tensors = {
+        "encoder": sae.encoder,
+        "dictionary": sae.dictionary,
+        "ever_active": quality.ever_active,
+    }
+    artifact = save_artifact(store, "saes", member.id, document, tensors)
+    drop_checkpoint(store, member.place)
+    return artifact

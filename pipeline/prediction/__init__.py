@@ -1,0 +1,1 @@
+"""Predict, calibrate and export: a fitted detector on unseen images."""

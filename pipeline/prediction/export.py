@@ -1,0 +1,253 @@
+"""Export: a detector as one ONNX file that needs nothing of ours, checked before it gets its name.
+
+`detector.onnx` takes RGB in [0, 1] at the model's input size and gives map and score. How an image
+becomes such an input is written into the file (metadata key `spg`) and beside it (`detector.json`).
+
+The file first gets a temporary name. onnxruntime then runs it on images of several kinds, in a
+batch of another size than the one traced, and what it gives is compared with the backbone and the
+detector themselves, not with the traced module. Only a file that agrees is published.
+"""
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.artifacts import Artifact
+from pipeline.backbones.load import Backbone
+from pipeline.backbones.spec import BackboneSpec
+from pipeline.backbones.stored import load_stored_backbone
+from pipeline.configs import ScoreConfig
+from pipeline.prediction.export_module import ExportedDetector
+from pipeline.prediction.threshold import describe, load_threshold, scoring_of
+from pipeline.scoring.detector import Detector, make_detector
+from pipeline.versions import library_versions
+from spg_core.errors import ArtifactError, BackboneError, ConfigError, StoreError
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+TOLERANCE = 1e-4
+"""Largest difference of a map's pixel or a score between onnxruntime and torch, both float32."""
+INPUT, OUTPUTS = "pixels", ("map", "score")
+METADATA = "spg"
+FORMAT = 1
+_LARGEST_BYTES = 2**31 - 2**24  # protobuf's limit on one message, with room for the graph
+_CHECK_IMAGES = 3
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A published file: its path, its sidecar's, and how far it is from ours."""
+
+    path: str
+    sidecar: str
+    document: dict[str, Any]
+
+
+def export(guides: Artifact, out: str, config: ScoreConfig, weights: str | None = None) -> Exported:
+    """Write the detector of `guides` as an ONNX file with a sidecar JSON, and check it.
+
+    Args:
+        guides: the fitted guides.
+        out: path of the file, ending in `.onnx`; an earlier file of that name is replaced.
+        config: tau, sigma and coefficients that go into the file.
+        weights: the backbone's weights file; None asks the hub's cache, then the hub.
+
+    Raises:
+        ConfigError: the `export` extra is not installed, or `out` is no `.onnx` path.
+        BackboneError: the backbone has an operation that ONNX lacks, or is too large for one file.
+        ArtifactError: the weights are not those of the guides, or the file does not agree with us.
+        StoreError: the file cannot be written.
+    """
+    _require_packages()
+    target = Path(out)
+    if target.suffix != ".onnx" or target.is_dir():
+        raise ConfigError(f"out is the path of a file that ends in .onnx, got {out}")
+    detector = make_detector(guides, config)
+    backbone = load_stored_backbone(detector.spec, weights, "cpu")
+    document = describe_file(guides, backbone.spec, config)
+    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
+    sidecar = target.with_suffix(".json")
+    with _writing(temporary):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_onnx(ExportedDetector(backbone, detector), backbone.spec, temporary, document)
+        document["check"] = compare(temporary, backbone, detector)
+        with temporary.open("rb") as file:
+            document["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        sidecar.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+        temporary.replace(target)
+    return Exported(str(target), str(sidecar), document)
+
+
+def write_onnx(
+    module: ExportedDetector, spec: BackboneSpec, path: Path, document: dict[str, Any]
+) -> None:
+    """Trace the module with a free batch size and write it with its description inside.
+
+    Raises: BackboneError for what does not fit into ONNX or into one file.
+    """
+    size_bytes = sum(tensor.nbytes for tensor in module.state_dict().values())
+    if size_bytes > _LARGEST_BYTES:
+        raise BackboneError(
+            f"{spec.name} has {size_bytes} bytes of weights, one ONNX file holds at most "
+            f"{_LARGEST_BYTES}; take a smaller backbone"
+        )
+    # two images: a batch of one would be taken for a constant
+    example = torch.rand(2, 3, spec.height, spec.width)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module.eval(),
+                (example,),
+                dynamo=True,
+                verbose=False,
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                dynamic_shapes={INPUT: {0: torch.export.Dim("batch", min=1)}},
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise BackboneError(
+            f"{spec.name} cannot be written as ONNX ({_cause(error)}); timm and open_clip vision "
+            "transformers can"
+        ) from error
+    assert program is not None
+    program.model.metadata_props[METADATA] = json.dumps(document, allow_nan=False)
+    program.save(str(path), external_data=False)
+
+
+def compare(path: Path, backbone: Backbone, detector: Detector) -> dict[str, Any]:
+    """Run the file in onnxruntime beside ours; give the largest differences.
+
+    Raises: ArtifactError where they differ by more than `TOLERANCE`.
+    """
+    import onnxruntime
+
+    spec = backbone.spec
+    images = check_images(spec.height, spec.width)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    maps, scores = session.run(list(OUTPUTS), {INPUT: images.numpy()})
+    mean, std = (torch.tensor(each).reshape(3, 1, 1) for each in (spec.mean, spec.std))
+    ours = detector.maps(backbone((images - mean) / std).tokens).clamp(0, 1)
+    map_difference = float(np.abs(maps - ours.numpy()).max())
+    score_difference = float(np.abs(scores - detector.scores(ours).numpy()).max())
+    # not <=: a NaN must fail too
+    if not (map_difference <= TOLERANCE and score_difference <= TOLERANCE):
+        raise ArtifactError(
+            f"the exported file differs from ours by {map_difference:.1e} in maps and "
+            f"{score_difference:.1e} in scores, at most {TOLERANCE:.0e} is allowed; it was not "
+            "kept. Try another version of torch, onnxscript or onnxruntime"
+        )
+    return {
+        "map_max_abs_difference": map_difference,
+        "score_max_abs_difference": score_difference,
+        "tolerance": TOLERANCE,
+        "images": len(images),
+        "onnxruntime": onnxruntime.__version__,
+    }
+
+
+def check_images(height: int, width: int) -> Tensor:
+    """Make three RGB images `(3, 3, height, width)` in [0, 1]: noise, a gradient, coarse blocks."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(3, height, width, generator=generator)
+    down, right = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)[None, :]
+    gradient = torch.stack([down.expand(height, width), right.expand(height, width), down * right])
+    coarse = torch.rand(1, 3, 7, 5, generator=generator)
+    blocks = torch.nn.functional.interpolate(coarse, (height, width), mode="nearest")[0]
+    images = torch.stack([noise, gradient, blocks])
+    assert len(images) == _CHECK_IMAGES
+    return images
+
+
+def describe_file(guides: Artifact, spec: BackboneSpec, config: ScoreConfig) -> dict[str, Any]:
+    """Write down what the file is, what it takes and gives, and how to prepare an image."""
+    saved = load_threshold(guides)
+    threshold = None
+    if saved is not None and saved["scoring"] == scoring_of(config):
+        threshold = {"value": saved["threshold"], "source": describe(saved)}
+    return {
+        "format": FORMAT,
+        "kind": "onnx-detector",
+        "guides": guides.id,
+        "backbone": {"name": spec.name, "covers": spec.covers()},
+        "scoring": scoring_of(config),
+        "threshold": threshold,
+        "input": {
+            "name": INPUT,
+            "shape": ["batch", 3, spec.height, spec.width],
+            "dtype": "float32",
+            "content": "RGB in [0, 1]; mean and std are inside the file",
+        },
+        "preprocessing": preprocessing_steps(spec),
+        "outputs": {
+            "map": f"(batch, {spec.height}, {spec.width}) float32 in [0, 1], of the resized image",
+            "score": "(batch,) float32 in [0, 1], larger is more anomalous",
+        },
+        "versions": library_versions(),
+    }
+
+
+def preprocessing_steps(spec: BackboneSpec) -> list[str]:
+    """Say step by step how an image file becomes the file's input."""
+    turn = "turn it as its EXIF orientation says" if spec.exif else "do not apply EXIF rotation"
+    return [
+        f"decode to 8-bit RGB; drop alpha, repeat grey; {turn}",
+        f"resize to exactly {spec.width} x {spec.height} (width x height) pixels, no crop, no "
+        f"padding, with Pillow's {spec.resize_filter} filter, which antialiases when it shrinks "
+        "(OpenCV's filter of that name does not); the result is 8-bit again",
+        "divide by 255, order as (3, height, width), float32",
+    ]
+
+
+def _require_packages() -> None:
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"export needs the packages {', '.join(missing)}, which are not installed; "
+            "`pip install 'spg-pipe[export]'` brings them"
+        )
+
+
+@contextmanager
+def _writing(temporary: Path) -> Iterator[None]:
+    """Leave no temporary behind, and turn a disk's error into ours."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{error.filename or temporary} cannot be written ({error.strerror or error})"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back onnxscript's remarks on what it does not optimise: 14 lines for a DINOv3."""
+    logger = logging.getLogger("onnxscript")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _cause(error: BaseException) -> str:
+    """Find the one line of torch's long message that names the operation."""
+    text = str(error)
+    found = [line for line in text.splitlines() if "No ONNX function found" in line]
+    if found:
+        return found[0].partition(">: ")[2].partition(". Failure")[0] or found[0]
+    summary = text.partition("## Exception summary")[2].strip().splitlines()
+    return summary[0][:200] if summary else text.splitlines()[0][:200]

@@ -1,0 +1,192 @@
+"""Predict: unseen images to a score, a verdict and pictures, batch by batch, in the order given.
+
+The maths is that of `score`, down to the float16 in which a cache would hold the tokens, so an
+image has the same score in both and a threshold calibrated on cached tokens means the same here.
+What is left is the order of sums in a batch of another size: below 1e-5.
+
+An image that cannot be used is a prediction with an error, and the others go on.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from manifests.images import open_image
+from pipeline.artifacts import Artifact
+from pipeline.backbones.load import Backbone
+from pipeline.backbones.preprocess import preprocess
+from pipeline.backbones.spec import BackboneSpec
+from pipeline.backbones.stored import load_stored_backbone
+from pipeline.configs import PredictConfig, ScoreConfig
+from pipeline.prediction.inputs import HEATMAP, OVERLAY, Listed, output_names
+from pipeline.prediction.overlay import heatmap, overlay
+from pipeline.prediction.threshold import Threshold, choose_threshold
+from pipeline.scoring.detector import Detector, make_detector
+from spg_core.errors import ConfigError, DatasetError, StoreError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What is said of one image; its fields are the keys of a JSON line."""
+
+    path: str
+    score: float | None = None
+    """In [0, 1], larger is more anomalous; None with an `error`."""
+    threshold: float | None = None
+    threshold_source: str | None = None
+    """`given`, or what it was calibrated for and on."""
+    verdict: str | None = None
+    """`anomalous` (score >= threshold) or `normal`; None with a `reason` or an `error`."""
+    reason: str | None = None
+    """Why there is a score but no verdict."""
+    heatmap: str | None = None
+    overlay: str | None = None
+    error: str | None = None
+
+
+class _Decoded(NamedTuple):
+    """One image on its way to the model: pixels `(3, H, W)` or what is wrong with it."""
+
+    listed: Listed
+    name: str
+    pixels: Tensor | None
+    error: str | None
+
+
+def predict(
+    guides: Artifact, images: Sequence[Listed], scoring: ScoreConfig, config: PredictConfig
+) -> Iterator[Prediction]:
+    """Judge images with fitted guides, in order.
+
+    Raises: ArtifactError, BackboneError, ConfigError, CorruptStore before the first image;
+        StoreError where pictures cannot be written. A bad image raises nothing.
+    """
+    if config.out is not None and Path(config.out).exists() and not Path(config.out).is_dir():
+        raise ConfigError(f"out is a folder for pictures, but {config.out} is a file")
+    threshold = choose_threshold(guides, scoring, config.threshold)
+    detector = make_detector(guides, scoring)
+    backbone = load_stored_backbone(detector.spec, config.weights, scoring.device)
+    detector = detector.to(backbone.device)
+    return _predictions(backbone, detector, threshold, images, config)
+
+
+def _predictions(
+    backbone: Backbone,
+    detector: Detector,
+    threshold: Threshold,
+    images: Sequence[Listed],
+    config: PredictConfig,
+) -> Iterator[Prediction]:
+    with ThreadPoolExecutor(config.decoders) as pool:
+        for batch in _batches(pool, images, backbone.spec, config.batch_size):
+            usable = [one.pixels for one in batch if one.pixels is not None]
+            maps = iter(compute_maps(backbone, detector, usable) if usable else ())
+            judged = [(one, next(maps) if one.pixels is not None else None) for one in batch]
+            futures = [
+                pool.submit(_judge, one, found, detector, threshold, config.out)
+                for one, found in judged
+            ]
+            yield from (future.result() for future in futures)
+
+
+def _batches(
+    pool: ThreadPoolExecutor, images: Sequence[Listed], spec: BackboneSpec, size: int
+) -> Iterator[list[_Decoded]]:
+    """Decode one batch ahead of the model; at most two batches of model inputs are in memory."""
+    names = output_names(images)
+    pairs = list(zip(images, names, strict=True))
+    ahead: list[Future[_Decoded]] = []
+    for start in range(0, len(pairs) + size, size):
+        ready = [future.result() for future in ahead]
+        ahead = [
+            pool.submit(_decode, listed, name, spec) for listed, name in pairs[start : start + size]
+        ]
+        if ready:
+            yield ready
+
+
+def _decode(listed: Listed, name: str, spec: BackboneSpec) -> _Decoded:
+    if listed.error is not None:
+        return _Decoded(listed, name, None, listed.error)
+    try:
+        image = open_image(Path(listed.path), exif=spec.exif)
+        return _Decoded(listed, name, preprocess(image, spec), None)
+    except DatasetError as error:
+        return _Decoded(listed, name, None, str(error))
+
+
+@torch.inference_mode()
+def compute_maps(
+    backbone: Backbone, detector: Detector, pixels: Sequence[Tensor]
+) -> NDArray[np.float32]:
+    """Give the maps `(B, H, W)` float32 in [0, 1] of model inputs `(3, H, W)`."""
+    tokens = backbone(torch.stack(list(pixels))).tokens.to(torch.float16)
+    maps: NDArray[np.float32] = detector.maps(tokens).clamp_(0, 1).cpu().numpy()
+    return maps
+
+
+def _judge(
+    one: _Decoded,
+    found: NDArray[np.float32] | None,
+    detector: Detector,
+    threshold: Threshold,
+    out: str | None,
+) -> Prediction:
+    """Turn one map into a prediction and its pictures."""
+    path = one.listed.path
+    if found is None:
+        return Prediction(path=path, error=one.error)
+    score = float(detector.scores(torch.from_numpy(found)[None])[0])
+    if not np.isfinite(score):
+        return Prediction(
+            path=path, error=f"{path}: the score is not finite; its tokens do not fit in float16"
+        )
+    pictures: tuple[str, str] | tuple[None, None] = (None, None)
+    if out is not None:
+        try:
+            pictures = _draw(path, found, Path(out) / one.name, detector.spec)
+        except DatasetError as error:
+            return Prediction(path=path, error=str(error))
+    return Prediction(
+        path=path,
+        score=score,
+        threshold=threshold.value,
+        threshold_source=threshold.source,
+        verdict=threshold.verdict(score),
+        reason=threshold.reason,
+        heatmap=pictures[0],
+        overlay=pictures[1],
+    )
+
+
+def _draw(
+    path: str, found: NDArray[np.float32], target: Path, spec: BackboneSpec
+) -> tuple[str, str]:
+    """Write heatmap and overlay of an image; give their paths.
+
+    The image is decoded again, so that no full-size picture waits in memory for the model.
+    """
+    photo = open_image(Path(path), exif=spec.exif)
+    written = []
+    for ending, picture in ((HEATMAP, heatmap(found)), (OVERLAY, overlay(photo, found))):
+        place = target.with_name(target.name + ending)
+        _save(picture, place)
+        written.append(str(place))
+    return written[0], written[1]
+
+
+def _save(picture: Image.Image, place: Path) -> None:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        # 1 is four times as fast as Pillow's default and a few percent larger
+        picture.save(place, "PNG", compress_level=1)
+    except OSError as error:
+        raise StoreError(f"{place} cannot be written ({error.strerror or error})") from error

@@ -1,0 +1,238 @@
+"""The score from which an image counts as anomalous: given, or calibrated and kept with the guides.
+
+`calibrate` scores the cached auxiliary images, whose labels are known, picks a threshold and
+writes `threshold.json` beside the guides. It belongs to one way of pooling and smoothing: with
+another tau, sigma or set of coefficients the scores mean something else, and it is not used.
+
+The guides were fitted on those same images, so the rates measured there are better than what new
+images will show; the document and the command say so.
+
+Axes: n images.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.objects import Objects
+from cache.store import open_store
+from pipeline.artifacts import Artifact
+from pipeline.configs import ScoreConfig
+from pipeline.versions import library_versions
+from spg_core.errors import ConfigError, CorruptStore, MetricError, NotInStore
+
+DOCUMENT = "threshold.json"
+FORMAT = 1
+NORMAL, ANOMALOUS = "normal", "anomalous"
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold with where it comes from, or None with the reason why there is none."""
+
+    value: float | None
+    source: str | None
+    """`given`, or what it was calibrated for and on."""
+    reason: str | None = None
+
+    def verdict(self, score: float) -> str | None:
+        """Judge a score: `anomalous` from the threshold on, `normal` below, None without one."""
+        if self.value is None:
+            return None
+        return ANOMALOUS if score >= self.value else NORMAL
+
+
+def calibrate(
+    store: Objects, guides: Artifact, config: ScoreConfig, fpr: float | None
+) -> dict[str, Any]:
+    """Pick a threshold on the auxiliary images of `guides` and save it beside them.
+
+    Args:
+        store: holds the auxiliary token cache.
+        guides: whose threshold it becomes, in place of an earlier one.
+        config: how images are scored.
+        fpr: the share of normal auxiliary images that may be flagged; None takes the threshold of
+            the highest F1.
+
+    Returns: the saved document.
+
+    Raises: ConfigError, MetricError, NotInStore, StoreError.
+    """
+    from pipeline.device import resolve_device
+    from pipeline.inputs import open_dataset
+    from pipeline.scoring.blocks import compute_maps, pool
+    from pipeline.scoring.detector import make_detector, require_same_tokens
+
+    if fpr is not None and not 0 <= fpr < 1:
+        raise ConfigError(f"fpr is a share of the normal images in [0, 1), got {fpr}")
+    source = guides.document["parents"]["cache"]
+    data = open_dataset(store, source["dataset"], source["backbone"], source["key"])
+    backbone = guides.document["backbone"]["covers"]
+    require_same_tokens(backbone, data.spec.covers(), f"guides {guides.id}", data.cache.where)
+    detector = make_detector(guides, config).to(resolve_device(config.device))
+    rows = np.arange(data.cache.n_images)
+    blocks = np.array_split(rows, max(1, len(rows) // 64))
+    scores = np.concatenate([pool(compute_maps(detector, data, b), config.tau) for b in blocks])
+    labels = data.manifest.labels.astype(np.bool_)
+    value = f1max_threshold(scores, labels) if fpr is None else fpr_threshold(scores, labels, fpr)
+    document = {
+        "format": FORMAT,
+        "kind": "threshold",
+        "guides": guides.id,
+        "threshold": value,
+        "criterion": "f1max" if fpr is None else "fpr",
+        "fpr": fpr,
+        "scoring": scoring_of(config),
+        "calibrated_on": source,
+        "measured": measured_at(scores, labels, value),
+        "versions": library_versions(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    text = json.dumps(document, indent=1, allow_nan=False)
+    open_store(guides.path).replace(DOCUMENT, [text.encode()])
+    return document
+
+
+def scoring_of(config: ScoreConfig) -> dict[str, Any]:
+    """Give the settings that a score, and so a threshold, depends on, as JSON values."""
+    tau = config.tau if math.isfinite(config.tau) else str(config.tau)
+    return {"tau": tau, "sigma": config.sigma, "coefficients": config.coefficients}
+
+
+def choose_threshold(guides: Artifact, config: ScoreConfig, given: float | None) -> Threshold:
+    """Take the given threshold, else the one saved with the guides, else none, saying why.
+
+    Raises: ConfigError for a given threshold outside [0, 1], CorruptStore for a torn document.
+    """
+    if given is not None:
+        if not 0 <= given <= 1:
+            raise ConfigError(f"threshold is an image score in [0, 1], got {given}")
+        return Threshold(given, "given")
+    saved = load_threshold(guides)
+    remedy = f"`spg-pipe calibrate --guides {guides.id}`"
+    if saved is None:
+        reason = f"no threshold: give --threshold, or save one with the guides by {remedy}"
+        return Threshold(None, None, reason)
+    scoring = scoring_of(config)
+    if saved["scoring"] != scoring:
+        reason = (
+            f"the saved threshold is for {_words(saved['scoring'])}, these scores are for "
+            f"{_words(scoring)}: give --threshold, or run {remedy} with the same options"
+        )
+        return Threshold(None, None, reason)
+    return Threshold(float(saved["threshold"]), describe(saved))
+
+
+def load_threshold(guides: Artifact) -> dict[str, Any] | None:
+    """Read the threshold saved beside the guides, None where there is none.
+
+    Raises: CorruptStore for a file that is torn or belongs to other guides.
+    """
+    where = f"{guides.path}/{DOCUMENT}"
+    try:
+        document = json.loads(open_store(guides.path, read_only=True).get(DOCUMENT))
+    except NotInStore:
+        return None
+    except ValueError as error:
+        raise CorruptStore(f"{where} is not JSON: {error}; calibrate again") from None
+    if not isinstance(document, dict) or document.get("kind") != "threshold":
+        raise CorruptStore(f"{where} does not describe a threshold; calibrate again")
+    if document.get("format") != FORMAT or document.get("guides") != guides.id:
+        raise CorruptStore(
+            f"{where} has format {document.get('format')!r} and belongs to guides "
+            f"{document.get('guides')!r}; expected {FORMAT} and {guides.id!r}; calibrate again"
+        )
+    value = document.get("threshold")
+    if not isinstance(value, float) or not 0 <= value <= 1:
+        raise CorruptStore(f"{where} holds the threshold {value!r}, expected a number in [0, 1]")
+    return document
+
+
+def describe(document: Mapping[str, Any]) -> str:
+    """Say in words where a calibrated threshold comes from."""
+    on = f"on {document['calibrated_on']['dataset']}"
+    match document["criterion"]:
+        case "f1max":
+            return f"calibrated for F1-max {on}"
+        case "fpr":
+            return f"calibrated for a false-positive rate of {document['fpr']:g} {on}"
+        case other:
+            raise CorruptStore(f"a threshold calibrated by {other!r}; expected f1max or fpr")
+
+
+def f1max_threshold(scores: NDArray[np.float32], labels: NDArray[np.bool_]) -> float:
+    """Give the threshold of the highest F1, midway to the next lower score against noise.
+
+    Args:
+        scores: `(n,)` in [0, 1].
+        labels: `(n,)`, True for anomalous.
+
+    Raises: MetricError for one class only or scores that are not finite.
+    """
+    values = _checked(scores, labels)
+    distinct = np.unique(values)[::-1]
+    flagged = len(values) - np.searchsorted(np.sort(values), distinct)
+    hits = labels.sum() - np.searchsorted(np.sort(values[labels]), distinct)
+    best = int(np.argmax(2 * hits / (flagged + labels.sum())))
+    lower = distinct[best + 1] if best + 1 < len(distinct) else distinct[best]
+    return float((distinct[best] + lower) / 2)
+
+
+def fpr_threshold(scores: NDArray[np.float32], labels: NDArray[np.bool_], fpr: float) -> float:
+    """Give the lowest useful threshold that flags at most a share `fpr` of the normal images.
+
+    It lies midway between the highest normal score that must not be flagged and the next higher
+    score. With n normal images no rate below 1/n can be told from 0: then none of them is flagged.
+
+    Raises: MetricError as `f1max_threshold`, or when that normal score is 1, the highest there is.
+    """
+    values = _checked(scores, labels)
+    normals = np.sort(values[~labels])[::-1]
+    # 1e-9: a rate such as 0.3 of 10 images is 3 images, whatever the last bit of the product
+    stay = normals[math.floor(fpr * len(normals) + 1e-9)]
+    higher = values[values > stay]
+    value = float((stay + higher.min()) / 2) if higher.size else float(np.nextafter(stay, np.inf))
+    if value > 1:
+        raise MetricError(
+            f"no threshold reaches a false-positive rate of {fpr:g}: a normal image scores {stay}"
+        )
+    return value
+
+
+def measured_at(
+    scores: NDArray[np.float32], labels: NDArray[np.bool_], threshold: float
+) -> dict[str, Any]:
+    """Count what a threshold does to labelled images: rates in [0, 1], precision None if none."""
+    flagged = scores.astype(np.float64) >= threshold
+    hits, n_flagged = int(flagged[labels].sum()), int(flagged.sum())
+    n_anomalous = int(labels.sum())
+    return {
+        "n_normal": len(labels) - n_anomalous,
+        "n_anomalous": n_anomalous,
+        "fpr": (n_flagged - hits) / (len(labels) - n_anomalous),
+        "tpr": hits / n_anomalous,
+        "precision": hits / n_flagged if n_flagged else None,
+        "f1": 2 * hits / (n_flagged + n_anomalous),
+    }
+
+
+def _checked(scores: NDArray[np.float32], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
+    values = scores.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise MetricError("some scores are NaN or infinite, so no threshold can be chosen")
+    if labels.all() or not labels.any():
+        raise MetricError(
+            f"all {len(labels)} calibration images are of one class; a threshold needs normal and "
+            "anomalous ones, so extract the split that holds both, or give --threshold"
+        )
+    return values
+
+
+def _words(scoring: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in scoring.items())

@@ -1,0 +1,1 @@
+"""Score: tokens to maps, metrics, tables and what a report shows."""

@@ -1,0 +1,171 @@
+"""Our scores beside the published ones: which direction they belong to, and what differs."""
+
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from cache.objects import Objects
+from pipeline.artifacts import Artifact, folder, load_artifact
+from pipeline.configs import FitGuidesConfig, FitSaeConfig, ScoreConfig
+from pipeline.inputs import open_dataset
+from pipeline.scoring.published import (
+    OURS_BY_BACKBONE,
+    SOURCE,
+    DatasetFacts,
+    Direction,
+    direction_to,
+    other_data,
+    published,
+)
+from pipeline.scoring.tables import COLUMNS, Row, Table, score_notes, score_rows
+from spg_core.errors import IncompleteCache, NotInStore
+
+_SIZES = {"dinov3": 448, "openclip": 518}
+_UNCOMPARED = ("device", "seed")
+"""Settings that do not change what a number means."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What stands between a run of ours and the published rows of its direction."""
+
+    direction: Direction
+    data: Sequence[str]
+    """Where the data differs; not empty means that the numbers do not compare."""
+    settings: Sequence[str]
+    """Where backbone, recipe or metric differ from the published SPG with this backbone."""
+    reference: str | None
+    """The published row of SPG with the same backbone."""
+
+    def rows(self, section: str) -> list[Row]:
+        """Give the published rows, each with what it does not share with ours."""
+        made = []
+        for method, values in published(self.direction).items():
+            differs = [*self.data]
+            if method == self.reference:
+                differs += self.settings
+            elif method in OURS_BY_BACKBONE.values():
+                differs += ["another backbone", *self.settings]
+            else:
+                differs += ["another method"]
+            made.append(
+                Row(
+                    section=section,
+                    kind="published",
+                    name=method,
+                    values=values,
+                    differs="; ".join(differs),
+                    other_data=bool(self.data),
+                )
+            )
+        return made
+
+    def notes(self) -> list[str]:
+        """Say in words what the published rows share with ours and what they do not."""
+        said = [f"{self.direction}: {line}" for line in self._said()]
+        return [SOURCE, *said]
+
+    def _said(self) -> list[str]:
+        lines = []
+        if self.data:
+            lines.append(f"NOT COMPARABLE, other data than ours: {'; '.join(self.data)}")
+        reference = self.reference or "SPG"
+        if self.settings:
+            lines.append(f"ours differs from the published {reference}: {', '.join(self.settings)}")
+        else:
+            lines.append(f"ours has the settings of the published {reference}")
+        return lines
+
+
+def compare(
+    store: Objects, scores: Artifact, direction: Direction | None = None
+) -> Comparison | None:
+    """Compare scores with the published rows; None where no published direction has their target.
+
+    Args:
+        store: holds the scores, and their parents if anything is to be known about them.
+        scores: the artifact.
+        direction: which published rows to take where the target's name and categories do not say.
+    """
+    document = scores.document
+    target = _target_facts(store, scores)
+    direction = direction_to(target) or direction
+    if direction is None:
+        return None
+    return Comparison(
+        direction=direction,
+        data=other_data(direction, _aux_facts(store, document["fitted_on"]), target),
+        settings=[
+            *_backbone_differences(document["backbone"]),
+            *_setting_differences(store, scores),
+        ],
+        reference=OURS_BY_BACKBONE.get(document["backbone"]["name"]),
+    )
+
+
+def score_table(store: Objects, scores: Artifact) -> Table:
+    """Give one run's table: its categories, their mean, and the published means where any apply."""
+    document = scores.document
+    section = f"{document['fitted_on']['dataset']} -> {document['parents']['cache']['dataset']}"
+    rows = score_rows(document, section)
+    notes = score_notes(document)
+    comparison = compare(store, scores)
+    if comparison is not None:
+        rows += comparison.rows(section)
+        notes += comparison.notes()
+    return Table(metrics=list(COLUMNS), rows=rows, notes=notes)
+
+
+def _target_facts(store: Objects, scores: Artifact) -> DatasetFacts:
+    """Describe the scored dataset from the scores alone."""
+    data = store.get(f"{folder('scores', scores.id)}/images.parquet")
+    n_images = pq.ParquetFile(io.BytesIO(data)).metadata.num_rows
+    name = str(scores.document["parents"]["cache"]["dataset"])
+    return DatasetFacts(name, frozenset(scores.document["categories"]), n_images)
+
+
+def _aux_facts(store: Objects, parent: Mapping[str, Any]) -> DatasetFacts | None:
+    """Describe the dataset that the guides were fitted on; None where its cache is not here."""
+    try:
+        data = open_dataset(store, parent["dataset"], parent["backbone"], parent["key"])
+    except (NotInStore, IncompleteCache):
+        return None
+    return DatasetFacts(data.dataset, frozenset(data.manifest.categories), data.cache.n_images)
+
+
+def _backbone_differences(backbone: Mapping[str, Any]) -> list[str]:
+    name, covers = str(backbone["name"]), backbone["covers"]
+    if name not in OURS_BY_BACKBONE:
+        return [f"backbone {name} (published: {' and '.join(OURS_BY_BACKBONE)})"]
+    said = []
+    if covers["height"] != _SIZES[name]:
+        said.append(f"input of {covers['height']} px (published: {_SIZES[name]})")
+    if covers["layer"] is not None:
+        said.append(f"layer {covers['layer']} (published: the last)")
+    return said
+
+
+def _setting_differences(store: Objects, scores: Artifact) -> list[str]:
+    """List every setting of the three stages that is not the released recipe's."""
+    said = _config_differences(scores.document["config"], ScoreConfig(aupro="clip200"), "")
+    try:
+        guides = load_artifact(store, "guides", scores.document["parents"]["guides"])
+        said += _config_differences(guides.document["config"], FitGuidesConfig(), "guides ")
+        sae = load_artifact(store, "saes", guides.document["parents"]["sae"])
+        said += _config_differences(sae.document["config"], FitSaeConfig(), "SAE ")
+    except NotInStore as error:
+        said.append(f"settings that are not known here ({error})")
+    return said
+
+
+def _config_differences(ours: Mapping[str, Any], theirs: Any, stage: str) -> list[str]:
+    expected = dataclasses.asdict(theirs)
+    return [
+        f"{stage}{name.replace('_', ' ')} {value} (published: {expected[name]})"
+        for name, value in ours.items()
+        if name not in _UNCOMPARED and name in expected and value != expected[name]
+    ]

@@ -1,0 +1,112 @@
+"""A fitted detector: two guide vectors, their backbone's description, and how to draw a map.
+
+    detector = load_detector("spg-store", "latest")
+    maps = detector.maps(tokens)            # (B, patches, d) -> (B, height, width) in [0, 1]
+    scores = detector.scores(maps)          # (B,)
+
+The SAE is not needed any more: guides are two vectors of the token's width.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cache.objects import Objects
+from cache.store import open_store
+from pipeline.artifacts import Artifact, load_artifact
+from pipeline.backbones.spec import BackboneSpec, spec_from_covers
+from pipeline.configs import ScoreConfig
+from spg_core.anomaly_map import MapOperator, image_scores, map_operator
+from spg_core.errors import ArtifactError, ConfigError
+from spg_core.guides import patch_probabilities, unit
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Everything that turns patch tokens into maps and scores."""
+
+    id: str
+    spec: BackboneSpec
+    guides: Tensor
+    """`(2, d_model)` float32: normal, anomalous."""
+    temperature: float
+    operator: MapOperator
+    tau: float
+
+    def patch_probabilities(self, tokens: Tensor) -> Tensor:
+        """Give p_A of patches `(B, patches)` in [0, 1] for tokens `(B, patches, d_model)`."""
+        return patch_probabilities(unit(tokens.float()), self.guides, self.temperature)
+
+    def maps(self, tokens: Tensor) -> Tensor:
+        """Give anomaly maps `(B, height, width)` in [0, 1] at the model's input size."""
+        return self.operator(self.patch_probabilities(tokens))
+
+    def scores(self, maps: Tensor) -> Tensor:
+        """Give image scores `(B,)` for maps `(B, height, width)`."""
+        return image_scores(maps, self.tau)
+
+    def to(self, device: torch.device | str) -> "Detector":
+        """Give the same detector on another device."""
+        return Detector(
+            self.id,
+            self.spec,
+            self.guides.to(device),
+            self.temperature,
+            self.operator.to(device),
+            self.tau,
+        )
+
+
+def load_detector(
+    store: str | Objects, guides: str = "latest", config: ScoreConfig | None = None
+) -> Detector:
+    """Load a detector from its guides: an id, a unique prefix, a path, or `latest`.
+
+    Raises: NotInStore, ArtifactError or CorruptStore, as `load_artifact`.
+    """
+    objects = open_store(store, read_only=True) if isinstance(store, str) else store
+    artifact = load_artifact(objects, "guides", guides)
+    return make_detector(artifact, config or ScoreConfig())
+
+
+def make_detector(artifact: Artifact, config: ScoreConfig) -> Detector:
+    """Make a detector of a guides artifact that is already read."""
+    match config.coefficients:
+        case "ema" | "raw":
+            pair = artifact.tensors[f"guides_{config.coefficients}"]
+        case _:
+            raise ConfigError(f"coefficients is 'ema' or 'raw', got {config.coefficients!r}")
+    backbone = artifact.document["backbone"]
+    spec = spec_from_covers(backbone["covers"], backbone["name"])
+    if pair.shape != (2, spec.d_model) or not bool(torch.isfinite(pair).all()):
+        raise ArtifactError(
+            f"guides {artifact.id} hold vectors of shape {tuple(pair.shape)} or values that are "
+            f"not finite; expected (2, {spec.d_model})"
+        )
+    operator = map_operator(spec.grid, spec.height, spec.width, config.sigma)
+    temperature = float(artifact.document["config"]["temperature"])
+    return Detector(artifact.id, spec, pair.float(), temperature, operator, config.tau)
+
+
+def require_same_tokens(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], ours_name: str, theirs_name: str
+) -> None:
+    """Refuse to join two things made from different kinds of token.
+
+    Args: the backbone part of what two cache keys cover, and how to name the two in the message.
+
+    Raises: ArtifactError that names every field in which they differ.
+    """
+    differing = [
+        f"{field} {ours.get(field)!r} against {theirs.get(field)!r}"
+        for field in sorted(set(ours) | set(theirs))
+        if ours.get(field) != theirs.get(field)
+    ]
+    if differing:
+        raise ArtifactError(
+            f"{ours_name} and {theirs_name} hold tokens of different backbones or settings: "
+            f"{'; '.join(differing)}"
+        )

@@ -1,0 +1,227 @@
+"""Gather what a report shows from scores, cache and guides, and render the page."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cache.objects import Objects
+from pipeline.artifacts import Artifact, folder
+from pipeline.atoms.files import as_report_atoms
+from pipeline.atoms.find import find_atoms, has_atoms
+from pipeline.configs import AtomsConfig
+from pipeline.fitting.training import GUIDE_PANELS, SAE_PANELS, read_log
+from pipeline.inputs import CachedDataset
+from pipeline.progress import say
+from pipeline.report.data import (
+    Atom,
+    CategoryCurves,
+    Curve,
+    GalleryItem,
+    GuideName,
+    ImageRow,
+    LinePlot,
+    ReportData,
+    Sparsity,
+    SparsityRow,
+    TauCurve,
+    metric_rows,
+)
+from pipeline.report.gallery import select_gallery
+from pipeline.report.render import render_report
+from pipeline.scoring.blocks import CategoryScores, compute_maps, report_taus
+from pipeline.scoring.controls import control_rows
+from pipeline.scoring.detector import Detector
+from spg_core.errors import IncompleteCache, NotInStore
+from spg_core.image_metrics import image_metrics
+
+_PER_CATEGORY = 12
+_ATOMS_PER_GUIDE = 8
+
+
+def make_report(
+    store: Objects,
+    identifier: str,
+    document: dict[str, Any],
+    found: Sequence[CategoryScores],
+    data: CachedDataset,
+    detector: Detector,
+    guides: Artifact,
+) -> str:
+    """Render the report of some scores, one HTML page."""
+    mean, categories = metric_rows(document)
+    images = _images(found, data)
+    return render_report(
+        ReportData(
+            title=identifier,
+            run=_run_card(document, data, guides),
+            mean=mean,
+            categories=categories,
+            images=images,
+            controls=control_rows(store, document, guides),
+            gallery=_gallery(images, data, detector),
+            curves={one.category: _curves(one) for one in found},
+            tau_curve=_tau_curve(found, data),
+            sparsity=_sparsity(guides),
+            training=_training(store, guides),
+            atoms=_atoms(store, guides, document["config"]),
+        )
+    )
+
+
+def _run_card(document: dict[str, Any], data: CachedDataset, guides: Artifact) -> dict[str, str]:
+    spec, config = data.spec, document["config"]
+    fitted = document["fitted_on"]
+    return {
+        "Target": f"{data.dataset}, {data.cache.n_images} images, cache {data.cache.key}",
+        "Backbone": f"{data.backbone} ({spec.library} {spec.model}), {spec.height} x {spec.width} "
+        f"px, {spec.grid} tokens of {spec.d_model}",
+        "Guides": f"{guides.id}, fitted on {fitted['dataset']} (cache {fitted['key']})",
+        "SAE": str(guides.document["parents"]["sae"]),
+        "Recipe": f"{document['recipe']}, seed {guides.document['config']['seed']}",
+        "Map": f"{config['coefficients']} coefficients, Gaussian sigma {config['sigma']:g} px",
+        "Image score": "maximum of the map"
+        if config["tau"] == 0
+        else f"log-mean-exp of the map, tau {config['tau']:g}",
+        "AUPRO": "every threshold up to FPR 0.3, 8-connected regions"
+        if document["aupro"] == "exact"
+        else "200 thresholds (the released definition; depends on the scale of the scores)",
+        "Versions": ", ".join(f"{k} {v}" for k, v in guides.document["versions"].items()),
+    }
+
+
+def _images(found: Sequence[CategoryScores], data: CachedDataset) -> list[ImageRow]:
+    table = data.manifest.table
+    defects, paths = table["defect"].to_pylist(), table["image_path"].to_pylist()
+    labels = data.manifest.labels
+    return [
+        ImageRow(
+            row=int(row),
+            category=one.category,
+            defect=str(defects[row]),
+            label=int(labels[row]),
+            score=float(value),
+            image_path=str(paths[row]),
+        )
+        for one in found
+        for row, value in zip(one.rows, one.scores, strict=True)
+    ]
+
+
+def _gallery(
+    images: Sequence[ImageRow], data: CachedDataset, detector: Detector
+) -> list[GalleryItem]:
+    """Draw the chosen images again from the cache, so that no map had to be kept."""
+    picks = select_gallery(
+        np.array([image.score for image in images]),
+        np.array([image.label for image in images]),
+        [image.category for image in images],
+        _PER_CATEGORY,
+    )
+    rows = np.array([images[pick.row].row for pick in picks], np.int64)
+    maps, masks = compute_maps(detector, data, rows), data.cache.masks(rows)
+    thumbnails: list[Any] = [None] * len(rows)
+    if data.manifest.has_thumbnails:
+        thumbnails = data.manifest.select(rows)["thumbnail"].to_pylist()
+    return [
+        GalleryItem(
+            image=images[pick.row],
+            rank=pick.rank,
+            anomaly_map=maps[i],
+            thumbnail=thumbnails[i],
+            mask=masks[i],
+        )
+        for i, pick in enumerate(picks)
+    ]
+
+
+def _curves(one: CategoryScores) -> CategoryCurves:
+    image, pixel = one.image_curves, one.pixel_curves
+    return CategoryCurves(
+        image_roc=Curve(x=image.roc.x, y=image.roc.y) if image else None,
+        pixel_roc=Curve(x=pixel.roc.x, y=pixel.roc.y) if pixel else None,
+        pro=Curve(x=pixel.pro.x, y=pixel.pro.y) if pixel else None,
+    )
+
+
+def _tau_curve(found: Sequence[CategoryScores], data: CachedDataset) -> TauCurve | None:
+    """Give mean image AUROC and AP against tau, over the categories that have both classes."""
+    labels = data.manifest.labels
+    defined = [one for one in found if one.image.auroc is not None]
+    if not defined:
+        return None
+    aurocs, aps = [], []
+    for i in range(len(report_taus())):
+        each = [image_metrics(one.scores_by_tau[i], labels[one.rows]) for one in defined]
+        aurocs.append(float(np.mean([metrics.auroc for metrics in each])))
+        aps.append(float(np.mean([metrics.ap for metrics in each])))
+    return TauCurve(tau=report_taus(), image_auroc=aurocs, image_ap=aps)
+
+
+def _sparsity(guides: Artifact) -> Sparsity:
+    names: tuple[GuideName, GuideName] = ("normal", "anomaly")
+    stored = guides.document["sparsity"]
+    rows = [
+        SparsityRow(
+            guide=guide,
+            parameters="EMA" if kind == "ema" else "raw",
+            nonzero=int(stored[kind]["nnz"][at]),
+            l1=float(stored[kind]["l1"][at]),
+        )
+        for kind in ("raw", "ema")
+        for at, guide in enumerate(names)
+    ]
+    share = float(guides.document["training"]["ema_start_share"])
+    note = (
+        f"After {guides.document['training']['steps']} steps the average still holds {share:.0%} "
+        "of its start, so its coefficients stay dense."
+        if share > 0.01
+        else ""
+    )
+    n_latents = int(guides.tensors["coefficients_ema"].shape[1])
+    return Sparsity(n_latents=n_latents, rows=rows, note=note)
+
+
+def _training(store: Objects, guides: Artifact) -> list[LinePlot]:
+    """Give the curves of both fits, where their logs are still in the store."""
+    plots = []
+    sae = guides.document["parents"]["sae"]
+    asked = (
+        (folder("saes", sae), "SAE", SAE_PANELS),
+        (folder("guides", guides.id), "Guides", GUIDE_PANELS),
+    )
+    for place, what, panels in asked:
+        try:
+            lines = read_log(store, place)
+        except NotInStore:
+            continue
+        for label, fields in panels.items():
+            drawn = {}
+            for field in fields:
+                points = [(line["step"], line[field]) for line in lines if field in line]
+                thin = points[:: max(1, len(points) // 400)]
+                drawn[field] = Curve(x=[float(x) for x, _ in thin], y=[float(y) for _, y in thin])
+            plots.append(
+                LinePlot(title=f"{what}: {label}", x_label="step", y_label=label, lines=drawn)
+            )
+    return plots
+
+
+def _atoms(store: Objects, guides: Artifact, scored: Mapping[str, Any]) -> list[Atom]:
+    """Give the strongest atoms of the guides that scored; none where the store lacks their parents.
+
+    A shared store may hold the target and the guides alone: the page then has no atoms.
+    """
+    if not has_atoms(guides):
+        return []
+    config = AtomsConfig(
+        top=_ATOMS_PER_GUIDE,
+        coefficients=str(scored["coefficients"]),
+        device=str(scored["device"]),
+    )
+    try:
+        data, found = find_atoms(store, guides, config)
+    except (NotInStore, IncompleteCache) as error:
+        say(f"the report shows no atoms: {error}")
+        return []
+    return as_report_atoms(found, data)
