@@ -39,9 +39,9 @@ from numpy.typing import NDArray
 
 from benchmarks.reading_peers import PEERS, Maker
 from cache.layout import IMAGES_PER_SHARD, Geometry
-from cache.objects import open_store
 from cache.order import permute
 from cache.reader import TokenCache, open_cache
+from cache.store import open_store
 from cache.stream import token_batches
 from cache.writer import CacheWriter
 

@@ -131,10 +131,10 @@ def honesty(cache: TokenCache, width: int, k: int, n_steps: int) -> str:
             held_in = torch.arange(len(tokens)) // cache.tokens_per_image % 5 != 0
             trainer.step(tokens[held_in])
         saes[path] = trainer.sae()
-    for path, quality in measure_saes(saes, TokenSource(cache, CPU)).items():
+    for name, quality in measure_saes(saes, TokenSource(cache, CPU)).items():
         numbers = quality.numbers
         lines.append(
-            f"| {path} | {numbers['fvu']:.5f} | {numbers['l0']:.3f} | {numbers['dead_atoms']:.0f} |"
+            f"| {name} | {numbers['fvu']:.5f} | {numbers['l0']:.3f} | {numbers['dead_atoms']:.0f} |"
         )
     return "\n".join(lines)
 

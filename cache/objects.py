@@ -2,8 +2,8 @@
 
 `cache.store.open_store` gives the same operations on a folder (`cache.local_objects`) and on an
 object store such as S3 (`cache.remote_objects`). Names are relative, with `/` between their parts,
-on every platform. An object is published whole or not at all, and `put_new` never replaces one, so two
-writers of the same name cannot lose data.
+on every platform. An object is published whole or not at all, and `put_new` never replaces one, so
+two writers of the same name cannot lose data.
 """
 
 from collections.abc import Iterator, Sequence
