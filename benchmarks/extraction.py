@@ -1,0 +1,125 @@
+"""Time an extraction of the real samples beside the model's forward pass alone.
+
+    python -m benchmarks.extraction [--rounds 3] [--datasets surface mvtec] [--decoders 2]
+
+ViT-Tiny at 448 px, float32, on the CPU. Forward alone: the model on batches of 16 images that are
+decoded and in memory. Extraction: every image and mask read, digested, decoded, resized and fed to
+the model, shards written with digests and fsync, the cache finished; without the search for images
+and the loading of the model, which happen once. Rounds alternate; figures are medians, a ratio the
+median of the rounds' ratios. `cpu` is processor seconds of all processes and threads, which other
+processes on the machine disturb less.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from benchmarks.real_samples import BACKBONE, LAYOUTS, SHARED
+from cache.store import open_store
+from manifests.table import Manifest
+from pipeline.backbones.load import Backbone
+from pipeline.configs import ExtractConfig
+from pipeline.extraction import shards
+from pipeline.extraction.extract import checked_manifest
+from pipeline.extraction.model_inputs import model_inputs
+
+Seconds = tuple[float, float]
+"""On the clock, on the processors."""
+
+
+def config_of(dataset: str, decoders: int) -> ExtractConfig:
+    return ExtractConfig(
+        backbone=BACKBONE,
+        dataset=LAYOUTS[dataset],
+        name=dataset,
+        root=str(SHARED / "data" / dataset),
+        image_size=448,
+        weights=str(SHARED / "weights" / "vit_tiny_patch16_224.safetensors"),
+        device="cpu",
+        decoders=decoders,
+    )
+
+
+def now() -> Seconds:
+    return time.perf_counter(), sum(os.times()[:4])
+
+
+def since(start: Seconds) -> Seconds:
+    end = now()
+    return end[0] - start[0], end[1] - start[1]
+
+
+def decoded(config: ExtractConfig, manifest: Manifest, backbone: Backbone) -> list[Tensor]:
+    rows = [list(range(manifest.n_images))]
+    inputs = model_inputs(manifest, Path(config.root), backbone.spec, rows, config)
+    return [batch.pixels.clone() for batch in inputs]
+
+
+def forward(backbone: Backbone, batches: list[Tensor]) -> Seconds:
+    start = now()
+    for pixels in batches:
+        backbone(pixels)
+    return since(start)
+
+
+def extraction(config: ExtractConfig, manifest: Manifest, backbone: Backbone) -> Seconds:
+    """Extract into an empty store with a model that is loaded already, and without the estimate."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(shards, "open_backbone", return_value=backbone),
+        mock.patch.object(shards, "_estimate", return_value=None),
+    ):
+        start = now()
+        shards.extract_shards(open_store(folder), config, manifest)
+        return since(start)
+
+
+def decoding(config: ExtractConfig, manifest: Manifest, backbone: Backbone) -> Seconds:
+    """Decode all inputs in this process, nothing else beside it."""
+    start = now()
+    decoded(replace(config, decoders=0), manifest, backbone)
+    return since(start)
+
+
+def main(datasets: list[str], rounds: int, decoders: int) -> None:
+    print(f"{torch.get_num_threads()} torch threads, {decoders} decoders\n")
+    print("| samples | images | forward, images/s | extraction, images/s | ratio | cpu ratio | "
+          "cpu ms an image: forward | extraction | decoding |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|")
+    for dataset in datasets:
+        config = config_of(dataset, decoders)
+        manifest = checked_manifest(config)
+        backbone = shards.open_backbone(config)
+        batches = decoded(config, manifest, backbone)
+        forward(backbone, batches[:1])
+        pairs = []
+        for _ in range(rounds):
+            alone = forward(backbone, batches)
+            pairs.append((alone, extraction(config, manifest, backbone)))
+        n = manifest.n_images
+        decode_ms = decoding(config, manifest, backbone)[1] / n * 1e3
+        middle = [[statistics.median(pair[k][c] for pair in pairs) for c in (0, 1)] for k in (0, 1)]
+        ratios = [statistics.median(a[c] / b[c] for a, b in pairs) for c in (0, 1)]
+        print(
+            f"| {dataset} | {n} | {n / middle[0][0]:.2f} | {n / middle[1][0]:.2f} | "
+            f"{ratios[0]:.2f} | {ratios[1]:.2f} | {middle[0][1] / n * 1e3:.0f} | "
+            f"{middle[1][1] / n * 1e3:.0f} | {decode_ms:.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--datasets", nargs="+", default=["surface", "mvtec"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--decoders", type=int, default=ExtractConfig.decoders)
+    asked = parser.parse_args()
+    main(asked.datasets, asked.rounds, asked.decoders)
