@@ -29,11 +29,17 @@ def preprocess(image: Image.Image, spec: BackboneSpec) -> Tensor:
     """
     if image.mode != "RGB":
         raise DatasetError(f"an image of mode {image.mode}; expected RGB, as open_image gives it")
-    resized = image.resize((spec.width, spec.height), _pillow_filter(spec.resize_filter))
-    pixels = torch.from_numpy(np.array(resized, dtype=np.float32)).permute(2, 0, 1) / 255.0
-    mean = torch.tensor(spec.mean).reshape(3, 1, 1)
-    std = torch.tensor(spec.std).reshape(3, 1, 1)
-    return ((pixels - mean) / std).contiguous()
+    resized = np.asarray(
+        image.resize((spec.width, spec.height), _pillow_filter(spec.resize_filter))
+    )
+    # 256 levels a channel are normalised once, then looked up: a third of the time, the same bits.
+    levels = torch.arange(256, dtype=torch.float32) / 255.0
+    mean, std = torch.tensor(spec.mean).reshape(3, 1), torch.tensor(spec.std).reshape(3, 1)
+    table = ((levels - mean) / std).numpy()
+    pixels = np.empty((3, spec.height, spec.width), np.float32)
+    for channel in range(3):
+        np.take(table[channel], resized[..., channel], out=pixels[channel], mode="clip")
+    return torch.from_numpy(pixels)
 
 
 class ImageFiles(Dataset[Tensor]):
