@@ -83,9 +83,12 @@ def extraction(config: ExtractConfig, manifest: Manifest, backbone: Backbone) ->
 
 
 def decoding(config: ExtractConfig, manifest: Manifest, backbone: Backbone) -> Seconds:
-    """Decode all inputs in this process, nothing else beside it."""
+    """Decode all inputs in this process, with one thread as in a decoder's."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     start = now()
     decoded(replace(config, decoders=0), manifest, backbone)
+    torch.set_num_threads(threads)
     return since(start)
 
 

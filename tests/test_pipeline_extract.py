@@ -149,7 +149,7 @@ def test_an_interrupted_command_keeps_whole_shards_and_goes_on(tmp_path):
 def test_a_finished_extraction_is_found_without_a_model(images, one_go):
     code = (
         "import json, sys\n"
-        "from cache.objects import open_store\n"
+        "from cache.store import open_store\n"
         "from pipeline.extraction.extract import extract\n"
         "from pipeline.configs import ExtractConfig\n"
         "done = extract(open_store(sys.argv[1]), ExtractConfig(**json.loads(sys.argv[2])))\n"
