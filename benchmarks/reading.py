@@ -109,9 +109,8 @@ def ours(cache: TokenCache, memory_bytes: int) -> Batches:
     )
 
 
-def pooled(samples: Batches, pool_images: int) -> Batches:
+def pooled(samples: Batches, buffer: torch.Tensor) -> Batches:
     """Mix the tokens of some of a peer's samples at a time."""
-    buffer = torch.empty(pool_images * PATCHES, DIM, dtype=torch.float16)
     filled = buffer.numpy()
 
     def drain(n: int, generator: torch.Generator) -> Iterator[Tokens]:
@@ -205,7 +204,9 @@ def main(place: Path, n_images: int, memory_bytes: int, rounds: int) -> None:
     tokens = make_tokens(n_images)
     make_cache(place / "store", tokens)
     cache = open_cache(open_store(place / "store"), "made", "up")
+    # One pool for all: they take turns.
     pool_images = max(1, memory_bytes // tokens[0].nbytes)
+    pool = torch.empty(pool_images * PATCHES, DIM, dtype=torch.float16)
     contenders = {
         "gather in RAM": roof(tokens),
         "ours, all in memory": ours(cache, 1 << 60),
@@ -214,7 +215,7 @@ def main(place: Path, n_images: int, memory_bytes: int, rounds: int) -> None:
     first = {name: seconds(contenders[name], 0)[0] for name in list(contenders)[1:]}
     for name, maker in PEERS.items():
         try:
-            contenders |= peer(name, maker, place, tokens, pool_images)
+            contenders |= peer(name, maker, place, tokens, pool)
         except ImportError as error:
             print(f"{name} is left out: {error}", file=sys.stderr)
     peaks = {
@@ -227,17 +228,18 @@ def main(place: Path, n_images: int, memory_bytes: int, rounds: int) -> None:
 
 
 def peer(
-    name: str, maker: Maker, place: Path, tokens: Tokens, pool_images: int
+    name: str, maker: Maker, place: Path, tokens: Tokens, pool: torch.Tensor
 ) -> dict[str, Batches]:
     """Write the tokens as a peer does, once an image a sample and once 7 tokens a sample."""
     found = {}
+    pool_images = len(pool) // PATCHES
     images = maker(fresh(place), tokens, pool_images)
-    found[f"{name}, pool"] = pooled(images, pool_images)
+    found[f"{name}, pool"] = pooled(images, pool)
     found[f"{name}, whole images"] = whole_images(images)
     if name not in NO_RUNS:
         runs = tokens.reshape(-1, RUN_TOKENS, DIM)
         samples = maker(fresh(place), runs, pool_images * PATCHES // RUN_TOKENS)
-        found[f"{name}, runs"] = pooled(samples, pool_images)
+        found[f"{name}, runs"] = pooled(samples, pool)
     return found
 
 
