@@ -3,7 +3,8 @@
     python benchmarks/real_samples.py [--store DIR] [--seeds 111 112 113]
 
 Auxiliary `surface` (VisA layout), target `mvtec`, and the reverse; C = 1024, k = 32, the released
-recipe otherwise. Prints Markdown tables with each seed and their mean, in %.
+recipe otherwise. Prints Markdown tables with each seed and their mean, in %, for the averaged
+coefficients (ema) and for those of the last step (raw).
 """
 
 import argparse
@@ -40,7 +41,14 @@ def extract(store: Path, dataset: str, layer: int | None = None) -> str:
 
 
 def direction(
-    store: Path, auxiliary: str, target: str, *, epochs: int, seed: int, layer: int | None = None
+    store: Path,
+    auxiliary: str,
+    target: str,
+    *,
+    epochs: int,
+    seed: int,
+    layer: int | None = None,
+    coefficients: str = "ema",
 ) -> dict[str, dict[str, Any]]:
     """Fit on one set and score the other; give the metrics of each target category."""
     key, target_key = (extract(store, name, layer) for name in (auxiliary, target))
@@ -48,7 +56,8 @@ def direction(
     size = ["--width", "1024", "--k", "32", "--epochs", str(epochs), "--seed", str(seed)]
     sae = command(store, "fit-sae", *source, *size)["id"]
     guides = command(store, "fit-guides", "--sae", sae, "--seed", str(seed))["id"]
-    scores = command(store, "score", "--guides", guides, "--dataset", target, "--key", target_key)
+    target_options = ["--dataset", target, "--key", target_key, "--coefficients", coefficients]
+    scores = command(store, "score", "--guides", guides, *target_options)
     categories: dict[str, dict[str, Any]] = scores["metrics"]["categories"]
     return categories
 
@@ -83,12 +92,22 @@ def main() -> None:
             ("mvtec", "surface", 10, None),
             ("mvtec", "surface", 10, 7),
         ):
-            runs = {
-                seed: direction(store, auxiliary, target, epochs=epochs, seed=seed, layer=layer)
-                for seed in options.seeds
-            }
             where = "last layer" if layer is None else f"block {layer}"
-            print(table(f"{auxiliary} -> {target}, {where}, {epochs} SAE epochs", runs), flush=True)
+            for coefficients in ("ema", "raw"):
+                runs = {
+                    seed: direction(
+                        store,
+                        auxiliary,
+                        target,
+                        epochs=epochs,
+                        seed=seed,
+                        layer=layer,
+                        coefficients=coefficients,
+                    )
+                    for seed in options.seeds
+                }
+                title = f"{auxiliary} -> {target}, {where}, {epochs} SAE epochs, {coefficients}"
+                print(table(title, runs), flush=True)
 
 
 if __name__ == "__main__":

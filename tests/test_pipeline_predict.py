@@ -269,7 +269,7 @@ def test_guides_on_s3_judge_and_keep_their_threshold(small_store, images, s3_url
     for kind in ("guides", "tokens/aux"):
         for entry in local.walk(kind):
             remote.put_new(entry.name, [local.get(entry.name)])
-    options = ["--guides", "latest", "--store", s3_url, "--json"]
+    options = ["--guides", small_store.guides.id, "--store", s3_url, "--json"]
 
     calibrated = CliRunner().invoke(app, ["calibrate", *options])
     shown = CliRunner().invoke(app, ["predict", *options, images[0]])
