@@ -39,8 +39,10 @@ def test_surface_to_mvtec_lands_where_other_implementations_do(store):
 
 
 def test_an_inner_layer_transfers_better_to_surfaces(store):
-    last = direction(store, "mvtec", "surface", epochs=10, seed=111)
-    inner = direction(store, "mvtec", "surface", epochs=10, seed=111, layer=7)
+    # the last coefficients: after 135 steps the average is 87 % start (benchmarks/README.md)
+    common = {"epochs": 10, "seed": 111, "coefficients": "raw"}
+    last = direction(store, "mvtec", "surface", **common)
+    inner = direction(store, "mvtec", "surface", layer=7, **common)
 
     for category in ("commutator", "magnetic_tile"):
         assert inner[category]["pixel_auroc"] >= last[category]["pixel_auroc"] + 0.03
