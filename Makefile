@@ -27,7 +27,7 @@ clean:
 	rm -rf .venv spg-demo spg-store
 
 .venv/ready: pyproject.toml constraints.txt
-	@echo "Setting up .venv: torch and the rest, about 5 GB; a few minutes the first time"
+	@echo "Setting up .venv: torch and the rest, about 7 GB; a few minutes the first time"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

@@ -37,7 +37,8 @@ class _Interruptible(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             console.print(
-                "interrupted; whole shards and checkpoints are kept, run it again to go on"
+                "interrupted; whole shards and the last checkpoint (one a minute) are kept, "
+                "run it again to go on"
             )
             raise typer.Exit(1) from None
 
@@ -51,19 +52,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(extract)
-app.command()(fit_sae)
-app.command()(fit_guides)
-app.command()(score)
-app.command()(sweep)
-app.command()(table)
-app.command()(reproduce)
-app.command()(atoms)
-app.command()(calibrate)
-app.command()(predict)
-app.command()(export)
+app.command(short_help="Write the patch tokens of a dataset, once.")(extract)
+app.command(short_help="Train a sparse autoencoder on cached tokens.")(fit_sae)
+app.command(short_help="Learn two guides over an SAE.")(fit_guides)
+app.command(short_help="Maps, image scores and metrics of a dataset.")(score)
+app.command(short_help="Fit and score a grid in one pass.")(sweep)
+app.command(short_help="Print scores beside the published ones.")(table)
+app.command(short_help="The paper's table 1 and its figures.")(reproduce)
+app.command(short_help="Show what the strongest atoms stand for.")(atoms)
+app.command(short_help="Choose the threshold of predict's verdict.")(calibrate)
+app.command(short_help="Judge unseen images.")(predict)
+app.command(short_help="Write the detector as one ONNX file.")(export)
 app.add_typer(cache_app)
-app.command()(demo)
+app.command(short_help="All of it on a generated sample, offline.")(demo)
 
 
 def main() -> None:

@@ -182,6 +182,14 @@ class ScoreConfig:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for values that cannot be."""
+        at_least(0, tau=self.tau, sigma=self.sigma)
+        if self.coefficients not in ("ema", "raw"):
+            raise ConfigError(f"--coefficients is ema or raw, got {self.coefficients!r}")
+        if self.aupro not in ("exact", "clip200"):
+            raise ConfigError(f"--aupro is exact or clip200, got {self.aupro!r}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class AtomsConfig:

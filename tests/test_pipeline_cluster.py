@@ -194,7 +194,8 @@ def test_local_workers_are_started_and_give_the_same(images, one_process, tmp_pa
 @pytest.mark.slow
 def test_ctrl_c_ends_clean_with_local_workers_and_keeps_shards(images, tmp_path):
     options = ["--backbone", "gabor", "--dataset", "mvtec", "--root", str(images)]
-    options += ["--image-size", "128", "--workers", "2", "--store", str(tmp_path)]
+    # at 448 px a shard takes long enough that the signal cannot come after the last one
+    options += ["--image-size", "448", "--workers", "2", "--store", str(tmp_path)]
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.cli", "extract", *options],
         stderr=subprocess.PIPE,

@@ -16,7 +16,7 @@ from pipeline.inputs import open_dataset
 from pipeline.scoring.blocks import Scoring, compute_maps, finish_category, submit_category
 from pipeline.scoring.detector import load_detector
 from pipeline.scoring.score import score
-from spg_core.errors import ArtifactError, ConfigError, MetricError, NotInStore
+from spg_core.errors import ArtifactError, ConfigError, NotInStore, StoreError
 from spg_core.image_metrics import image_metrics
 from spg_core.pixel_metrics import pixel_metrics
 
@@ -140,17 +140,11 @@ def test_a_dataset_that_is_not_there_says_how_to_make_it(small_store):
 
 
 @pytest.mark.parametrize(
-    ("config", "error"),
-    [
-        (ScoreConfig(tau=-1), ConfigError),
-        (ScoreConfig(sigma=-1), ConfigError),
-        (ScoreConfig(coefficients="mean"), ConfigError),
-        (ScoreConfig(aupro="half"), (ConfigError, MetricError)),
-    ],
+    "changes", [{"tau": -1}, {"sigma": -1}, {"coefficients": "mean"}, {"aupro": "half"}]
 )
-def test_impossible_options_are_refused(small_store, config, error):
-    with pytest.raises(error):
-        score(open_store(small_store.url), small_store.guides.id, "target", config)
+def test_impossible_options_are_refused_before_anything_is_read(changes):
+    with pytest.raises(ConfigError, match=f"--{next(iter(changes))} is"):
+        ScoreConfig(**changes)
 
 
 def test_the_library_gives_the_same_scores_as_the_command(small_store, scored):
@@ -163,3 +157,17 @@ def test_the_library_gives_the_same_scores_as_the_command(small_store, scored):
     images = pd.read_parquet(f"{done.path}/images.parquet")
     np.testing.assert_allclose(scores.numpy(), images["score"][:5], atol=1e-6)
     assert load_artifact(store, "guides", "latest").id
+
+
+def test_a_store_that_cannot_be_written_is_refused_before_the_work(small_store, monkeypatch):
+    store = open_store(small_store.url, read_only=True)
+    monkeypatch.setattr("pipeline.scoring.score._score_all", lambda *_: pytest.fail("it began"))
+
+    with pytest.raises(StoreError, match="read-only"):
+        score(store, small_store.guides.id, "target", ScoreConfig(tau=0.7))
+
+
+def test_scoring_the_fitted_set_is_remarked_upon(small_store, capsys):
+    score(open_store(small_store.url), small_store.guides.id, "aux", ScoreConfig(tau=0.3))
+
+    assert "the guides were fitted on aux" in " ".join(capsys.readouterr().err.split())

@@ -65,8 +65,9 @@ def extract_shards(store: Objects, config: ExtractConfig, manifest: Manifest) ->
     pending = writer.pending_shards()
     if pending:
         announce(writer, pending)
-        _estimate(writer, backbone, pending, config)
         writer.check_free_space()
+        store.check_writable()
+        _estimate(writer, backbone, pending, config)
     start = perf_counter()
     vanished = _write_shards(writer, backbone, manifest, pending, config) if pending else []
     finish(writer, manifest, perf_counter() - start, str(backbone.device))

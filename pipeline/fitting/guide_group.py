@@ -70,6 +70,7 @@ def fit_guide_group(store: Objects, wanted: Sequence[tuple[Artifact, FitGuidesCo
             results[identifier] = error
     left = sum(_n_steps(one) for members in groups.values() for one in members)
     if left:
+        store.check_writable()
         with bar("Fitting guides", left) as advance:
             for members in groups.values():
                 results |= _fit_group(store, members, advance)

@@ -56,6 +56,7 @@ def fit_saes(
         except SpgError as error:
             results[identifier] = error
     if pending:
+        store.check_writable()
         device = resolve_device(next(iter(pending.values())).device)
         source = TokenSource(data.cache, device)
         groups = plan_groups(data.cache, pending, memory_bytes or memory_budget(device))

@@ -78,6 +78,12 @@ def score(
     if _is_done(store, identifier, save_maps=save_maps, report=report):
         say(f"scores {identifier} are there already")
         return load_artifact(store, "scores", identifier)
+    store.check_writable()
+    if data.cache.key == parent.document["parents"]["cache"]["key"]:
+        say(
+            f"remark: the guides were fitted on {dataset}; these numbers say nothing about "
+            "products that were not seen"
+        )
     detector = make_detector(parent, config)
     taus = report_taus() if report else ()
     maps_name = f"{place}/{MAPS}" if save_maps else None
