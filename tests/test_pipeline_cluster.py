@@ -192,15 +192,19 @@ def test_local_workers_are_started_and_give_the_same(images, one_process, tmp_pa
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_clean_with_local_workers_and_keeps_shards(images, tmp_path):
-    options = ["--backbone", "gabor", "--dataset", "mvtec", "--root", str(images)]
-    # at 448 px a shard takes long enough that the signal cannot come after the last one
+def test_ctrl_c_ends_clean_with_local_workers_and_keeps_shards(tmp_path_factory, tmp_path):
+    # nine shards of some seconds each: the signal cannot come after the last one
+    many = tmp_path_factory.mktemp("many")
+    write_images(many, n_good=500, n_bad=50, side=24)
+    options = ["--backbone", "gabor", "--dataset", "mvtec", "--root", str(many)]
     options += ["--image-size", "448", "--workers", "2", "--store", str(tmp_path)]
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.cli", "extract", *options],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # a job in the background, as some CI is, inherits Ctrl-C as ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while process.poll() is None and not list(tmp_path.rglob("receipts/*.json")):
         time.sleep(0.005)

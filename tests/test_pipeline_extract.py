@@ -126,6 +126,8 @@ def test_an_interrupted_command_keeps_whole_shards_and_goes_on(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # a job in the background, as some CI is, inherits Ctrl-C as ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while process.poll() is None and not list(store.rglob("receipts/*.json")):
         time.sleep(0.005)
