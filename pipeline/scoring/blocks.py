@@ -8,7 +8,7 @@ The functions here are what workers run: each takes the opened `Scoring` first.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from pipeline.device import resolve_device
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.scoring.detector import Detector
 from spg_core.anomaly_map import image_scores
-from spg_core.errors import MetricError
 from spg_core.image_metrics import ImageCurves, ImageMetrics, image_curves, image_metrics
 from spg_core.pixel_counts import (
     DefectPixels,
@@ -32,7 +31,13 @@ from spg_core.pixel_counts import (
     merge_counts,
     merge_defects,
 )
-from spg_core.pixel_metrics import PixelCurves, PixelMetrics, metrics_from_counts, pixel_curves
+from spg_core.pixel_metrics import (
+    AuproDefinition,
+    PixelCurves,
+    PixelMetrics,
+    metrics_from_counts,
+    pixel_curves,
+)
 
 BLOCK_IMAGES = 64
 _BATCH_IMAGES = 16
@@ -164,7 +169,7 @@ def finish_category(
     else:
         [defects] = workers.gather([pending.defects])
         counts = merge_counts(workers.gather(pending.counts))
-        pixel = metrics_from_counts(defects, counts, aupro=_aupro(config))
+        pixel = metrics_from_counts(defects, counts, aupro=cast(AuproDefinition, config.aupro))
         curves = pixel_curves(defects, counts)
     return CategoryScores(
         category=pending.category,
@@ -231,12 +236,6 @@ def _defective_without_mask(data: CachedDataset, rows: Rows) -> int:
     table = data.manifest.select(rows)
     pairs = zip(table["label"].to_pylist(), table["mask_path"].to_pylist(), strict=True)
     return sum(1 for label, mask in pairs if label == 1 and mask is None)
-
-
-def _aupro(config: ScoreConfig) -> Any:
-    if config.aupro not in ("exact", "clip200"):
-        raise MetricError(f"aupro is 'exact' or 'clip200', got {config.aupro!r}")
-    return config.aupro
 
 
 def report_taus() -> tuple[float, ...]:
