@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torch.utils.data import DataLoader
 
-from pipeline.backbones.preprocess import ImageFiles, preprocess
+from manifests.images import open_image
+from pipeline.backbones.preprocess import preprocess
 from pipeline.backbones.spec import BackboneSpec
 from spg_core.errors import ConfigError, DatasetError
 from spg_core.types import PatchGrid
@@ -99,17 +99,6 @@ def test_the_two_filters_differ() -> None:
     assert not torch.equal(bicubic, bilinear)
 
 
-def test_worker_processes_give_what_one_process_gives(tmp_path: Path) -> None:
-    paths = [save(tmp_path, f"{i}.png", (7 + i, 5), seed=i) for i in range(5)]
-    files = ImageFiles(paths, SPEC)
-
-    workers = DataLoader(files, batch_size=2, num_workers=2, multiprocessing_context="spawn")
-    batches = list(workers)
-
-    assert [len(batch) for batch in batches] == [2, 2, 1]
-    assert torch.equal(torch.cat(batches), torch.stack([files[i] for i in range(len(files))]))
-
-
 def test_exif_rotation_follows_the_spec(tmp_path: Path) -> None:
     image = Image.new("RGB", (6, 4), (0, 0, 0))
     image.paste((255, 255, 255), (0, 0, 6, 2))
@@ -118,32 +107,11 @@ def test_exif_rotation_follows_the_spec(tmp_path: Path) -> None:
     path = tmp_path / "turned.png"
     image.save(path, exif=exif)
 
-    as_stored = ImageFiles([path], SPEC)[0]
-    turned = ImageFiles([path], replace(SPEC, exif=True))[0]
+    as_stored = preprocess(open_image(path), SPEC)
+    turned = preprocess(open_image(path, exif=True), SPEC)
 
     assert as_stored[0, 0].mean() > as_stored[0, -1].mean()
     assert torch.equal(turned, as_stored.flip(1))
-
-
-def test_a_bad_image_names_itself(tmp_path: Path) -> None:
-    torn = save(tmp_path, "torn.png", (30, 20))
-    torn.write_bytes(torn.read_bytes()[:300])
-    files = ImageFiles([save(tmp_path, "good.png", (5, 5)), torn, tmp_path / "absent.png"], SPEC)
-
-    assert files[0].shape == (3, 4, 6)
-    with pytest.raises(DatasetError, match=r"torn\.png"):
-        files[1]
-    with pytest.raises(DatasetError, match=r"absent\.png"):
-        files[2]
-
-
-def test_a_bad_image_in_a_worker_process_is_still_our_error(tmp_path: Path) -> None:
-    torn = tmp_path / "torn.png"
-    torn.write_bytes(b"not an image")
-    loader = DataLoader(ImageFiles([torn], SPEC), num_workers=1, multiprocessing_context="spawn")
-
-    with pytest.raises(DatasetError, match=r"torn\.png"):
-        list(loader)
 
 
 def test_what_preprocess_cannot_take_is_refused() -> None:

@@ -4,6 +4,7 @@ B images, n patch tokens, d channels. METHOD.md's table is `_TABLE`; what it lea
 from the model. Model libraries are imported only when one of their models is asked for.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pipeline.backbones.onednn import OneDnnLinear
 from pipeline.backbones.spec import (
     BackboneRequest,
     BackboneSpec,
@@ -18,6 +20,7 @@ from pipeline.backbones.spec import (
     slug,
     spec_from_covers,
 )
+from pipeline.device import resolve_device
 from spg_core.errors import BackboneError, ConfigError
 
 __all__ = [
@@ -82,6 +85,8 @@ class Backbone:
         self.model = model.eval().requires_grad_(False).to(device)
         self.spec = spec
         self.device = device
+        quick = device.type == "cpu" and spec.compute_dtype == "float32"
+        self._linears = OneDnnLinear if quick else nullcontext
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> PatchTokens:
@@ -101,7 +106,7 @@ class Backbone:
             )
         dtype = COMPUTE_DTYPES[spec.compute_dtype]
         cast = torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
-        with cast:
+        with cast, self._linears():
             tokens, cls = self.model(pixels.to(self.device, non_blocking=True))
         expected = (len(pixels), spec.grid.tokens_per_image, spec.d_model)
         if tuple(tokens.shape) != expected:
@@ -148,7 +153,7 @@ def load_backbone(
         BackboneError: the model or its weights cannot be had or do not fit each other.
         ConfigError: an option is impossible for this backbone.
     """
-    place = _device(device)
+    place = resolve_device(device)
     row = _TABLE.get(name)
     request = BackboneRequest(
         name=name,
@@ -188,16 +193,6 @@ def _open(model_name: str, request: BackboneRequest) -> tuple[nn.Module, Backbon
                 f"no backbone {request.name!r}; use {', '.join(_TABLE)}, gabor, timm:<model> or "
                 f"open_clip:<model>/<tag>"
             )
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"no device {name!r}; use cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {name!r} was asked for but torch sees no GPU; use --device cpu")
-    return device
 
 
 def _resize_filter(asked: str | None, default: str) -> str:

@@ -1,18 +1,13 @@
 """Images into model inputs: squash to the input size, no crop, normalise.
 
-H and W are the spec's height and width. Decoding runs in a `DataLoader`'s worker processes.
+H and W are the spec's height and width.
 """
-
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from manifests.images import open_image
 from pipeline.backbones.spec import BackboneSpec
 from spg_core.errors import ConfigError, DatasetError
 
@@ -40,26 +35,6 @@ def preprocess(image: Image.Image, spec: BackboneSpec) -> Tensor:
     for channel in range(3):
         np.take(table[channel], resized[..., channel], out=pixels[channel], mode="clip")
     return torch.from_numpy(pixels)
-
-
-class ImageFiles(Dataset[Tensor]):
-    """Image files as model inputs, in the order given; a bad file raises and names itself."""
-
-    def __init__(self, paths: Sequence[Path], spec: BackboneSpec) -> None:
-        # Plain strings: each worker process gets a copy.
-        self._paths = [str(path) for path in paths]
-        self._spec = spec
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __getitem__(self, index: int) -> Tensor:
-        """Give image `index` as `(3, H, W)` float32.
-
-        Raises:
-            DatasetError: the file is missing, damaged or not an image.
-        """
-        return preprocess(open_image(Path(self._paths[index]), exif=self._spec.exif), self._spec)
 
 
 def _pillow_filter(name: str) -> Image.Resampling:
