@@ -58,7 +58,7 @@ class Mirror:
             for array, stored in receipt.objects.items()
         }
         # Two stores may hold one key with different bytes (GPUs do not repeat theirs exactly).
-        digests = "".join(stored.sha256 for _, _, stored in self._stored.values())
+        digests = "".join(stored.blake3 for _, _, stored in self._stored.values())
         content = hashlib.sha256(digests.encode("ascii")).hexdigest()[:16]
         self.folder = self.root / f"{record.key}-{content}"
         self._pool = ThreadPoolExecutor(_FETCHES, thread_name_prefix="mirror")

@@ -28,7 +28,8 @@ class StoredObject:
     """One shard of one array, as it lies in the store."""
 
     size_bytes: int
-    sha256: str
+    blake3: str
+    """BLAKE3 of the whole object, 64 hex digits."""
     crc32c: tuple[int, ...]
     """CRC-32C of each inner chunk as stored, one an image."""
 
@@ -71,7 +72,7 @@ def receipt_to_json(receipt: Receipt, geometry: Geometry) -> dict[str, Any]:
         array: {
             "name": shard_name(array, receipt.shard),
             "bytes": stored.size_bytes,
-            "sha256": stored.sha256,
+            "blake3": stored.blake3,
             "crc32c": "".join(f"{crc:08x}" for crc in stored.crc32c),
         }
         for array, stored in receipt.objects.items()
@@ -200,7 +201,7 @@ def _stored_from(
     crcs = _hex(body.get("crc32c"), 8 * n_rows, where, "crc32c")
     return StoredObject(
         size_bytes,
-        _hex(body.get("sha256"), 64, where, "sha256"),
+        _hex(body.get("blake3"), 64, where, "blake3"),
         tuple(int(crcs[i : i + 8], 16) for i in range(0, len(crcs), 8)),
     )
 

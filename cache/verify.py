@@ -10,7 +10,7 @@ from cache.find import read_record
 from cache.layout import INDEX_BYTES, MANIFEST, shard_name
 from cache.objects import Objects
 from cache.record import CacheRecord, StoredObject
-from cache.shard import decode_index, decode_mask, describe_shard
+from cache.shard import decode_index, decode_mask, describe_shard, new_digest
 from cache.zarr_group import zarr_metadata
 from spg_core.errors import CorruptStore, NotInStore, StoreError
 
@@ -82,7 +82,7 @@ def verify_cache(
 def check_bytes(data: bytes, array: str, shard: int, record: CacheRecord, where: str) -> None:
     """Refuse a shard's bytes that are not those of the record. Raises: CorruptStore."""
     stored = record.receipts[shard].objects[array]
-    if hashlib.sha256(data).hexdigest() != stored.sha256:
+    if new_digest(data).hexdigest() != stored.blake3:
         rows = _bad_rows(data, array, shard, record)
         raise CorruptStore(f"{where} is not what was written; {_spoilt(rows)}")
 
@@ -106,7 +106,7 @@ def _check_shard(
     if len(data) != stored.size_bytes:
         text = f"has {len(data)} bytes, {stored.size_bytes} were written"
         return [Problem(name, everything, text)]
-    if hashlib.sha256(data).hexdigest() != stored.sha256:
+    if new_digest(data).hexdigest() != stored.blake3:
         rows = _bad_rows(data, array, shard, record)
         return [Problem(name, rows, f"does not match its digest; {_spoilt(rows)}")]
     if array == "masks":

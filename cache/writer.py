@@ -27,7 +27,14 @@ from cache.record import (
     receipt_to_bytes,
     record_to_bytes,
 )
-from cache.shard import crc32c, describe_shard, encode_chunks, encode_index, first_unstorable
+from cache.shard import (
+    crc32c,
+    describe_shard,
+    encode_chunks,
+    encode_index,
+    first_unstorable,
+    new_digest,
+)
 from cache.zarr_group import zarr_metadata
 from spg_core.errors import CorruptStore, IncompleteCache, NotInStore, StoreError
 
@@ -219,7 +226,7 @@ class CacheWriter:
         index = encode_index([total_bytes([chunk]) for chunk in chunks])
         parts = [*chunks, index]
         name = f"{self.folder}/{shard_name(array, shard)}"
-        # hashlib lets go of the interpreter, so digests cost little beside the write.
+        # Digests and writes let go of the interpreter, so they run side by side.
         with ThreadPoolExecutor(1) as pool:
             described = pool.submit(_describe_parts, chunks, index)
             for _ in range(_ATTEMPTS):
@@ -244,7 +251,7 @@ class CacheWriter:
             crcs = describe_shard(data, len(self.shard_rows(shard)))
         except StoreError as error:
             raise CorruptStore(f"{self.objects.where}/{name}: {error}") from error
-        return StoredObject(len(data), hashlib.sha256(data).hexdigest(), tuple(crcs))
+        return StoredObject(len(data), new_digest(data).hexdigest(), tuple(crcs))
 
     def _publish_receipt(self, receipt: Receipt) -> None:
         data = receipt_to_bytes(receipt, self.geometry)
@@ -298,9 +305,9 @@ class CacheWriter:
 
 def _describe_parts(chunks: list[Part], index: bytes) -> StoredObject:
     """Digest a shard on its way; each chunk twice in a row, while the processor still holds it."""
-    sha256, crcs = hashlib.sha256(), []
+    digest, crcs = new_digest(), []
     for chunk in chunks:
         crcs.append(crc32c(chunk))
-        sha256.update(as_view(chunk))
-    sha256.update(index)
-    return StoredObject(total_bytes([*chunks, index]), sha256.hexdigest(), tuple(crcs))
+        digest.update(as_view(chunk))
+    digest.update(index)
+    return StoredObject(total_bytes([*chunks, index]), digest.hexdigest(), tuple(crcs))

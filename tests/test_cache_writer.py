@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from blake3 import blake3
 
 from cache.find import cache_state, find_caches
 from cache.key import cache_key
@@ -55,7 +56,7 @@ def test_the_record_states_what_is_stored(tmp_path: Path) -> None:
     assert body["shards"][2]["objects"]["tokens"] == {
         "name": "tokens.zarr/tokens/c/2/0/0",
         "bytes": 22 * 6 * 5 * 2 + 1028,
-        "sha256": hashlib.sha256(shard).hexdigest(),
+        "blake3": blake3(shard).hexdigest(),
         "crc32c": "".join(f"{crc32c(shard[i * 60 : i * 60 + 60]):08x}" for i in range(22)),
     }
     assert body["manifest"]["sha256"] == hashlib.sha256(MANIFEST_BYTES).hexdigest()
@@ -205,7 +206,7 @@ def test_a_damaged_shard_of_a_partial_cache_is_made_again(
             receipt.write_bytes(receipt.read_bytes()[:50])
         case _:
             body = json.loads(receipt.read_bytes())
-            body["objects"]["tokens"]["sha256"] = "0" * 64
+            body["objects"]["tokens"]["blake3"] = "0" * 64
             receipt.write_text(json.dumps(body))
             shard.unlink()
     assert writer.pending_shards() == [1]
