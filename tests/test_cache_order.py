@@ -111,8 +111,8 @@ def test_windows_keep_the_stated_variance_even_for_equal_neighbours() -> None:
             whole = len(inside) // batch
             means.append(inside[: whole * batch].reshape(whole, batch).mean(axis=1))
 
-    assert plan.segment_tokens > 10
-    assert np.var(np.concatenate(means)) / (tokens.var() / batch) < MAX_VIF * 1.1
+    assert plan.segment_tokens > 5
+    assert np.var(np.concatenate(means)) / (tokens.var() / batch) < MAX_VIF * 1.05
 
 
 def test_impossible_orders_are_refused() -> None:
