@@ -28,7 +28,8 @@ from pipeline.extraction.extract import extract
 from pipeline.extraction.on_workers import ExtractJob, open_extract_job
 from pipeline.inputs import open_dataset
 from pipeline.scoring import blocks as score_blocks
-from pipeline.scoring.blocks import Scoring, compute_maps, finish_category, submit_category
+from pipeline.scoring.blocks import MapPlan, compute_maps, open_scoring
+from pipeline.scoring.categories import finish_category, submit_category, submit_inputs
 from pipeline.scoring.detector import load_detector
 from pipeline.scoring.score import score
 from spg_core.errors import ClusterError, ConfigError, DatasetError, MetricError
@@ -283,23 +284,24 @@ def test_scores_by_workers_have_the_bits_of_one_process(there, small_store, tmp_
     assert images_table == here_images
 
 
-def test_blocks_change_no_pixel_metric(small_store, monkeypatch):
-    data = open_dataset(open_store(small_store.url), "target", "gabor")
-    detector = load_detector(small_store.url, small_store.guides.id)
-    here = Here(Scoring(data, detector, ScoreConfig()))
+def test_blocks_change_no_bit_of_scores_and_pixel_metrics(small_store, monkeypatch):
+    store = open_store(small_store.url)
+    data = open_dataset(store, "target", "gabor")
+    plan = MapPlan(load_detector(store, small_store.guides.id), (0.0,))
+    here = Here(open_scoring(store, data, [plan], "cpu"))
     rows = data.manifest.rows_of(data.manifest.categories[0])
-    maps = compute_maps(detector, data, rows)
-    monkeypatch.setattr(score_blocks, "compute_maps", lambda _, __, some: maps[some - rows[0]])
+    maps = compute_maps(plan.detector, data, rows)
 
     found = []
     for n_images in (1, 3, 64):
         monkeypatch.setattr(score_blocks, "BLOCK_IMAGES", n_images)
-        pending = submit_category(here, data, "x", rows)
-        found.append(finish_category(here, data, ScoreConfig(), pending))
+        pending = submit_category(here, submit_inputs(here, data, "x", rows), 0)
+        found += finish_category(here, data, plan, [ScoreConfig()], pending)
 
     whole = pixel_metrics(maps, data.cache.masks(rows))
     assert [one.pixel for one in found] == [whole, whole, whole]
-    np.testing.assert_array_equal(found[0].scores, maps.max((1, 2)))
+    for one in found:
+        np.testing.assert_array_equal(one.scores, maps.max((1, 2)))
 
 
 def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):

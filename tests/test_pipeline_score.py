@@ -13,7 +13,8 @@ from pipeline.artifacts import load_artifact, save_artifact
 from pipeline.cluster import Here
 from pipeline.configs import ScoreConfig
 from pipeline.inputs import open_dataset
-from pipeline.scoring.blocks import Scoring, compute_maps, finish_category, submit_category
+from pipeline.scoring.blocks import MapPlan, compute_maps, open_scoring
+from pipeline.scoring.categories import finish_category, submit_category, submit_inputs
 from pipeline.scoring.detector import load_detector
 from pipeline.scoring.score import score
 from spg_core.errors import ArtifactError, ConfigError, NotInStore, StoreError
@@ -111,10 +112,11 @@ def test_a_category_with_one_class_has_null_with_a_reason(small_store):
     store = open_store(small_store.url)
     data = open_dataset(store, "target", "gabor")
     normal = np.flatnonzero(data.manifest.labels == 0)[:2]
-    scoring = Scoring(data, load_detector(store, small_store.guides.id), ScoreConfig())
+    plan = MapPlan(load_detector(store, small_store.guides.id), (0.0,))
+    here = Here(open_scoring(store, data, [plan], "cpu"))
 
-    pending = submit_category(Here(scoring), data, "x", normal)
-    found = finish_category(Here(scoring), data, ScoreConfig(), pending)
+    pending = submit_category(here, submit_inputs(here, data, "x", normal), 0)
+    [found] = finish_category(here, data, plan, [ScoreConfig()], pending)
 
     assert found.image.auroc is None
     assert found.image.reason

@@ -38,7 +38,11 @@ class Detector:
 
     def patch_probabilities(self, tokens: Tensor) -> Tensor:
         """Give p_A of patches `(B, patches)` in [0, 1] for tokens `(B, patches, d_model)`."""
-        return patch_probabilities(unit(tokens.float()), self.guides, self.temperature)
+        return self.unit_probabilities(unit(tokens.float()))
+
+    def unit_probabilities(self, unit_tokens: Tensor) -> Tensor:
+        """Give the same for float32 tokens that were brought to length 1 already."""
+        return patch_probabilities(unit_tokens, self.guides, self.temperature)
 
     def maps(self, tokens: Tensor) -> Tensor:
         """Give anomaly maps `(B, height, width)` in [0, 1] at the model's input size."""

@@ -29,7 +29,8 @@ from pipeline.report.data import (
 )
 from pipeline.report.gallery import select_gallery
 from pipeline.report.render import render_report
-from pipeline.scoring.blocks import CategoryScores, compute_maps, report_taus
+from pipeline.scoring.blocks import compute_maps, report_taus
+from pipeline.scoring.categories import CategoryScores
 from pipeline.scoring.controls import control_rows
 from pipeline.scoring.detector import Detector
 from spg_core.errors import IncompleteCache, NotInStore
@@ -151,8 +152,8 @@ def _tau_curve(found: Sequence[CategoryScores], data: CachedDataset) -> TauCurve
     if not defined:
         return None
     aurocs, aps = [], []
-    for i in range(len(report_taus())):
-        each = [image_metrics(one.scores_by_tau[i], labels[one.rows]) for one in defined]
+    for tau in report_taus():
+        each = [image_metrics(one.scores_by_tau[tau], labels[one.rows]) for one in defined]
         aurocs.append(float(np.mean([metrics.auroc for metrics in each])))
         aps.append(float(np.mean([metrics.ap for metrics in each])))
     return TauCurve(tau=report_taus(), image_auroc=aurocs, image_ap=aps)

@@ -1,13 +1,14 @@
-"""Score: turn cached tokens into anomaly maps, image scores and metrics, category by category."""
+"""Score: turn cached tokens into anomaly maps, image scores and metrics, category by category.
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from typing import Any
+Any number of guides score a target in one pass over its tokens and masks (`score_group`); `score`
+is a group of one, and what comes out does not depend on the company. Guides that differ in their
+config's tau or AUPRO alone share their maps and pixel counts as well, so a sweep over tau costs
+little more than one of its points. A group holds one category's maps at a time, as a single one
+does, and 3 kB an image of the category and detector; no group has to be split for memory.
+"""
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from cache.maps import create_maps
 from cache.objects import Objects
@@ -19,29 +20,52 @@ from pipeline.artifacts import (
     load_artifact,
     save_artifact,
 )
-from pipeline.cluster import Here, Workers, open_workers
+from pipeline.cluster import Here, open_workers
 from pipeline.cluster_store import store_ticket
 from pipeline.configs import ClusterConfig, ScoreConfig, as_document
 from pipeline.device import resolve_device
 from pipeline.inputs import CachedDataset, open_dataset
-from pipeline.progress import bar, say
+from pipeline.progress import say
 from pipeline.scoring.blocks import (
-    CategoryScores,
-    PendingCategory,
+    MapPlan,
     ScoreJob,
     Scoring,
-    finish_category,
     open_score_job,
+    open_scoring,
     report_taus,
-    submit_category,
 )
+from pipeline.scoring.categories import CategoryScores, score_categories
 from pipeline.scoring.detector import Detector, make_detector, require_same_tokens
-from spg_core.image_metrics import ImageMetrics
-from spg_core.metrics import mean_metrics
-from spg_core.pixel_metrics import PixelMetrics
+from pipeline.scoring.document import (
+    as_parquet,
+    categories_table,
+    images_table,
+    metrics_document,
+)
+from spg_core.errors import MetricError, SpgError
 
 MAPS = "maps.zarr"
 REPORT = "report.html"
+
+
+@dataclass(frozen=True)
+class _Extras:
+    """What is made besides the metrics, and who does the work."""
+
+    save_maps: bool
+    report: bool
+    cluster: ClusterConfig
+
+
+@dataclass(frozen=True)
+class _Request:
+    """Scores to be made: of what, by whom, how."""
+
+    id: str
+    guides: Artifact
+    data: CachedDataset
+    config: ScoreConfig
+    detector: Detector
 
 
 def score(
@@ -61,8 +85,71 @@ def score(
 
     Raises: NotInStore, ArtifactError, MetricError, StoreError, ClusterError.
     """
-    parent = load_artifact(store, "guides", guides)
-    data = open_dataset(store, dataset, parent.document["backbone"]["name"], key)
+    extras = _Extras(save_maps, report, cluster or ClusterConfig())
+    [made] = _score(store, [(guides, config)], dataset, key, extras)
+    if isinstance(made, SpgError):
+        raise made
+    return made
+
+
+def score_group(
+    store: Objects,
+    wanted: Sequence[tuple[str, ScoreConfig]],
+    dataset: str,
+    *,
+    key: str | None = None,
+) -> list[Artifact | SpgError]:
+    """Score a cached dataset with many guides at once, in this process.
+
+    Args:
+        store: holds guides and tokens.
+        wanted: guides and how to score with them; those scored already are found.
+        dataset: the target.
+        key: of its cache, where there are several.
+
+    Returns:
+        In the order of `wanted` what `score` of each alone gives or raises. Scores are written when
+        all are done: what kills a group costs all of it.
+
+    Raises: StoreError where nothing can be written.
+    """
+    return _score(store, wanted, dataset, key, _Extras(False, False, ClusterConfig()))
+
+
+def _score(
+    store: Objects,
+    wanted: Sequence[tuple[str, ScoreConfig]],
+    dataset: str,
+    key: str | None,
+    extras: _Extras,
+) -> list[Artifact | SpgError]:
+    found: list[_Request | Artifact | SpgError] = []
+    opened: dict[str, CachedDataset] = {}
+    for guides, config in wanted:
+        try:
+            parent = load_artifact(store, "guides", guides)
+            backbone = parent.document["backbone"]["name"]
+            if backbone not in opened:
+                opened[backbone] = open_dataset(store, dataset, backbone, key)
+            found.append(_find(store, parent, opened[backbone], config, extras))
+        except SpgError as error:
+            found.append(error)
+    requests = {one.id: one for one in found if isinstance(one, _Request)}
+    groups: dict[tuple[str, str], list[_Request]] = {}
+    for one in requests.values():
+        groups.setdefault((one.data.cache.key, one.config.device), []).append(one)
+    made: dict[str, Artifact | SpgError] = {}
+    if groups:
+        store.check_writable()
+        for members in groups.values():
+            made |= _score_members(store, members, extras)
+    return [made[one.id] if isinstance(one, _Request) else one for one in found]
+
+
+def _find(
+    store: Objects, parent: Artifact, data: CachedDataset, config: ScoreConfig, extras: _Extras
+) -> Artifact | _Request:
+    """Give the scores that are there already, or what must be known to make them."""
     require_same_tokens(
         parent.document["backbone"]["covers"],
         data.spec.covers(),
@@ -71,23 +158,97 @@ def score(
     )
     settings = {name: value for name, value in as_document(config).items() if name != "device"}
     identifier = artifact_id(
-        f"{dataset}-from-{parent.id.rpartition('-')[0]}",
+        f"{data.dataset}-from-{parent.id.rpartition('-')[0]}",
         {"guides": parent.id, "cache": data.cache.key, "config": settings},
     )
-    place = folder("scores", identifier)
-    if _is_done(store, identifier, save_maps=save_maps, report=report):
+    if _is_done(store, identifier, extras):
         say(f"scores {identifier} are there already")
         return load_artifact(store, "scores", identifier)
-    store.check_writable()
-    if data.cache.key == parent.document["parents"]["cache"]["key"]:
+    return _Request(identifier, parent, data, config, make_detector(parent, config))
+
+
+def _is_done(store: Objects, identifier: str, extras: _Extras) -> bool:
+    place = folder("scores", identifier)
+    return (
+        is_complete(store, "scores", identifier)
+        and (not extras.report or store.size(f"{place}/{REPORT}") is not None)
+        and (not extras.save_maps or store.size(f"{place}/{MAPS}/zarr.json") is not None)
+    )
+
+
+def _score_members(
+    store: Objects, members: Sequence[_Request], extras: _Extras
+) -> dict[str, Artifact | SpgError]:
+    """Score and save requests for one cache and device; an error of one's own sinks no other."""
+    data = members[0].data
+    sources = [one.guides.document["parents"]["cache"] for one in members]
+    if any(source["key"] == data.cache.key for source in sources):
         say(
-            f"remark: the guides were fitted on {dataset}; these numbers say nothing about "
+            f"remark: the guides were fitted on {data.dataset}; these numbers say nothing about "
             "products that were not seen"
         )
-    detector = make_detector(parent, config)
-    taus = report_taus() if report else ()
-    maps_name = f"{place}/{MAPS}" if save_maps else None
-    found = _score_all(store, data, detector, config, taus, maps_name, cluster or ClusterConfig())
+    sharing: dict[tuple[str, str, float], list[_Request]] = {}
+    for one in members:
+        maps = (one.guides.id, one.config.coefficients, one.config.sigma)
+        sharing.setdefault(maps, []).append(one)
+    results: dict[str, Artifact | SpgError] = {}
+    try:
+        scored = _score_all(store, data, list(sharing.values()), extras)
+    except SpgError as error:
+        return dict.fromkeys([one.id for one in members], error)
+    for requests, categories in zip(sharing.values(), scored, strict=True):
+        for at, one in enumerate(requests):
+            if isinstance(categories, MetricError):
+                results[one.id] = categories
+                continue
+            try:
+                found = [by_config[at] for by_config in categories]
+                results[one.id] = _save(store, one, found, report=extras.report)
+            except SpgError as error:
+                results[one.id] = error
+    return results
+
+
+def _score_all(
+    store: Objects, data: CachedDataset, sharing: Sequence[Sequence[_Request]], extras: _Extras
+) -> list[list[list[CategoryScores]] | MetricError]:
+    """Score every category here or by workers, with each list of requests that share maps."""
+    plans = [_plan(requests, extras) for requests in sharing]
+    shape = (data.cache.n_images, data.spec.height, data.spec.width)
+    for name in (name for plan in plans for name in plan.kept_as):
+        create_maps(store, name, shape)
+    configs = [[one.config for one in requests] for requests in sharing]
+    device = configs[0][0].device
+    if extras.cluster.is_here:
+        here = Here(open_scoring(store, data, plans, device))
+        return score_categories(here, data, plans, configs)
+    with store_ticket(store) as ticket:
+        job = ScoreJob(ticket, data.dataset, data.backbone, data.cache.key, plans, device)
+        with open_workers(extras.cluster, open_score_job, job) as workers:
+            workers.ask_all(_is_ready)
+            return score_categories(workers, data, plans, configs)
+
+
+def _plan(requests: Sequence[_Request], extras: _Extras) -> MapPlan:
+    """Plan the maps that some requests share."""
+    taus = [one.config.tau for one in requests] + list(report_taus() if extras.report else ())
+    names = [f"{folder('scores', one.id)}/{MAPS}" for one in requests] if extras.save_maps else []
+    return MapPlan(
+        requests[0].detector, tuple(dict.fromkeys(taus)), tuple(names), curves=extras.report
+    )
+
+
+def _is_ready(_: Scoring) -> bool:
+    """Be asked in every worker before work starts: opening the job was the question."""
+    return True
+
+
+def _save(
+    store: Objects, request: _Request, found: Sequence[CategoryScores], *, report: bool
+) -> Artifact:
+    """Write tables and report, then the document, whose presence means that it is whole."""
+    parent, data, config = request.guides, request.data, request.config
+    place = folder("scores", request.id)
     document = {
         "config": as_document(config),
         "parents": {"cache": data.parent, "guides": parent.id},
@@ -96,114 +257,12 @@ def score(
         "backbone": parent.document["backbone"],
         **metrics_document(found, config),
     }
-    store.replace(f"{place}/images.parquet", [_parquet(images_table(found, data))])
-    store.replace(f"{place}/categories.parquet", [_parquet(categories_table(document))])
+    store.replace(f"{place}/images.parquet", [as_parquet(images_table(found, data))])
+    store.replace(f"{place}/categories.parquet", [as_parquet(categories_table(document))])
     if report:
         from pipeline.scoring.report_data import make_report
 
-        here = detector.to(resolve_device(config.device))
-        page = make_report(store, identifier, document, found, data, here, parent)
+        here = request.detector.to(resolve_device(config.device))
+        page = make_report(store, request.id, document, found, data, here, parent)
         store.replace(f"{place}/{REPORT}", [page.encode()])
-    return save_artifact(store, "scores", identifier, document, {})
-
-
-def _score_all(
-    store: Objects,
-    data: CachedDataset,
-    detector: Detector,
-    config: ScoreConfig,
-    taus: tuple[float, ...],
-    maps_name: str | None,
-    cluster: ClusterConfig,
-) -> list[CategoryScores]:
-    """Score every category here or by workers, a few categories under way at a time."""
-    kept_maps = None
-    if maps_name is not None:
-        shape = (data.cache.n_images, data.spec.height, data.spec.width)
-        kept_maps = create_maps(store, maps_name, shape)
-    if cluster.is_here:
-        here = Scoring(data, detector.to(resolve_device(config.device)), config, taus, kept_maps)
-        return _categories(Here(here), data, config)
-    with store_ticket(store) as ticket:
-        job = ScoreJob(
-            ticket, data.dataset, data.backbone, data.cache.key, detector, config, taus, maps_name
-        )
-        with open_workers(cluster, open_score_job, job) as workers:
-            workers.ask_all(_is_ready)
-            return _categories(workers, data, config)
-
-
-def _categories(workers: Workers, data: CachedDataset, config: ScoreConfig) -> list[CategoryScores]:
-    found: list[CategoryScores] = []
-    under_way: deque[PendingCategory] = deque()
-    with bar("Scoring", data.cache.n_images) as advance:
-        for category in data.manifest.categories:
-            rows = data.manifest.rows_of(category)
-            under_way.append(submit_category(workers, data, category, rows, advance))
-            if len(under_way) > workers.in_flight:
-                found.append(finish_category(workers, data, config, under_way.popleft()))
-        found += [finish_category(workers, data, config, pending) for pending in under_way]
-    return found
-
-
-def _is_ready(_: Scoring) -> bool:
-    """Be asked in every worker before work starts: opening the job was the question."""
-    return True
-
-
-def _is_done(store: Objects, identifier: str, *, save_maps: bool, report: bool) -> bool:
-    place = folder("scores", identifier)
-    return (
-        is_complete(store, "scores", identifier)
-        and (not report or store.size(f"{place}/{REPORT}") is not None)
-        and (not save_maps or store.size(f"{place}/{MAPS}/zarr.json") is not None)
-    )
-
-
-def metrics_document(found: Sequence[CategoryScores], config: ScoreConfig) -> dict[str, Any]:
-    """Give the content of `metrics.json`: each category, their unweighted mean, the AUPRO used."""
-    return {
-        "aupro": config.aupro,
-        "mean": _metrics(
-            mean_metrics([one.image for one in found]), mean_metrics([one.pixel for one in found])
-        ),
-        "categories": {one.category: _metrics(one.image, one.pixel) for one in found},
-    }
-
-
-def _metrics(image: ImageMetrics, pixel: PixelMetrics) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for level, metrics in (("image", image), ("pixel", pixel)):
-        values |= {
-            f"{level}_{name}": value for name, value in asdict(metrics).items() if name != "reason"
-        }
-        if metrics.reason is not None:
-            values[f"{level}_reason"] = metrics.reason
-    return values
-
-
-def images_table(found: Sequence[CategoryScores], data: CachedDataset) -> pa.Table:
-    """Give one row an image, in manifest order: who it is, its label and its score."""
-    scores = np.empty(data.cache.n_images, np.float32)
-    for one in found:
-        scores[one.rows] = one.scores
-    kept = ["row", "image_id", "category", "defect", "label", "image_path"]
-    return data.manifest.table.select(kept).append_column("score", pa.array(scores))
-
-
-def categories_table(document: dict[str, Any]) -> pa.Table:
-    """Give one row a category: its metrics, null where undefined."""
-    rows = [{"category": name, **values} for name, values in document["categories"].items()]
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    columns: dict[str, Iterator[Any] | list[Any]] = {
-        name: [row.get(name) for row in rows] for name in names
-    }
-    text = {"category", "image_reason", "pixel_reason"}
-    schema = pa.schema([(name, pa.string() if name in text else pa.float64()) for name in names])
-    return pa.table(columns, schema=schema)
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return bytes(sink.getvalue().to_pybytes())
+    return save_artifact(store, "scores", request.id, document, {})

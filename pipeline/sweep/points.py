@@ -6,13 +6,13 @@ from typing import Any
 
 from cache.objects import Objects
 from pipeline.artifacts import Artifact
+from pipeline.configs import ScoreConfig
 from pipeline.fitting.guide_group import fit_guide_group
 from pipeline.fitting.guide_settings import guides_id
 from pipeline.fitting.sae_settings import sae_id
 from pipeline.fitting.saes import fit_saes
 from pipeline.inputs import CachedDataset
-from pipeline.progress import say
-from pipeline.scoring.score import score
+from pipeline.scoring.score import score_group
 from pipeline.sweep.grid import Point
 from spg_core.errors import SpgError
 
@@ -54,13 +54,25 @@ def run_points(opened: OpenSweep, points: Sequence[Point]) -> list[Row]:
             row |= sae.document["quality"]
             row["guides"] = guides_id(sae.id, point.guides)
             wanted.append((sae, _on(point.guides, opened.device)))
-    made = fit_guide_group(opened.store, wanted)
-    for number, (row, point) in enumerate(zip(rows, points, strict=True), start=1):
-        if "guides" in row:
-            guides = _found(made[row["guides"]], row, "fit-guides")
-            if guides is not None:
-                say(f"point {number} of {len(points)}: scoring {guides.id}")
-                _score(opened, guides, point, row)
+    fitted = fit_guide_group(opened.store, wanted)
+    scored: list[tuple[Row, str, ScoreConfig]] = []
+    for row, point in zip(rows, points, strict=True):
+        guides = _found(fitted[row["guides"]], row, "fit-guides") if "guides" in row else None
+        if guides is not None:
+            row |= _sparsity(guides)
+            scored.append((row, guides.id, _on(point.score, opened.device)))
+    target = opened.target
+    made = score_group(
+        opened.store,
+        [(guides_name, config) for _, guides_name, config in scored],
+        target.dataset,
+        key=target.cache.key,
+    )
+    for (row, _, _), one in zip(scored, made, strict=True):
+        scores = _found(one, row, "score")
+        if scores is not None:
+            row["scores"] = scores.id
+            row |= {name: scores.document["mean"][name] for name in METRICS}
     return rows
 
 
@@ -76,20 +88,10 @@ def _found(made: Artifact | SpgError, row: Row, stage: str) -> Artifact | None:
     return None
 
 
-def _score(opened: OpenSweep, guides: Artifact, point: Point, row: Row) -> None:
+def _sparsity(guides: Artifact) -> Row:
+    """Give non-zero counts and l1 norms of both guides, last and averaged, a column each."""
+    row: Row = {}
     for kind, counts in guides.document["sparsity"].items():
         for name, (normal, anomalous) in counts.items():
             row |= {f"{kind}_{name}_normal": normal, f"{kind}_{name}_anomaly": anomalous}
-    try:
-        made = score(
-            opened.store,
-            guides.id,
-            opened.target.dataset,
-            _on(point.score, opened.device),
-            key=opened.target.cache.key,
-        )
-    except SpgError as error:
-        _found(error, row, "score")
-        return
-    row["scores"] = made.id
-    row |= {name: made.document["mean"][name] for name in METRICS}
+    return row
