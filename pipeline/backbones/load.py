@@ -4,7 +4,6 @@ B images, n patch tokens, d channels. METHOD.md's table is `_TABLE`; what it lea
 from the model. Model libraries are imported only when one of their models is asked for.
 """
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipeline.backbones.onednn import OneDnnLinear
+from pipeline.backbones.on_cpu import forward_on_cpu
 from pipeline.backbones.spec import (
     BackboneRequest,
     BackboneSpec,
@@ -85,8 +84,6 @@ class Backbone:
         self.model = model.eval().requires_grad_(False).to(device)
         self.spec = spec
         self.device = device
-        quick = device.type == "cpu" and spec.compute_dtype == "float32"
-        self._linears = OneDnnLinear if quick else nullcontext
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> PatchTokens:
@@ -104,10 +101,13 @@ class Backbone:
                 f"pixels of shape {tuple(pixels.shape)} for {spec.name}; expected "
                 f"(B, 3, {spec.height}, {spec.width}), as `preprocess` makes them"
             )
-        dtype = COMPUTE_DTYPES[spec.compute_dtype]
-        cast = torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
-        with cast, self._linears():
-            tokens, cls = self.model(pixels.to(self.device, non_blocking=True))
+        match self.device.type:
+            case "cpu":
+                tokens, cls = forward_on_cpu(self.model, pixels)
+            case _:
+                dtype = COMPUTE_DTYPES[spec.compute_dtype]
+                with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+                    tokens, cls = self.model(pixels.to(self.device, non_blocking=True))
         expected = (len(pixels), spec.grid.tokens_per_image, spec.d_model)
         if tuple(tokens.shape) != expected:
             raise BackboneError(

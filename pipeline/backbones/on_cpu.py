@@ -1,0 +1,81 @@
+"""A frozen model's forward pass on the CPU: images shared out over the cores, oneDNN inside.
+
+PyTorch splits every operation of a batch over its threads, which then wait for each other hundreds
+of times a batch, also for one that a decoder has pushed off its core. A core that has its own
+images waits once. And PyTorch hands a float32 `linear` to MKL, which on AMD processors takes about
+twice the time of oneDNN, also part of PyTorch. `benchmarks/extraction.py` measures both together.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+# Absent from builds without oneDNN.
+_HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def forward_on_cpu(model: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Run a frozen model on `(B, 3, H, W)` float32, with as many cores as PyTorch has threads.
+
+    Returns: what the model gives for all B images: tokens `(B, n, d)`, class tokens `(B, d)`.
+    """
+    n_parts = min(torch.get_num_threads(), len(pixels))
+    if n_parts == 1:
+        return _forward(model, pixels)
+    with _one_thread_an_operation(), ThreadPoolExecutor(n_parts) as pool:
+        parts = pixels.tensor_split(n_parts)
+        found = list(pool.map(lambda part: _forward(model, part), parts))
+    classes = [cls for _, cls in found if cls is not None]
+    return torch.cat([tokens for tokens, _ in found]), torch.cat(classes) if classes else None
+
+
+@torch.inference_mode()
+def _forward(model: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+    with OneDnnLinear():
+        tokens, cls = model(pixels)
+    return tokens, cls
+
+
+@contextmanager
+def _one_thread_an_operation() -> Iterator[None]:
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+class OneDnnLinear(TorchFunctionMode):
+    """While active, float32 `functional.linear` on the CPU is computed by oneDNN.
+
+    Results differ from PyTorch's in rounding only. Everything else passes through unchanged. For
+    models that are not trained: oneDNN's operation has no gradient.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Compute what is asked, a linear layer by oneDNN where that is possible."""
+        if func is functional.linear and _HAS_ONEDNN and not kwargs:
+            return _linear(*args)
+        return func(*args, **(kwargs or {}))
+
+
+def _linear(tokens: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Turn `(..., d_in)` into `(..., d_out)` with a weight of `(d_out, d_in)`."""
+    is_plain = tokens.device.type == "cpu" and tokens.dtype == weight.dtype == torch.float32
+    if not is_plain or tokens.numel() == 0:
+        return functional.linear(tokens, weight, bias)
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(tokens, weight, bias, "none", [], "")
+    return product
