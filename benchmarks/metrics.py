@@ -39,23 +39,30 @@ Array = NDArray[Any]
 Values = dict[str, float | None]
 
 
-def write_sample(folder: Path, n_images: int) -> None:
-    """Write smooth maps in (0, 1) and masks with 1 to 3 ellipses in 3 of 4 images (about 1 %)."""
+def sample_image(rng: np.random.Generator, image: int) -> tuple[Array, Array]:
+    """Give smooth logits and a mask `(448, 448)`: 1 to 3 ellipses in 3 of 4 images, about 1 %."""
     from scipy.ndimage import zoom
 
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    logits = zoom(rng.standard_normal((28, 28)).astype(np.float32), SIDE / 28, order=1) - 2
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    for _ in range(rng.integers(1, 4) if image % 4 else 0):
+        radius, tall = rng.integers(5, 40), rng.uniform(0.5, 2)
+        row, column = rng.integers(40, SIDE - 40, 2)
+        inside = (rows - row) ** 2 + tall * (columns - column) ** 2 < radius**2
+        mask |= inside
+        logits += 2 * rng.random(dtype=np.float32) * inside
+    return logits, mask
+
+
+def write_sample(folder: Path, n_images: int) -> None:
+    """Write maps in (0, 1) and masks of made-up images."""
     rng = np.random.default_rng(0)
     shape = (n_images, SIDE, SIDE)
     maps = np.lib.format.open_memmap(folder / "maps.npy", "w+", np.float32, shape)
     masks = np.lib.format.open_memmap(folder / "masks.npy", "w+", np.uint8, shape)
-    rows, columns = np.mgrid[:SIDE, :SIDE]
     for image in range(n_images):
-        logits = zoom(rng.standard_normal((28, 28)).astype(np.float32), SIDE / 28, order=1) - 2
-        for _ in range(rng.integers(1, 4) if image % 4 else 0):
-            radius, tall = rng.integers(5, 40), rng.uniform(0.5, 2)
-            row, column = rng.integers(40, SIDE - 40, 2)
-            inside = (rows - row) ** 2 + tall * (columns - column) ** 2 < radius**2
-            masks[image] |= inside
-            logits += 2 * rng.random(dtype=np.float32) * inside
+        logits, masks[image] = sample_image(rng, image)
         maps[image] = 1 / (1 + np.exp(-logits))
 
 

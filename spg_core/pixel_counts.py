@@ -17,7 +17,8 @@ Axes: n images; m distinct anomalous values, ascending.
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
 from threading import Lock
 
 import numpy as np
@@ -26,21 +27,29 @@ from numpy.typing import NDArray
 from spg_core.errors import MetricError
 from spg_core.regions import region_sizes
 from spg_core.sorted_pixels import (
+    PIXEL,
+    THRESHOLD,
+    Keys,
     Maps,
     Masks,
-    add_counts,
     checked,
+    count_sorted,
     finite_range,
+    key_dtype,
+    make_keys,
     pack,
     sort_packed,
-    sorted_normals,
+    write_normal_keys,
 )
 
 Counts = NDArray[np.integer]  # uint32, or int64 where that could overflow
 
 CLIP_STEPS = 200
-# A 64 MB copy is sorted at a time: more takes memory, less looks every threshold up more often.
-PIXELS_PER_SORT = 1 << 24
+# Pixels are sorted some images at a time: more takes memory, less sorts the thresholds, which are
+# sorted along each time, more often.
+PIXELS_PER_SORT = 1 << 23
+PIXELS_PER_THRESHOLD = 2
+_THRESHOLDS_PER_PIECE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -110,11 +119,13 @@ def defect_pixels(maps: Maps, masks: Masks) -> DefectPixels:
     """
     truth = checked(maps, masks)
     extremes = [finite_range(one_map, index) for index, one_map in enumerate(maps)]
-    keys, n_regions = [], 0
+    keys = np.empty(np.count_nonzero(truth), np.uint64)
+    n_regions = end = 0
     for one_map, mask in zip(maps, truth, strict=True):
-        positions, sizes, n_here = region_sizes(mask)
-        values = one_map.reshape(-1)[positions].astype(np.float32)
-        keys.append(pack(values, sizes))
+        box, sizes, n_here = region_sizes(mask)
+        values = one_map[box][mask[box]].astype(np.float32)
+        start, end = end, end + sizes.size
+        keys[start:end] = pack(values, sizes)
         n_regions += n_here
     defect_values, defect_sizes = sort_packed(keys)
     return DefectPixels(
@@ -137,7 +148,7 @@ def merge_defects(parts: Sequence[DefectPixels]) -> DefectPixels:
         raise MetricError("no blocks to merge, expected the defect pixels of at least one")
     if len(parts) == 1:
         return parts[0]
-    values, sizes = sort_packed([pack(part.values, part.sizes) for part in parts])
+    values, sizes = sort_packed(np.concatenate([pack(one.values, one.sizes) for one in parts]))
     return DefectPixels(
         values=values,
         sizes=sizes,
@@ -149,7 +160,7 @@ def merge_defects(parts: Sequence[DefectPixels]) -> DefectPixels:
 
 
 def count_normals(
-    maps: Maps, masks: Masks, defects: DefectPixels, *, threads: int = 1
+    maps: Maps, masks: Masks, defects: DefectPixels, *, threads: int = 1, clip200: bool = True
 ) -> NormalCounts:
     """Count the normal pixels of a block around every anomalous value of `defects` (round 2).
 
@@ -158,46 +169,121 @@ def count_normals(
         masks: `(n, height, width)` as in round 1.
         defects: the merged round 1 of *all* blocks, not this block's own.
         threads: how many share the block; the result does not depend on it.
+        clip200: whether to count for that AUPRO too; without, good maps take half the time.
 
     Raises:
         MetricError: as `defect_pixels`.
     """
-    return count_normals_of_blocks([(maps, masks)], defects, threads=threads)
+    return count_normals_of_blocks([(maps, masks)], defects, threads=threads, clip200=clip200)
 
 
 def count_normals_of_blocks(
-    blocks: Iterable[tuple[Maps, Masks]], defects: DefectPixels, *, threads: int = 1
+    blocks: Iterable[tuple[Maps, Masks]],
+    defects: DefectPixels,
+    *,
+    threads: int = 1,
+    clip200: bool = True,
 ) -> NormalCounts:
     """Count block after block into one result; `count_normals` and `merge_counts` in less memory.
 
     Raises:
         MetricError: as `defect_pixels`.
     """
-    thresholds = defects.values[defects.distinct_starts()]
-    clip_thresholds = defects.clip_thresholds()
+    thresholds = _thresholds(defects, clip200=clip200)
+    m = thresholds.keys.size
     # Half the memory where it fits; a count never exceeds the number of normal pixels.
-    dtype: type[np.integer] = np.uint32 if defects.n_normal < 1 << 32 else np.int64
-    below: Counts = np.zeros(thresholds.size, dtype=dtype)
-    equal: Counts = np.zeros(thresholds.size, dtype=dtype)
-    clip_above = np.zeros(clip_thresholds.size, dtype=np.int64)
-    adding = Lock()
+    count_dtype: type[np.integer] = np.uint32 if defects.n_normal < 1 << 32 else np.int64
+    counts = NormalCounts(
+        below=np.zeros(m, count_dtype),
+        equal=np.zeros(m, count_dtype),
+        clip_above=np.zeros(thresholds.clip_keys.size, np.int64),
+        n_normal=0,
+    )
+    adding, n_normal, n_cuts = Lock(), 0, 0
+    rooms: SimpleQueue[Keys] = SimpleQueue()
+    for _ in range(threads):
+        rooms.put(np.empty(0, thresholds.keys.dtype))
 
     def count(maps: Maps, truth: NDArray[np.bool_]) -> int:
-        normals = sorted_normals(maps, truth)
-        add_counts(normals, thresholds, below, equal, adding)
-        above = normals.size - np.searchsorted(normals, clip_thresholds, side="right")
-        with adding:
-            np.add(clip_above, above, out=clip_above)
-        return normals.size
+        room = rooms.get()
+        if room.size <= maps.size + m:
+            room = np.empty(maps.size + m + 1, thresholds.keys.dtype)
+        counted = _add_images(counts, adding, maps, truth, thresholds, room)
+        rooms.put(room)
+        return counted
 
-    n_normal = 0
-    with ThreadPoolExecutor(threads) as pool:  # sorting and searching release the GIL
+    n_pixels = max(PIXELS_PER_SORT, PIXELS_PER_THRESHOLD * m) // threads
+    with ThreadPoolExecutor(threads) as pool:  # sorting releases the GIL
         for maps, masks in blocks:
             truth = checked(maps, masks)
-            step = max(1, PIXELS_PER_SORT // threads // maps[0].size)
+            step = max(1, n_pixels // maps[0].size)
             cuts = [slice(start, start + step) for start in range(0, len(maps), step)]
             n_normal += sum(pool.map(count, [maps[c] for c in cuts], [truth[c] for c in cuts]))
-    return NormalCounts(below, equal, clip_above, n_normal)
+            n_cuts += len(cuts)
+    for start in range(0, m, _THRESHOLDS_PER_PIECE):
+        here = slice(start, min(start + _THRESHOLDS_PER_PIECE, m))
+        counts.below[here] -= (n_cuts * np.arange(here.start, here.stop)).astype(count_dtype)
+    return replace(counts, n_normal=n_normal)
+
+
+@dataclass(frozen=True)
+class _Thresholds:
+    """What the pixels are counted against, as keys of `spg_core.sorted_pixels`."""
+
+    keys: Keys
+    """`(m,)` of the distinct anomalous values."""
+    lowest: float | None
+    """The lowest of these; None where pixels below it must be sorted too."""
+    clip_keys: Keys
+    """Of the thresholds of `clip200`, or none."""
+    upto_clip: NDArray[np.intp]
+    """How many anomalous values are at most as large as each of those."""
+
+
+def _thresholds(defects: DefectPixels, *, clip200: bool) -> _Thresholds:
+    values = defects.values[defects.distinct_starts()]
+    clip_values = defects.clip_thresholds() if clip200 else np.empty(0, np.float32)
+    dtype = key_dtype(defects.lowest)
+    return _Thresholds(
+        keys=make_keys(values, THRESHOLD, np.empty(values.size, dtype)),
+        # A threshold of clip200 may lie below all anomalous values.
+        lowest=float(values[0]) if values.size and not clip200 else None,
+        clip_keys=make_keys(clip_values, PIXEL, np.empty(clip_values.size, dtype)),
+        upto_clip=np.searchsorted(values, clip_values, side="right"),
+    )
+
+
+def _add_images(
+    counts: NormalCounts,
+    adding: Lock,
+    maps: Maps,
+    truth: NDArray[np.bool_],
+    thresholds: _Thresholds,
+    room: Keys,
+) -> int:
+    """Add the normal pixels of some images to the arrays of `counts`; give their number."""
+    m = thresholds.keys.size
+    if not m:
+        return truth.size - int(np.count_nonzero(truth))
+    pixels = write_normal_keys(maps, truth, room, thresholds.lowest)
+    end = pixels.n_keys + m
+    room[pixels.n_keys : end] = thresholds.keys
+    room[end] = np.iinfo(room.dtype).max
+    room[: end + 1].sort()
+    keys = room[: end + 1 - pixels.n_anomalous]
+    for here, places, tied, n_tied in count_sorted(keys, thresholds.keys):
+        # Thresholds below are counted too; they are taken off again at the end. Sums that pass
+        # the largest integer on the way start again at 0, so nothing is lost.
+        places += pixels.n_left_out
+        under = places.astype(counts.below.dtype)
+        with adding:
+            counts.below[here] += under
+            counts.equal[here.start + tied] += n_tied.astype(counts.equal.dtype)
+    n_normal = end - pixels.n_anomalous - m + pixels.n_left_out
+    n_upto = np.searchsorted(keys, thresholds.clip_keys, side="right") - thresholds.upto_clip
+    with adding:
+        np.add(counts.clip_above, n_normal - n_upto, out=counts.clip_above)
+    return n_normal
 
 
 def merge_counts(parts: Sequence[NormalCounts]) -> NormalCounts:

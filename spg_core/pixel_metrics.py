@@ -92,7 +92,8 @@ def pixel_metrics_of_blocks(
         MetricError: as `pixel_metrics`, or no blocks, or another set of blocks the second time.
     """
     defects = merge_defects([defect_pixels(maps, masks) for maps, masks in blocks()])
-    counts = count_normals_of_blocks(blocks(), defects, threads=threads)
+    clip200 = aupro == "clip200"
+    counts = count_normals_of_blocks(blocks(), defects, threads=threads, clip200=clip200)
     return metrics_from_counts(defects, counts, aupro=aupro)
 
 
@@ -102,7 +103,8 @@ def metrics_from_counts(
     """Turn merged partial results into the metrics; nothing here depends on the split.
 
     Raises:
-        MetricError: the counts do not cover the images of `defects`.
+        MetricError: the counts do not cover the images of `defects`, or are not those that this
+            definition of AUPRO needs.
     """
     reason = _one_class(defects)
     if reason is not None:
@@ -130,11 +132,10 @@ def pixel_curves(
     if _one_class(defects) is not None:
         return None
     ranking = rank_pixels(defects, counts)
-    pro = np.cumsum(_region_weights(defects)) / defects.n_regions
     return PixelCurves(
         roc=roc_curve(ranking, n_points),
         pr=pr_curve(ranking, n_points),
-        pro=rising_curve(ranking, pro, n_points),
+        pro=rising_curve(ranking, np.cumsum(_region_weights(defects)), n_points),
     )
 
 
@@ -151,8 +152,11 @@ def rank_pixels(defects: DefectPixels, counts: NormalCounts) -> Ranking:
             f"expected {defects.n_normal} around {starts.size}; was a block left out or counted "
             "twice, or counted before all defects were merged?"
         )
+    anomalous = np.empty(starts.size, counts.below.dtype)
+    np.subtract(starts[1:], starts[:-1], out=anomalous[:-1], casting="unsafe")
+    anomalous[-1:] = defects.values.size - starts[-1:]
     return Ranking(
-        anomalous=np.diff(starts, append=defects.values.size)[::-1].astype(counts.below.dtype),
+        anomalous=anomalous[::-1],
         below=counts.below[::-1],
         equal=counts.equal[::-1],
         n_anomalous=defects.values.size,
@@ -180,8 +184,9 @@ def exact_aupro(ranking: Ranking, weights: NDArray[np.float64]) -> float:
         flat = starts - np.concatenate([[x], ends[:-1]])
         sloped = ends - starts
         share = sloped / np.maximum(piece.equal, 1)
-        area += float(np.dot(flat, before))
-        area += float(np.dot(sloped, before + 0.5 * share * weights[piece.where]))
+        # Not np.dot: BLAS adds in an order that depends on its number of threads.
+        rise = 0.5 * share * weights[piece.where]
+        area += float((flat * before + sloped * (before + rise)).sum())
         height, x = float(heights[-1]), float(ends[-1])
     # `height` is now the number of regions, up to rounding.
     return (area + (limit - x) * height) / (limit * height)
@@ -195,11 +200,20 @@ def clip200_aupro(defects: DefectPixels, counts: NormalCounts) -> tuple[float | 
     stretched to [0, 1], and PRO is integrated over them. So the value depends on the scale of the
     maps, and on where the last point below 0.3 happens to lie.
 
+    Raises:
+        MetricError: the normals were counted without `clip200`.
+
     Source: `cal_pro_score` of the CFlow-AD, WinCLIP and AnomalyCLIP line of repositories.
     """
+    thresholds = defects.clip_thresholds()
+    if counts.clip_above.size != thresholds.size:
+        raise MetricError(
+            f"pixels were counted above {counts.clip_above.size} thresholds of clip200, expected "
+            f"{thresholds.size}; count the normals with clip200=True"
+        )
     values = defects.values[defects.distinct_starts()]
     weight_below = np.concatenate([[0.0], np.cumsum(_region_weights(defects)[::-1])])
-    first_above = np.searchsorted(values, defects.clip_thresholds(), side="right")
+    first_above = np.searchsorted(values, thresholds, side="right")
     pro = (weight_below[-1] - weight_below[first_above]) / defects.n_regions
     fpr = counts.clip_above / defects.n_normal
     kept = fpr < AUPRO_FPR_LIMIT

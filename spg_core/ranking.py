@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# Cumulated in pieces, so that the temporaries of millions of scores stay at a few MB.
-SCORES_PER_PIECE = 1 << 18
+# Cumulated in pieces, so that the temporaries of millions of scores stay in the cache.
+SCORES_PER_PIECE = 1 << 14
+_CURVE_CANDIDATES = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ def average_precision_and_f1max(ranking: Ranking) -> tuple[float, float]:
     for piece in ranking.pieces():
         hits = found + np.cumsum(piece.anomalous)
         flagged = hits + piece.above + piece.equal
-        ap += float(np.dot(piece.anomalous, hits / flagged))
+        # Not np.dot: BLAS adds in an order that depends on its number of threads.
+        ap += float((piece.anomalous * (hits / flagged)).sum())
         # F1 = 2 TP / (TP + FP + P); a threshold between two anomalous scores only adds FP.
         f1max = max(f1max, float(np.max(2 * hits / (flagged + ranking.n_anomalous))))
         found = int(hits[-1])
@@ -93,27 +95,38 @@ def average_precision_and_f1max(ranking: Ranking) -> tuple[float, float]:
 
 def roc_curve(ranking: Ranking, n_points: int = 200) -> Curve:
     """Give at most `n_points` points (FPR, TPR), evenly along the curve, both ends included."""
-    tpr = np.cumsum(ranking.anomalous) / ranking.n_anomalous
-    return rising_curve(ranking, tpr, n_points)
+    return rising_curve(ranking, np.cumsum(ranking.anomalous), n_points)
 
 
 def pr_curve(ranking: Ranking, n_points: int = 200) -> Curve:
     """Give at most `n_points` points (recall, precision), evenly in recall."""
     hits = np.cumsum(ranking.anomalous)
-    kept = _evenly(hits / ranking.n_anomalous, n_points)
+    some = _candidates(hits.size)
+    kept = some[_evenly(hits[some] / ranking.n_anomalous, n_points)]
     points = ranking.piece(kept)
     flagged = hits[kept] + points.above + points.equal
     return Curve(hits[kept] / ranking.n_anomalous, hits[kept] / flagged)
 
 
-def rising_curve(ranking: Ranking, rate: NDArray[np.float64], n_points: int) -> Curve:
-    """Draw a rate `(m,)` that ends at 1 over FPR, from (0, 0) to (1, 1)."""
-    fpr = (ranking.n_normal - ranking.below.astype(np.int64)) / ranking.n_normal
+def rising_curve(
+    ranking: Ranking, found: NDArray[np.integer] | NDArray[np.float64], n_points: int
+) -> Curve:
+    """Draw a rate over FPR, from (0, 0) to (1, 1): `found` `(m,)`, divided by its last value."""
+    some = _candidates(found.size)
+    fpr = (ranking.n_normal - ranking.below[some].astype(np.int64)) / ranking.n_normal
+    rate = found[some] / found[-1]
     kept = _evenly(fpr + rate, n_points - 2)
     return Curve(
         np.concatenate([[0.0], fpr[kept], [1.0]]),
         np.concatenate([[0.0], np.minimum(rate[kept], 1.0), [1.0]]),
     )
+
+
+def _candidates(n_scores: int) -> NDArray[np.intp]:
+    """Give the scores among which a curve's points are chosen: all, or many in even steps."""
+    if n_scores <= _CURVE_CANDIDATES:
+        return np.arange(n_scores)
+    return np.linspace(0, n_scores - 1, _CURVE_CANDIDATES).astype(np.intp)
 
 
 def _evenly(length: NDArray[np.float64], n_points: int) -> NDArray[np.intp]:

@@ -31,25 +31,26 @@ def binary_masks(masks: NDArray[np.uint8] | NDArray[np.bool_]) -> NDArray[np.boo
     return masks.view(np.bool_)
 
 
-def region_sizes(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.int64], int]:
+def region_sizes(
+    mask: NDArray[np.bool_],
+) -> tuple[tuple[slice, slice], NDArray[np.int64], int]:
     """Find the anomalous pixels of one mask and how large the region around each is.
 
     Args:
         mask: `(height, width)` bool.
 
     Returns:
-        Flat positions `(m,)` of the anomalous pixels, ascending; the pixel count `(m,)` of the
-        8-connected region each belongs to; the number of regions.
+        The box that holds all anomalous pixels, rows and columns; the pixel count `(m,)` of the
+        8-connected region of each anomalous pixel, in row-major order; the number of regions.
     """
-    positions = np.flatnonzero(mask)
-    if not positions.size:
-        return positions, np.empty(0, dtype=np.int64), 0
-    # Labelling only the bounding box: defects cover about 1 % of an image, labelling is the
-    # slowest step per pixel.
-    rows, columns = np.divmod(positions, mask.shape[1])
-    top, left = rows[0], columns.min()
-    labels, n_regions = ndimage.label(
-        mask[top : rows[-1] + 1, left : columns.max() + 1], structure=EIGHT_NEIGHBOURS
-    )
-    region_of_pixel = labels[rows - top, columns - left]
-    return positions, np.bincount(region_of_pixel)[region_of_pixel].astype(np.int64), n_regions
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not rows.size:
+        return (slice(0), slice(0)), np.empty(0, dtype=np.int64), 0
+    across = slice(int(rows[0]), int(rows[-1]) + 1)
+    columns = np.flatnonzero(mask[across].any(axis=0))
+    box = across, slice(int(columns[0]), int(columns[-1]) + 1)
+    # Labelling only the box: defects cover about 1 % of an image, labelling is the slowest step
+    # per pixel.
+    labels, n_regions = ndimage.label(mask[box], structure=EIGHT_NEIGHBOURS)
+    region_of_pixel = labels[mask[box]]
+    return box, np.bincount(region_of_pixel)[region_of_pixel], n_regions

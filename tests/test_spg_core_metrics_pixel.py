@@ -122,9 +122,9 @@ def test_regions_touching_at_a_corner_are_one() -> None:
     mask = np.zeros((5, 6), bool)
     mask[1, 1] = mask[2, 2] = mask[4, 5] = True
 
-    positions, sizes, n_regions = region_sizes(mask)
+    box, sizes, n_regions = region_sizes(mask)
 
-    assert positions.tolist() == [7, 14, 29]
+    assert box == (slice(1, 5), slice(1, 6))
     assert sizes.tolist() == [2, 2, 1]
     assert n_regions == 2
 
@@ -153,6 +153,29 @@ def test_float16_maps_are_ranked_as_they_are(seed: int) -> None:
 
     assert result == pixel_metrics(half.astype(np.float32), masks.astype(bool))
     assert_matches_plain(half, masks, result)
+
+
+@pytest.mark.parametrize("shift", [-3, -0.5, 0, 2])
+def test_normals_that_need_no_sorting_are_counted_too(shift: float) -> None:
+    rng = np.random.default_rng(7)
+    maps: Array = (rng.integers(0, 50, (4, 20, 30)) / 25 + shift).astype(np.float32)
+    masks = ((maps > 1.6 + shift) & (rng.random(maps.shape) < 0.4)).astype(np.uint8)
+    defects = defect_pixels(maps, masks)
+    normals = maps[masks == 0]
+    assert (normals < defects.values[0]).mean() > 0.5
+
+    counts = count_normals(maps, masks, defects, clip200=False)
+
+    values = np.unique(defects.values)
+    assert counts.below.tolist() == [(normals < value).sum() for value in values]
+    assert counts.equal.tolist() == [(normals == value).sum() for value in values]
+    with_clip = count_normals(maps, masks, defects)
+    assert with_clip.below.tolist() == counts.below.tolist()
+    assert with_clip.equal.tolist() == counts.equal.tolist()
+    assert with_clip.clip_above.tolist() == [
+        (normals > threshold).sum() for threshold in defects.clip_thresholds()
+    ]
+    assert_matches_plain(maps, masks, metrics_from_counts(defects, counts))
 
 
 def test_more_thresholds_than_one_lookup_agree() -> None:
@@ -269,6 +292,7 @@ def test_the_number_of_threads_does_not_matter(monkeypatch: pytest.MonkeyPatch) 
     whole = pixel_metrics(maps, masks)
 
     monkeypatch.setattr("spg_core.pixel_counts.PIXELS_PER_SORT", 1)
+    monkeypatch.setattr("spg_core.pixel_counts.PIXELS_PER_THRESHOLD", 0)
 
     assert pixel_metrics(maps, masks, threads=3) == whole
 
@@ -281,7 +305,8 @@ def test_the_size_of_a_sort_does_not_matter(
     whole = pixel_metrics(maps, masks)
 
     monkeypatch.setattr("spg_core.pixel_counts.PIXELS_PER_SORT", rows_per_sort)
-    monkeypatch.setattr("spg_core.sorted_pixels.THRESHOLDS_PER_LOOKUP", 3)
+    monkeypatch.setattr("spg_core.pixel_counts.PIXELS_PER_THRESHOLD", 0)
+    monkeypatch.setattr("spg_core.sorted_pixels.KEYS_PER_LOOK", 3)
     monkeypatch.setattr("spg_core.ranking.SCORES_PER_PIECE", 5)
 
     small = pixel_metrics(maps, masks)
@@ -316,6 +341,23 @@ def test_curves_are_short_and_integrate_to_the_metrics() -> None:
     assert np.trapezoid(pro, grid) / 0.3 == pytest.approx(result.aupro, abs=1e-2)
     assert curves.pr.x[-1] == 1
     assert curves.pr.x.size <= 200
+
+
+def test_curves_of_many_thresholds_lie_on_the_exact_curve(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps, masks = smooth_sample(0, n=12, height=90, width=80)
+    defects = defect_pixels(maps, masks)
+    counts = count_normals(maps, masks, defects)
+    normals, anomalies = np.sort(maps[masks == 0]), np.sort(maps[masks == 1])
+
+    monkeypatch.setattr("spg_core.ranking._CURVE_CANDIDATES", 150)
+    curves = pixel_curves(defects, counts)
+
+    assert curves is not None
+    assert curves.roc.x.size > 60
+    for fpr, tpr in zip(curves.roc.x[1:-1], curves.roc.y[1:-1], strict=True):
+        value = anomalies[anomalies.size - round(tpr * anomalies.size)]
+        assert fpr == np.mean(normals >= value)
+    assert (curves.roc.x[-1], curves.roc.y[-1], curves.pr.x[-1]) == (1, 1, 1)
 
 
 @pytest.mark.parametrize(("value", "reason"), [(0, "no pixel is anomalous"), (1, "every pixel is")])
@@ -374,6 +416,15 @@ def test_counts_against_unmerged_defects_are_noticed() -> None:
 
     with pytest.raises(MetricError, match="against the same merged defects"):
         merge_counts(parts)
+
+
+def test_counts_without_those_of_clip200_are_noticed() -> None:
+    defects = defect_pixels(MAPS, MASKS)
+    counts = count_normals(MAPS, MASKS, defects, clip200=False)
+
+    assert metrics_from_counts(defects, counts) == pixel_metrics(MAPS, MASKS)
+    with pytest.raises(MetricError, match=r"above 0 thresholds .* with clip200=True"):
+        metrics_from_counts(defects, counts, aupro="clip200")
 
 
 def test_nothing_to_merge_is_refused() -> None:
