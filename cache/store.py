@@ -4,6 +4,7 @@ from pathlib import Path
 
 from cache.local_objects import LocalObjects
 from cache.objects import Objects
+from spg_core.errors import NotInStore
 
 
 def open_store(url_or_path: str | Path, read_only: bool = False) -> Objects:
@@ -18,3 +19,16 @@ def open_store(url_or_path: str | Path, read_only: bool = False) -> Objects:
 
         return RemoteObjects(text, read_only)
     return LocalObjects(Path(text.removeprefix("file://")), read_only)
+
+
+def open_existing_store(url_or_path: str | Path, read_only: bool = False) -> Objects:
+    """Open a store that should have something in it, so that a mistyped folder is an error.
+
+    Raises:
+        NotInStore: the folder is not there.
+        StoreError: the URL cannot be understood.
+    """
+    objects = open_store(url_or_path, read_only)
+    if isinstance(objects, LocalObjects) and not objects.root.is_dir():
+        raise NotInStore(f"no store at {objects.where}, there is no such folder")
+    return objects

@@ -95,13 +95,22 @@ def test_ls_calls_an_edited_record_damaged_and_lists_the_rest(store):
     assert {row["dataset"]: row["state"] for row in rows} == {"few": "complete", "nuts": "damaged"}
 
 
-def test_looking_makes_nothing(tmp_path):
-    assert "no caches in" in cache("ls", "--store", tmp_path / "none")
-    assert "nothing to remove" in cache("gc", "--store", tmp_path / "none")
+def test_looking_at_an_empty_store(tmp_path):
+    assert "no caches in" in cache("ls", "--store", tmp_path)
+    assert "nothing to remove" in cache("gc", "--store", tmp_path)
     with pytest.raises(NotInStore, match="no complete cache in"):
-        cache("verify", "--store", tmp_path / "none")
+        cache("verify", "--store", tmp_path)
 
-    assert not (tmp_path / "none").exists()
+
+@pytest.mark.parametrize("command", ["ls", "gc", "verify", "info x", "copy STORE elsewhere"])
+def test_a_mistyped_store_is_refused_and_not_made(tmp_path, command):
+    store = tmp_path / "mistyped"
+    words = command.replace("STORE", str(store)).split()
+
+    with pytest.raises(NotInStore, match="mistyped, there is no such folder"):
+        cache(*words, *([] if words[0] == "copy" else ["--store", store]))
+
+    assert not store.exists()
 
 
 def test_info_shows_all_that_the_key_covers(made):

@@ -7,7 +7,7 @@ from cache.find import CacheInfo, find_caches, read_record
 from cache.layout import RECORD
 from cache.objects import Objects
 from cache.share import copy_cache
-from cache.store import open_store
+from cache.store import open_existing_store, open_store
 from cache.verify import Problem, verify_cache
 from pipeline.caches.report import NamedCache, name_cache, problem_rows
 from pipeline.progress import Advance, bar, say
@@ -69,7 +69,7 @@ def caches_to_copy(source: str, only: list[str]) -> list[NamedCache]:
             raise StoreError(f"{source} names one cache already; leave --only out")
         place, _, inside = source.rstrip("/").rpartition("/tokens/")
         return [name_cache(open_store(place, read_only=True), inside)]
-    store = open_store(source, read_only=True)
+    store = open_existing_store(source, read_only=True)
     return [name_cache(store, one) for one in only] if only else complete_caches(store)
 
 

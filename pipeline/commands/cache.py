@@ -19,11 +19,11 @@ def ls(store: Store = DEFAULT_STORE, as_json: Json = False, debug: Debug = False
 
     A cache is partial until its last shard and its record are written; `extract` goes on with it.
     """
-    from cache.store import open_store
+    from cache.store import open_existing_store
     from pipeline.caches.report import listing
     from pipeline.caches.tables import listing_text
 
-    objects = open_store(store, read_only=True)
+    objects = open_existing_store(store, read_only=True)
     caches = listing(objects)
     result = {"store": objects.where, "caches": caches}
     show(result, as_json, "" if as_json else listing_text(objects.where, caches))
@@ -40,11 +40,11 @@ def info(
     debug: Debug = False,
 ) -> None:
     """Show all that a cache's key covers; with two caches, say in words why their keys differ."""
-    from cache.store import open_store
+    from cache.store import open_existing_store
     from pipeline.caches.report import describe_cache, differences, name_cache
     from pipeline.caches.tables import differences_text, info_text
 
-    objects = open_store(store, read_only=True)
+    objects = open_existing_store(store, read_only=True)
     first = name_cache(objects, cache)
     if other is None:
         found = describe_cache(first)
@@ -66,12 +66,12 @@ def verify(
     debug: Debug = False,
 ) -> None:
     """Check every stored byte against its digest; name each bad shard and image; exit 1 if any."""
-    from cache.store import open_store
+    from cache.store import open_existing_store
     from pipeline.caches.report import name_cache
     from pipeline.caches.tables import verify_text
     from pipeline.caches.work import complete_caches, verify_all
 
-    objects = open_store(store, read_only=True)
+    objects = open_existing_store(store, read_only=True)
     named = [name_cache(objects, one) for one in caches] if caches else complete_caches(objects)
     reports = verify_all(named)
     sound = all(not report["problems"] for report in reports)
@@ -129,12 +129,12 @@ def gc(
     Caches stay, complete or partial, unless one is named with --remove.
     """
     from cache.gc import find_garbage, remove_garbage
-    from cache.store import open_store
+    from cache.store import open_existing_store
     from pipeline.caches.report import users
     from pipeline.caches.tables import gc_text
     from pipeline.caches.work import caches_to_remove
 
-    objects = open_store(store, read_only=not delete)
+    objects = open_existing_store(store, read_only=not delete)
     named = caches_to_remove(objects, remove or [])
     garbage = find_garbage(objects, named, grace_hours * 3600)
     if delete:
