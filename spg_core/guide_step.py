@@ -1,28 +1,65 @@
-"""Fit guides: one Adam step for one pair of guides, or for many that share each token read.
+"""Fit guides: one Adam step for one pair of guides, with the gradient written down.
 
-Fits are independent: their losses are summed only to get all gradients in one backward pass, and
-no fit's loss depends on another's parameters. They may differ in dictionary and its width.
+Without autograd a step is two pure functions of tensors, `_gradient` and `_update`, which run as
+they are or through torch.compile.
 
-Axes: G fits, C n_latents (may differ between fits), d d_model, B images, P patches, H x W pixels.
+Axes: C n_latents, d d_model, B images, P patches, H x W pixels.
 Source: arXiv 2604.02871, Section 3.3; constants from github.com/riips/SPG at 864fca7.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from spg_core.adam import adam_step
 from spg_core.anomaly_map import MapOperator
-from spg_core.errors import ConfigError, FitError
-from spg_core.guide_loss import map_loss
+from spg_core.compiling import Compiled, Compiler, backend_for
+from spg_core.errors import ArtifactError, ConfigError, FitError
+from spg_core.guide_loss import MapTargets, map_targets, patch_loss
 from spg_core.guides import (
+    ANOMALY,
+    NORMAL,
+    SMALLEST_NORM,
     active_coefficients,
     compose_guides,
     initial_coefficients,
-    patch_probabilities,
-    unit,
 )
+
+_EPS = 1e-8
+# On CUDA, asking whether a loss is finite waits for the device; so it is asked this often.
+_STEPS_BETWEEN_CHECKS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuideRecipe:
+    """How a pair of guides is fitted; the constants of a compiled step."""
+
+    sparsity: str
+    """`relu`, `topk` or `free`."""
+    topk: int
+    """Coefficients a guide keeps, for `topk`."""
+    beta: float
+    """Weight of each guide's l1 norm, for `relu`."""
+    temperature: float
+    """T of the softmax over cosines, 0.07 in the paper."""
+    dice: str
+    """`anomaly` or `both`; see `guide_loss.patch_loss`."""
+    ema: float
+    """Decay of the averaged coefficients, in [0, 1)."""
+    learning_rate: float
+    """Adam's step size."""
+    beta1: float
+    """Adam's decay of the mean gradient."""
+    beta2: float
+    """Adam's decay of the mean squared gradient."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema is a decay in [0, 1), got {self.ema}")
+        if self.dice not in ("anomaly", "both"):
+            raise ConfigError(f"dice is 'anomaly' or 'both', got {self.dice!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,132 +70,222 @@ class GuideFit:
     """Atoms `(C, d)` float32."""
     alive: Tensor
     """`(C,)` bool: atoms that guides may use."""
-    sparsity: str
-    """`relu`, `topk` or `free`."""
-    topk: int
-    """Coefficients a guide keeps, for `topk`."""
-    beta: float
-    """Weight of each guide's l1 norm, for `relu`."""
-    learning_rate: float
-    beta1: float
-    beta2: float
+    recipe: GuideRecipe
     seed: int
+    """Of the initial coefficients."""
+
+
+@dataclass(frozen=True)
+class GuideBatch:
+    """What every fit needs of a batch of images; made once, shared by all."""
+
+    tokens: Tensor
+    """Patch tokens of length 1, `(B, P, d)` float32."""
+    targets: MapTargets
+
+
+def guide_batch(operator: MapOperator, tokens: Tensor, masks: Tensor) -> GuideBatch:
+    """Prepare tokens `(B, P, d)`, any float dtype and length, and masks `(B, H, W)` of 0 and 1."""
+    unit_tokens = tokens.to(torch.float32, copy=True)
+    lengths = torch.linalg.vector_norm(unit_tokens, dim=-1, keepdim=True)
+    # in place: a second array of this size costs more than the division
+    unit_tokens.div_(lengths.clamp_min_(SMALLEST_NORM))
+    return GuideBatch(unit_tokens, map_targets(operator, masks.float()))
 
 
 class GuideTrainer:
-    """The state of one or many fits: raw coefficients `(2, C)` each, Adam moments, EMA."""
+    """The state of a fit: raw coefficients `(2, C)`, Adam's moments, their running average."""
 
     def __init__(
         self,
-        fits: Sequence[GuideFit],
+        fit: GuideFit,
         *,
         operator: MapOperator,
-        temperature: float,
-        dice: str,
-        ema: float,
         device: torch.device | str = "cpu",
+        compiler: Compiler = "auto",
     ) -> None:
-        if not 0 <= ema < 1:
-            raise ConfigError(f"ema is a decay in [0, 1), got {ema}")
-        self.fits = list(fits)
-        self._operator = operator.to(device)
-        self._temperature, self._dice, self._decay = temperature, dice, ema
-        self._alive = [fit.alive.to(device) for fit in fits]
-        self._dictionaries = [fit.dictionary.to(device) for fit in fits]
-        self.raw = [
-            initial_coefficients(len(fit.dictionary), fit.seed).to(device).requires_grad_()
-            for fit in fits
-        ]
-        self.ema = [raw.detach().clone() for raw in self.raw]
-        self.n_steps = 0
-        self._optimizers = [
-            torch.optim.Adam([raw], lr=fit.learning_rate, betas=(fit.beta1, fit.beta2))
-            for raw, fit in zip(self.raw, fits, strict=True)
-        ]
-
-    def step(self, tokens: Tensor, masks: Tensor) -> Tensor:
-        """Take one step on a batch of images; give each fit's loss, `(G,)`, detached.
+        """Start from `initial_coefficients`.
 
         Args:
-            tokens: patch tokens `(B, P, d)`, any float dtype, any length.
-            masks: `(B, H, W)` of 0 and 1.
+            fit: the dictionary and the recipe.
+            operator: from patches to maps.
+            device: where to train.
+            compiler: what compiles the step; `auto` is inductor on CUDA, else none.
 
-        Raises: FitError when every fit's loss is not finite.
+        Raises: ConfigError for an impossible recipe.
         """
-        return self.step_on_units(unit(tokens.float()), masks.float())
+        self._recipe = fit.recipe
+        self.device = torch.device(device)
+        self.operator = operator.to(device)
+        self._alive = fit.alive.to(device)
+        self._dictionary = fit.dictionary.to(device)
+        self.raw = initial_coefficients(len(fit.dictionary), fit.seed).to(device)
+        self.ema = self.raw.clone()
+        self._mean, self._square = torch.zeros_like(self.raw), torch.zeros_like(self.raw)
+        self._count = torch.zeros((), dtype=torch.float64, device=device)
+        self.n_steps = 0
+        # Not finite from the first loss that was not; only CUDA, where it is looked at late.
+        self._loss_sum = torch.zeros((), device=device)
+        self.coefficients(self.raw)  # refuses an impossible sparsity before the first step
+        backend = backend_for(compiler, self.device)
+        self._gradient = Compiled(_gradient, backend)
+        self._update = Compiled(_update, backend)
 
-    def step_on_units(self, unit_tokens: Tensor, masks: Tensor) -> Tensor:
-        """Take one step on tokens `(B, P, d)` of length 1 and masks, both float32.
+    @property
+    def remark(self) -> str | None:
+        """Say why the step is not compiled though it should be; None if all is well."""
+        return self._gradient.remark or self._update.remark
 
-        What several trainers on one batch share. Otherwise as `step`.
-        """
-        coefficients = [self.coefficients(i, raw) for i, raw in enumerate(self.raw)]
-        guides = torch.stack(
-            [
-                compose_guides(z, dictionary)
-                for z, dictionary in zip(coefficients, self._dictionaries, strict=True)
-            ]
-        )
-        patches = patch_probabilities(unit_tokens, guides, self._temperature)
-        losses = map_loss(self._operator(patches), masks, dice=self._dice)
-        penalties = torch.stack(
-            [
-                z.sum() * (fit.beta if fit.sparsity == "relu" else 0.0)
-                for z, fit in zip(coefficients, self.fits, strict=True)
-            ]
-        )
-        losses = losses + penalties
-        if not bool(torch.isfinite(losses).any()):
-            raise FitError(
-                f"the guides' loss is not finite at step {self.n_steps + 1}; "
-                "lower --learning-rate, or look for broken tokens with `spg-pipe cache verify`"
-            )
-        for optimizer in self._optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
-        for optimizer in self._optimizers:
-            optimizer.step()
-        self._average()
-        return losses.detach()
+    def step(self, tokens: Tensor, masks: Tensor) -> Tensor:
+        """Take one step on images; give the loss, 0-d. See `guide_batch` and `step_on`."""
+        return self.step_on(guide_batch(self.operator, tokens, masks))
 
     @torch.no_grad()
-    def _average(self) -> None:
-        for average, raw in zip(self.ema, self.raw, strict=True):
-            if self.n_steps == 0:
-                average.copy_(raw)
-            else:
-                average.lerp_(raw, 1 - self._decay)
-        self.n_steps += 1
+    def step_on(self, batch: GuideBatch) -> Tensor:
+        """Take one step on a batch; give the loss before it, 0-d.
 
-    def coefficients(self, fit: int, raw: Tensor) -> Tensor:
-        """Give the non-negative coefficients `(2, C)` that raw parameters of a fit stand for."""
-        chosen = self.fits[fit]
+        Raises: FitError when a loss is not finite. On the CPU the coefficients are then as before
+            the step; on CUDA it is noticed up to 100 steps late.
+        """
+        weights = _Weights(self.raw, self._dictionary, self._alive)
+        loss, gradient = self._gradient(self._recipe, weights, batch, self.operator)
+        self._check_finite(loss)
+        self._update(
+            self._recipe, gradient, self.raw, self._mean, self._square, self.ema, self._count
+        )
+        self.n_steps += 1
+        return loss
+
+    def _check_finite(self, loss: Tensor) -> None:
+        """Raise if a loss was not finite; on CUDA look only now and then."""
+        if self.device.type == "cpu":
+            _refuse_non_finite(loss, f"at step {self.n_steps + 1}")
+            return
+        self._loss_sum = self._loss_sum + loss
+        if self.n_steps % _STEPS_BETWEEN_CHECKS == 0:
+            self._check_past_losses()
+
+    def _check_past_losses(self) -> None:
+        _refuse_non_finite(self._loss_sum, f"in the last steps up to step {self.n_steps + 1}")
+
+    def coefficients(self, raw: Tensor) -> Tensor:
+        """Give the non-negative coefficients `(2, C)` that raw parameters stand for."""
         return active_coefficients(
-            raw, sparsity=chosen.sparsity, topk=chosen.topk, alive=self._alive[fit]
+            raw, sparsity=self._recipe.sparsity, topk=self._recipe.topk, alive=self._alive
         )
 
     def state(self) -> dict[str, Tensor]:
-        """Give everything a later process needs to go on exactly where this one stands."""
-        tensors = {"n_steps": torch.tensor(self.n_steps)}
-        for i, (raw, average) in enumerate(zip(self.raw, self.ema, strict=True)):
-            tensors[f"raw.{i}"], tensors[f"ema.{i}"] = raw.detach(), average
-            for name, value in self._optimizers[i].state.get(raw, {}).items():
-                tensors[f"{name}.{i}"] = value
-        return tensors
+        """Give everything a later process needs to go on exactly where this one stands; copies.
 
-    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from `state()` of a trainer made with the same arguments."""
-        self.n_steps = int(tensors["n_steps"])
-        for i, (raw, average) in enumerate(zip(self.raw, self.ema, strict=True)):
-            with torch.no_grad():
-                raw.copy_(tensors[f"raw.{i}"])
-                average.copy_(tensors[f"ema.{i}"])
-            moments = {
-                name: tensors[f"{name}.{i}"].clone()
-                for name in ("step", "exp_avg", "exp_avg_sq")
-                if f"{name}.{i}" in tensors
-            }
-            if moments:
-                optimizer = self._optimizers[i]
-                whole = optimizer.state_dict()
-                optimizer.load_state_dict({**whole, "state": {0: moments}})
+        Raises: FitError: a loss was not finite (CUDA only).
+        """
+        self._check_past_losses()
+        return {name: tensor.clone() for name, tensor in self._state().items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from `state()` of a trainer made with the same arguments.
+
+        Raises: ArtifactError: the state is another configuration's, or an older version's.
+        """
+        mine = self._state()
+        expected = {name: tuple(tensor.shape) for name, tensor in mine.items()}
+        got = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        if got != expected:
+            raise ArtifactError(
+                f"a training state of {got}, expected {expected}; "
+                "resume with the configuration and version it was saved under"
+            )
+        for name, tensor in mine.items():
+            tensor.copy_(state[name])
+        self.n_steps = int(self._count)
+
+    def _state(self) -> dict[str, Tensor]:
+        return {
+            "raw": self.raw,
+            "ema": self.ema,
+            "mean": self._mean,
+            "square": self._square,
+            "n_steps": self._count,
+        }
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """The tensors a step's gradient is taken at."""
+
+    raw: Tensor
+    dictionary: Tensor
+    alive: Tensor
+
+
+def _gradient(
+    recipe: GuideRecipe, weights: _Weights, batch: GuideBatch, operator: MapOperator
+) -> tuple[Tensor, Tensor]:
+    """Give the loss, 0-d, and its gradient by the raw coefficients `(2, C)`.
+
+    The chain: raw -> coefficients z -> guides z D -> directions of length 1 -> their difference /
+    temperature -> logits of all patches -> p_A -> loss; and back.
+    """
+    z = active_coefficients(
+        weights.raw, sparsity=recipe.sparsity, topk=recipe.topk, alive=weights.alive
+    )
+    guides = compose_guides(z, weights.dictionary)
+    lengths = torch.linalg.vector_norm(guides, dim=-1, keepdim=True).clamp_min(SMALLEST_NORM)
+    directions = guides / lengths
+    difference = (directions[ANOMALY] - directions[NORMAL]) / recipe.temperature
+    tokens = batch.tokens.flatten(0, 1)
+    patches = torch.mv(tokens, difference).sigmoid().view(batch.tokens.shape[:2])
+    loss, by_patches = patch_loss(patches, operator, batch.targets, dice=recipe.dice)
+
+    by_logits = by_patches * patches * (1 - patches)
+    by_anomaly = torch.mv(tokens.T, by_logits.flatten()) / recipe.temperature
+    by_directions = torch.stack([-by_anomaly, by_anomaly])  # NORMAL first
+    # A direction has length 1, so what lies along it has no effect.
+    along = (by_directions * directions).sum(-1, keepdim=True)
+    by_guides = (by_directions - along * directions) / lengths
+    by_z = torch.matmul(by_guides, weights.dictionary.T) * weights.alive
+    if recipe.sparsity == "relu":
+        # relu is the only one with a penalty, and the only one whose gradient stops below 0
+        return loss + recipe.beta * z.sum(), (by_z + recipe.beta) * (z > 0)
+    return loss, by_z
+
+
+def _update(
+    recipe: GuideRecipe,
+    gradient: Tensor,
+    raw: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    ema: Tensor,
+    count: Tensor,
+) -> None:
+    """Take Adam's step and average the coefficients, in place; `count` is steps so far, 0-d."""
+    n_steps = count + 1
+    moved = adam_step(
+        raw,
+        gradient,
+        mean,
+        square,
+        n_steps,
+        learning_rate=recipe.learning_rate,
+        beta1=recipe.beta1,
+        beta2=recipe.beta2,
+        eps=_EPS,
+    )
+    # the first average is a copy
+    average = torch.where(
+        n_steps == 1, moved.weights, torch.lerp(ema, moved.weights, 1 - recipe.ema)
+    )
+    count.copy_(n_steps)
+    raw.copy_(moved.weights)
+    mean.copy_(moved.mean)
+    square.copy_(moved.square)
+    ema.copy_(average)
+
+
+def _refuse_non_finite(loss: Tensor, when: str) -> None:
+    if not bool(loss.isfinite()):
+        raise FitError(
+            f"the guides' loss is not finite {when}; "
+            "lower --learning-rate, or look for broken tokens with `spg-pipe cache verify`"
+        )

@@ -12,7 +12,7 @@ from torch import Tensor
 from spg_core.errors import ConfigError, FitError
 
 NORMAL, ANOMALY = 0, 1
-_SMALLEST_NORM = 1e-12
+SMALLEST_NORM = 1e-12
 
 
 def initial_coefficients(n_latents: int, seed: int) -> Tensor:
@@ -62,7 +62,7 @@ def compose_guides(coefficients: Tensor, dictionary: Tensor) -> Tensor:
 def unit(vectors: Tensor) -> Tensor:
     """Scale the last axis to length 1; a zero vector stays zero."""
     norms = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    return torch.div(vectors, norms.clamp_min(_SMALLEST_NORM))
+    return torch.div(vectors, norms.clamp_min(SMALLEST_NORM))
 
 
 def patch_probabilities(unit_tokens: Tensor, guides: Tensor, temperature: float) -> Tensor:

@@ -81,9 +81,11 @@ def inner_products(left: Tensor, right: Tensor) -> Tensor:
     On the CPU in float32 this asks oneDNN, which PyTorch uses for convolutions but not for plain
     products: on an AMD EPYC with AVX-512 it took half the time of MKL in all three orientations
     a training step needs (`benchmarks/sae_step.py`). The two differ in rounding only, and the
-    choice depends on the build of PyTorch alone, so a machine repeats its results.
+    choice depends on the build of PyTorch alone, so a machine repeats its results. A compiler
+    gets the plain product: it knows this operation for constant weights only.
     """
-    if _HAS_ONEDNN and left.dtype == torch.float32 and left.device.type == "cpu":
+    on_cpu = left.dtype == torch.float32 and left.device.type == "cpu"
+    if _HAS_ONEDNN and on_cpu and not torch.compiler.is_compiling():
         product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
         return product
     return functional.linear(left, right)

@@ -9,6 +9,9 @@ from spg_core.errors import ConfigError
 from spg_core.sae import Sparsifier
 from spg_core.sae_loss import Reduction, error_scale
 
+# Atoms shorter than this are not stretched to length 1.
+SMALLEST_NORM = 1e-8
+
 
 @dataclass(frozen=True, kw_only=True)
 class SaeStepConfig:
@@ -102,4 +105,4 @@ def initial_weights(
 
 def project(dictionary: Tensor) -> None:
     """Scale each row to length 1, in place."""
-    dictionary.div_(dictionary.norm(dim=1, keepdim=True).clamp_min_(1e-8))
+    dictionary.div_(dictionary.norm(dim=1, keepdim=True).clamp_min_(SMALLEST_NORM))

@@ -15,20 +15,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
+from spg_core.compiling import Compiled, Compiler, backend_for
 from spg_core.errors import ArtifactError, ConfigError, FitError
 from spg_core.sae import Sae, check_width
-from spg_core.sae_config import SaeStepConfig, initial_weights, project
-from spg_core.sae_gradients import (
-    LossTerms,
-    PathChoice,
-    SaeGradients,
-    dense_gradients,
-    gradients,
-    resolve_path,
-)
-from spg_core.sae_loss import error_scale, variation
+from spg_core.sae_config import SaeStepConfig, initial_weights
+from spg_core.sae_core import Measured, SaeWeights, loss_terms, measure, update
+from spg_core.sae_gradients import LossTerms, PathChoice, dense_gradients, resolve_path
 
 __all__ = ["SaeStepConfig", "SaeTrainer", "StepStats"]
 
@@ -66,6 +59,7 @@ class SaeTrainer:
         device: str = "cpu",
         path: PathChoice = "auto",
         precision: Precision = "auto",
+        compiler: Compiler = "auto",
     ) -> None:
         """Start from `initial_weights`.
 
@@ -76,19 +70,22 @@ class SaeTrainer:
                 and differ in rounding only.
             precision: of products; `auto` is float32 on the CPU and bfloat16 on CUDA, where
                 weights, moments and losses stay float32. float64 is for tests.
+            compiler: what compiles the dense path's step; `auto` is inductor on CUDA, else none.
+                The sparse path runs as it is: its sparse tensors cannot be captured.
         """
         self.config = config
         self.device = torch.device(device)
         self._products = _product_dtype(precision, self.device)
         self._dtype = torch.float64 if self._products == torch.float64 else torch.float32
         encoder, dictionary = initial_weights(config, self._dtype)
-        self._encoder, self._dictionary = encoder.to(self.device), dictionary.to(self.device)
-        self.path = resolve_path(path, self._weights())
-        # Adam's moments: mean and mean square of the gradients of encoder and dictionary.
-        self._means = [torch.zeros_like(self._encoder), torch.zeros_like(self._dictionary)]
-        self._squares = [torch.zeros_like(self._encoder), torch.zeros_like(self._dictionary)]
+        self._weights = SaeWeights.start(encoder.to(self.device), dictionary.to(self.device))
+        self.path = resolve_path(path, self._weights.as_sae(config, self._products))
+        backend = backend_for(compiler, self.device)
+        self._measure, self._update = Compiled(measure, backend), Compiled(update, backend)
         self._n_steps = 0
         self._n_tokens = 0
+        # Before that many tokens no atom can be dead, and the device need not be asked.
+        self._no_deaths_before = config.dead_after_tokens
         self._idle_tokens = torch.zeros(config.n_latents, dtype=torch.int64, device=self.device)
         # Not finite from the first loss that was not; only CUDA, where it is looked at late.
         self._loss_sum = torch.zeros((), device=self.device)
@@ -107,62 +104,48 @@ class SaeTrainer:
         if len(tokens) == 0:
             raise FitError(f"step {self._n_steps + 1} got a batch of 0 tokens, expected 1 or more")
         tokens = tokens.to(self.device, self._dtype)
-        terms = LossTerms(
-            scale=error_scale(config.reduction, len(tokens), config.d_model),
-            l1=config.l1_coefficient / len(tokens),
-            threshold=config.dead_threshold,
-        )
-        found = gradients(self.path, self._weights(), tokens, terms)
-        idle_tokens = (self._idle_tokens + len(tokens)).masked_fill_(found.active, 0)
-        dead = idle_tokens >= config.dead_after_tokens
-        loss = found.loss + self._add_auxk(found, tokens, terms, dead, self._n_tokens + len(tokens))
+        run = self._measure if self.path == "dense" else measure
+        measured = run(config, self.path, self._products, self._weights, self._idle_tokens, tokens)
+        n_tokens = self._n_tokens + len(tokens)
+        loss = measured.found.loss + self._add_auxk(measured, tokens, n_tokens)
         self._check_finite(loss)
 
-        self._idle_tokens = idle_tokens
-        self._n_tokens += len(tokens)
+        self._idle_tokens = measured.idle_tokens
+        self._n_tokens = n_tokens
         self._n_steps += 1
-        self.ever_active |= found.active
-        self._update(found)
-        return StepStats(
-            loss=loss,
-            fvu=found.squared_error / variation(tokens),
-            l0=found.n_nonzero / len(tokens),
-            n_dead=dead.sum(),
-        )
+        self.ever_active |= measured.found.active
+        change = self._update if self.path == "dense" else update
+        change(config, self._weights, measured.found.encoder, measured.found.dictionary)
+        return StepStats(loss=loss, fvu=measured.fvu, l0=measured.l0, n_dead=measured.n_dead)
 
-    def _weights(self) -> Sae:
-        """The weights as the products read them. Atoms are already normalised: see `_update`."""
-        return Sae(
-            encoder=self._encoder.to(self._products),
-            dictionary=self._dictionary.to(self._products),
-            k=self.config.k,
-            sparsifier=self.config.sparsifier,
-            clamp=self.config.clamp,
-        )
+    @property
+    def remark(self) -> str | None:
+        """Say why the step is not compiled though it should be; None if all is well."""
+        return self._measure.remark or self._update.remark
 
-    def _add_auxk(
-        self, found: SaeGradients, tokens: Tensor, terms: LossTerms, dead: Tensor, n_tokens: int
-    ) -> Tensor | float:
+    def _add_auxk(self, measured: Measured, tokens: Tensor, n_tokens: int) -> Tensor | float:
         """Add AuxK's gradients to those found, and give its share of the loss.
 
         The `auxk` dead latents of largest pre-activation, clamped at 0, reconstruct the residual,
         which is a constant here. It is an SAE made of the dead atoms alone.
         """
-        config = self.config
-        # Before that many tokens no atom can be dead, and the device need not be asked.
-        if config.auxk == 0 or n_tokens < config.dead_after_tokens:
+        config, found = self.config, measured.found
+        if config.auxk == 0 or n_tokens < self._no_deaths_before:
             return 0.0
-        atoms = dead.nonzero().squeeze(1)
+        atoms = measured.dead.nonzero().squeeze(1)
         if len(atoms) == 0:
+            longest = int(measured.idle_tokens.max())
+            self._no_deaths_before = n_tokens + config.dead_after_tokens - longest
             return 0.0
         few = len(atoms) <= config.auxk
-        weights = self._weights()
+        weights = self._weights.as_sae(config, self._products)
         dead_sae = Sae(
             encoder=weights.encoder[atoms],
             dictionary=weights.dictionary[atoms],
             k=min(config.auxk, len(atoms)),
             sparsifier="relu" if few else "topk",
         )
+        terms = loss_terms(config, len(tokens))
         auxk_terms = LossTerms(
             scale=terms.scale * config.auxk_coefficient, l1=0.0, threshold=terms.threshold
         )
@@ -184,38 +167,6 @@ class SaeTrainer:
     def _check_past_losses(self) -> None:
         _refuse_non_finite(self._loss_sum, f"one of the last steps up to step {self._n_steps + 1}")
 
-    @torch.no_grad()
-    def _update(self, found: SaeGradients) -> None:
-        """Take one Adam step, and put the atoms back on the sphere.
-
-        The forward pass divides atoms by their length. They have length 1 already, so the division
-        is the identity and only its derivative remains: no gradient along the atom.
-        """
-        dictionary_gradient = found.dictionary
-        if self.config.unit_norm:
-            along = (dictionary_gradient * self._dictionary).sum(1, keepdim=True)
-            dictionary_gradient = dictionary_gradient.addcmul_(self._dictionary, along, value=-1)
-        # Fused: one pass over weights, gradients and moments. The function counts the steps up.
-        steps = [torch.full((), float(self._n_steps - 1), device=self.device) for _ in range(2)]
-        adam(
-            [self._encoder, self._dictionary],
-            [found.encoder, dictionary_gradient],
-            self._means,
-            self._squares,
-            [],
-            steps,
-            fused=True,
-            amsgrad=False,
-            beta1=self.config.beta1,
-            beta2=self.config.beta2,
-            lr=self.config.learning_rate,
-            weight_decay=0.0,
-            eps=self.config.eps,
-            maximize=False,
-        )
-        if self.config.unit_norm:
-            project(self._dictionary)
-
     def sae(self) -> Sae:
         """Give the SAE as it stands; later steps do not change it.
 
@@ -224,8 +175,8 @@ class SaeTrainer:
         """
         self._check_past_losses()
         return Sae(
-            encoder=self._encoder.clone(),
-            dictionary=self._dictionary.clone(),
+            encoder=self._weights.encoder.clone(),
+            dictionary=self._weights.dictionary.clone(),
             k=self.config.k,
             sparsifier=self.config.sparsifier,
             clamp=self.config.clamp,
@@ -263,17 +214,20 @@ class SaeTrainer:
         for name in _IN_PLACE:
             mine[name].copy_(state[name])
         self._n_steps = int(state["n_steps"])
+        self._weights.n_steps.fill_(self._n_steps)
         self._n_tokens = int(state["n_tokens"])
+        self._no_deaths_before = self.config.dead_after_tokens
         self.path = "sparse" if bool(state["sparse_path"]) else "dense"
 
     def _state(self) -> dict[str, Tensor]:
+        weights = self._weights
         return {
-            "encoder": self._encoder,
-            "dictionary": self._dictionary,
-            "encoder_mean": self._means[0],
-            "dictionary_mean": self._means[1],
-            "encoder_square": self._squares[0],
-            "dictionary_square": self._squares[1],
+            "encoder": weights.encoder,
+            "dictionary": weights.dictionary,
+            "encoder_mean": weights.encoder_mean,
+            "dictionary_mean": weights.dictionary_mean,
+            "encoder_square": weights.encoder_square,
+            "dictionary_square": weights.dictionary_square,
             "idle_tokens": self._idle_tokens,
             "ever_active": self.ever_active,
             "n_steps": torch.tensor(self._n_steps),

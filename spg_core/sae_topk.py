@@ -13,7 +13,8 @@ def top_entries(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Find the k largest entries of each row, exactly.
 
     On the CPU, of entries equal to the k-th largest those with the lowest index are kept, so the
-    choice depends on nothing but the row. On CUDA the tie rule is that of `torch.topk`.
+    choice depends on nothing but the row. On CUDA, and in a compiled step, which may not look at
+    numbers, the tie rule is that of `torch.topk`.
 
     Args:
         rows: `(n, width)`, floating.
@@ -23,7 +24,7 @@ def top_entries(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
         Values `(n, k)`, largest first, and their indices `(n, k)` int64, distinct within a row.
     """
     width = rows.shape[1]
-    if rows.is_cuda:
+    if rows.is_cuda or torch.compiler.is_compiling():
         values, indices = torch.topk(rows, k, dim=1)
         return values, indices
     if k == width:

@@ -187,7 +187,7 @@ def test_guides_killed_at_a_step_end_as_in_one_go(small_store, tmp_path, monkeyp
     copy = shutil.copytree(small_store.url, tmp_path / "copy")
     store, fresh = open_store(small_store.url), open_store(copy)
     with monkeypatch.context() as dying:
-        die_at(dying, GuideTrainer, "step_on_units", step)
+        die_at(dying, GuideTrainer, "step_on", step)
         with pytest.raises(Killed):
             fit_guides(fresh, small_store.sae.id, config)
 

@@ -5,8 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spg_core.anomaly_map import MapOperator, map_operator
 from spg_core.errors import ConfigError
-from spg_core.guide_loss import dice_loss, focal_loss, map_loss
+from spg_core.guide_loss import dice_loss, focal_loss, map_targets, patch_loss
+from spg_core.types import PatchGrid
 
 
 def test_focal_of_one_pixel_by_hand():
@@ -27,35 +29,61 @@ def test_dice_is_averaged_over_images_not_over_their_sum():
     assert float(loss) == pytest.approx(1 - ((2 + 1) / (1 + 1 + 1) + 1 / (1 + 0 + 1)) / 2)
 
 
+def double_operator(grid, height, width):
+    operator = map_operator(grid, height, width, sigma=0)
+    return MapOperator(operator.rows_to_pixels.double(), operator.cols_to_pixels.double())
+
+
 @pytest.mark.parametrize("dice", ["anomaly", "both"])
-@given(seed=st.integers(0, 2**31), shape=st.sampled_from([(1, 3, 5), (4, 2, 2), (2, 7, 1)]))
-def test_the_written_gradient_is_the_one_autograd_finds(dice, seed, shape):
+@given(
+    seed=st.integers(0, 2**31), size=st.sampled_from([(3, 5), (2, 2), (9, 4)]), n=st.integers(1, 4)
+)
+def test_loss_and_gradient_are_those_of_the_definition_under_autograd(dice, seed, size, n):
     generator = torch.Generator().manual_seed(seed)
-    p = torch.rand((3, *shape), generator=generator, dtype=torch.float64)  # 3 fits side by side
-    p[0, 0, 0, 0], p[1, 0, 0, 0] = 0.0, 1.0
-    y = (torch.rand(shape, generator=generator) > 0.7).double()
-    weight = torch.tensor([1.0, 2.0, -1.0], dtype=torch.float64)
+    operator = double_operator(PatchGrid(2, 3), *size)
+    p = torch.rand((n, 6), generator=generator, dtype=torch.float64)
+    p[0, 0], p[-1, 5] = 0.0, 1.0
+    y = (torch.rand((n, *size), generator=generator) > 0.7).double()
+    plain = p.clone().requires_grad_()
 
-    fast, plain = p.clone().requires_grad_(), p.clone().requires_grad_()
-    loss_fast = map_loss(fast, y, dice=dice)
-    loss_plain = focal_loss(plain, y) + dice_loss(plain, y)
+    loss, gradient = patch_loss(p, operator, map_targets(operator, y), dice=dice)
+
+    maps = operator(plain)
+    expected = focal_loss(maps, y) + dice_loss(maps, y)
     if dice == "both":
-        loss_plain = loss_plain + dice_loss(1 - plain, 1 - y)
-    (loss_fast * weight).sum().backward()
-    (loss_plain * weight).sum().backward()
+        expected = expected + dice_loss(1 - maps, 1 - y)
+    expected.backward()
+    torch.testing.assert_close(loss, expected.detach(), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(gradient, plain.grad, rtol=1e-8, atol=1e-10)
 
-    torch.testing.assert_close(loss_fast, loss_plain, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(fast.grad, plain.grad, rtol=1e-8, atol=1e-10)
+
+def test_float32_maps_give_the_loss_and_gradient_of_float64():
+    generator = torch.Generator().manual_seed(3)
+    p = torch.rand((3, 16), generator=generator)
+    y = (torch.rand((3, 64, 48), generator=generator) > 0.95).float()
+    fine = double_operator(PatchGrid(4, 4), 64, 48)
+    coarse = map_operator(PatchGrid(4, 4), 64, 48, sigma=0)
+
+    loss, gradient = patch_loss(p, coarse, map_targets(coarse, y), dice="both")
+
+    exact = patch_loss(p.double(), fine, map_targets(fine, y.double()), dice="both")
+    torch.testing.assert_close(loss.double(), exact[0], rtol=1e-5, atol=0)
+    torch.testing.assert_close(gradient.double(), exact[1], rtol=1e-4, atol=1e-6)
 
 
 def test_a_perfect_map_costs_next_to_nothing_and_a_reversed_one_much():
     y = torch.zeros(2, 8, 8)
     y[0, 2:4, 2:5] = 1
+    operator = map_operator(PatchGrid(8, 8), 8, 8, sigma=0)  # a patch is a pixel
+    targets = map_targets(operator, y)
 
-    assert float(map_loss(y.clone(), y, dice="both")) < 1e-3
-    assert float(map_loss(1 - y, y, dice="both")) > 2
+    assert float(patch_loss(y.flatten(1), operator, targets, dice="both")[0]) < 1e-3
+    assert float(patch_loss(1 - y.flatten(1), operator, targets, dice="both")[0]) > 2
 
 
 def test_another_dice_is_refused():
+    operator = map_operator(PatchGrid(1, 1), 1, 1, sigma=0)
+    targets = map_targets(operator, torch.ones(1, 1, 1))
+
     with pytest.raises(ConfigError, match="'anomaly' or 'both', got 'soft'"):
-        map_loss(torch.ones(1, 1, 1), torch.ones(1, 1, 1), dice="soft")
+        patch_loss(torch.ones(1, 1), operator, targets, dice="soft")

@@ -2,34 +2,42 @@ import pytest
 import torch
 
 from spg_core.anomaly_map import map_operator
-from spg_core.errors import FitError
+from spg_core.errors import ArtifactError, FitError
 from spg_core.guide_loss import dice_loss, focal_loss
-from spg_core.guide_step import GuideFit, GuideTrainer
+from spg_core.guide_step import GuideFit, GuideRecipe, GuideTrainer, guide_batch
 from spg_core.guides import initial_coefficients
 from spg_core.types import PatchGrid
 
 GRID, HEIGHT, WIDTH, D = PatchGrid(3, 2), 12, 10, 5
 
 
-def fit(n_latents=7, seed=0, **changes):
+OPERATOR = map_operator(GRID, HEIGHT, WIDTH, sigma=0)
+
+
+def fit(n_latents=7, seed=0, dictionary=None, alive=None, **changes):
     generator = torch.Generator().manual_seed(n_latents + seed)
-    fields = {
-        "dictionary": torch.randn(n_latents, D, generator=generator),
-        "alive": torch.ones(n_latents, dtype=torch.bool),
+    recipe = {
         "sparsity": "relu",
         "topk": 2,
         "beta": 2.5e-4,
+        "temperature": 0.07,
+        "dice": "both",
+        "ema": 0.999,
         "learning_rate": 1e-2,
         "beta1": 0.5,
         "beta2": 0.999,
-        "seed": seed,
     }
-    return GuideFit(**{**fields, **changes})
+    drawn = torch.randn(n_latents, D, generator=generator)
+    return GuideFit(
+        dictionary=drawn if dictionary is None else dictionary,
+        alive=torch.ones(n_latents, dtype=torch.bool) if alive is None else alive,
+        recipe=GuideRecipe(**{**recipe, **changes}),
+        seed=seed,
+    )
 
 
-def trainer(*fits, ema=0.999):
-    operator = map_operator(GRID, HEIGHT, WIDTH, sigma=0)
-    return GuideTrainer(fits, operator=operator, temperature=0.07, dice="both", ema=ema)
+def trainer(fit, compiler="auto"):
+    return GuideTrainer(fit, operator=OPERATOR, compiler=compiler)
 
 
 def batches(n_steps, n_images=3):
@@ -40,98 +48,126 @@ def batches(n_steps, n_images=3):
         yield tokens, masks
 
 
-def test_steps_are_those_of_plain_autograd_and_adam():
-    one = fit()
+def coefficients(raw, recipe):
+    """What raw parameters stand for, with the gradient autograd finds."""
+    match recipe.sparsity:
+        case "relu":
+            return torch.relu(raw)
+        case "free":
+            return raw
+        case "topk":
+            positive = torch.relu(raw)
+            lowest = positive.topk(recipe.topk).values[:, -1:]
+            return raw + (torch.where(positive >= lowest, positive, 0.0) - raw).detach()
+
+
+@pytest.mark.parametrize("dice", ["anomaly", "both"])
+@pytest.mark.parametrize("sparsity", ["relu", "topk", "free"])
+def test_steps_are_those_of_plain_autograd_and_adam(sparsity, dice):
+    one = fit(sparsity=sparsity, dice=dice)
     ours = trainer(one)
 
     raw = initial_coefficients(7, 0).requires_grad_()
     adam = torch.optim.Adam([raw], lr=1e-2, betas=(0.5, 0.999))
     for tokens, masks in batches(4):
         got = ours.step(tokens, masks)
-        z = torch.relu(raw)
+        z = coefficients(raw, one.recipe)
         cosines = torch.nn.functional.cosine_similarity(
             tokens[:, :, None], (z @ one.dictionary)[None, None], dim=-1
         )
         p = torch.softmax(cosines / 0.07, dim=-1)[..., 1].reshape(-1, 1, 3, 2)
         p = torch.nn.functional.interpolate(p, (HEIGHT, WIDTH), mode="bilinear")[:, 0]
         y = masks.float()
-        loss = focal_loss(p, y) + dice_loss(p, y) + dice_loss(1 - p, 1 - y) + 2.5e-4 * z.sum()
+        loss = focal_loss(p, y) + dice_loss(p, y)
+        if dice == "both":
+            loss = loss + dice_loss(1 - p, 1 - y)
+        if sparsity == "relu":
+            loss = loss + 2.5e-4 * z.sum()
         adam.zero_grad()
         loss.backward()
         adam.step()
-        torch.testing.assert_close(got[0], loss.detach(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(got, loss.detach(), rtol=1e-4, atol=1e-5)
 
-    torch.testing.assert_close(ours.raw[0], raw, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(ours.raw, raw.detach(), rtol=1e-3, atol=1e-4)
 
 
-def test_many_fits_at_once_give_what_each_gives_alone():
+def test_a_batch_prepared_once_serves_many_fits_with_the_bits_of_each_alone():
     fits = [fit(7), fit(11, seed=3), fit(4, sparsity="topk", learning_rate=1e-3)]
-    together, alone = trainer(*fits), [trainer(one) for one in fits]
+    together, alone = [trainer(one) for one in fits], [trainer(one) for one in fits]
 
     for tokens, masks in batches(5):
-        together.step(tokens, masks)
-        for single in alone:
-            single.step(tokens, masks)
+        shared = guide_batch(OPERATOR, tokens, masks)
+        for one, other in zip(together, alone, strict=True):
+            one.step_on(shared)
+            other.step(tokens, masks)
 
-    for i, single in enumerate(alone):
-        torch.testing.assert_close(together.raw[i], single.raw[0], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(together.ema[i], single.ema[0], rtol=1e-4, atol=1e-5)
+    for one, other in zip(together, alone, strict=True):
+        assert torch.equal(one.raw, other.raw)
+        assert torch.equal(one.ema, other.ema)
+
+
+def test_preparing_a_batch_leaves_the_tokens_alone():
+    tokens, masks = next(batches(1))
+    before = tokens.clone()
+
+    batch = guide_batch(OPERATOR, tokens, masks)
+
+    assert torch.equal(tokens, before)
+    torch.testing.assert_close(batch.tokens.norm(dim=-1), torch.ones(3, 6))
 
 
 def test_going_on_from_a_saved_state_is_bit_identical_to_one_go():
-    whole, first = trainer(fit(), fit(9)), trainer(fit(), fit(9))
+    whole, first = trainer(fit()), trainer(fit())
     steps = list(batches(6))
     for batch in steps:
         whole.step(*batch)
     for batch in steps[:2]:
         first.step(*batch)
 
-    second = trainer(fit(), fit(9))
-    second.load_state({name: tensor.clone() for name, tensor in first.state().items()})
+    second = trainer(fit())
+    second.load_state(first.state())
     for batch in steps[2:]:
         second.step(*batch)
 
-    assert second.n_steps == whole.n_steps
+    assert second.n_steps == whole.n_steps == 6
     for name, tensor in whole.state().items():
         assert torch.equal(tensor, second.state()[name]), name
 
 
 def test_the_first_average_is_a_copy_and_later_ones_decay():
-    ours = trainer(fit(), ema=0.75)
+    ours = trainer(fit(ema=0.75))
     (first, second) = batches(2)
 
     ours.step(*first)
-    after_one = ours.raw[0].detach().clone()
-    torch.testing.assert_close(ours.ema[0], after_one)
+    after_one = ours.raw.clone()
+    assert torch.equal(ours.ema, after_one)
     ours.step(*second)
 
-    torch.testing.assert_close(ours.ema[0], 0.75 * after_one + 0.25 * ours.raw[0].detach())
+    torch.testing.assert_close(ours.ema, 0.75 * after_one + 0.25 * ours.raw)
 
 
 def test_dead_atoms_stay_out_of_the_guides():
     alive = torch.tensor([True] * 6 + [False])
     ours = trainer(fit(alive=alive))
+    start = ours.raw.clone()
     for batch in batches(3):
         ours.step(*batch)
 
-    assert float(ours.coefficients(0, ours.raw[0].detach())[:, 6].abs().max()) == 0
+    assert float(ours.coefficients(ours.raw)[:, 6].abs().max()) == 0
+    assert torch.equal(ours.raw[:, :6] == start[:, :6], torch.zeros(2, 6, dtype=torch.bool))
 
 
-def test_a_fit_that_diverges_does_not_touch_the_others():
-    bad = fit(dictionary=torch.full((7, D), torch.nan))
-    ours, alone = trainer(fit(), bad), trainer(fit())
-
-    for batch in batches(2):
-        losses = ours.step(*batch)
-        alone.step(*batch)
-
-    assert bool(torch.isfinite(losses[0]))
-    assert not bool(torch.isfinite(losses[1]))
-    torch.testing.assert_close(ours.raw[0], alone.raw[0])
-
-
-def test_a_loss_that_is_not_finite_is_refused_with_its_step():
+def test_a_loss_that_is_not_finite_is_refused_with_its_step_and_changes_nothing():
     ours = trainer(fit())
+    ours.step(*next(batches(1)))
+    before = ours.state()
 
-    with pytest.raises(FitError, match="not finite at step 1"):
+    with pytest.raises(FitError, match="not finite at step 2"):
         ours.step(torch.full((1, 6, D), torch.nan), torch.ones(1, HEIGHT, WIDTH))
+
+    assert all(torch.equal(before[name], tensor) for name, tensor in ours.state().items())
+
+
+def test_the_state_of_another_fit_is_refused():
+    with pytest.raises(ArtifactError, match="resume with the configuration and version"):
+        trainer(fit(7)).load_state(trainer(fit(9)).state())

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from cache.objects import Objects
 from pipeline.fitting.training import Checkpoint, TrainingLog, load_checkpoint, save_checkpoint
-from pipeline.progress import Advance
+from pipeline.progress import Advance, say
+from spg_core.compiling import Compiler
 from spg_core.errors import FitError
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
@@ -24,6 +25,8 @@ SECONDS_BETWEEN_CHECKPOINTS = 60.0
 _CHECKPOINT_SHARE = 0.05
 # On CUDA, reading a number waits for the device, so log lines wait for each other.
 _LINES_HELD_ON_CUDA = 50
+# A guess: what a compiled step saves was not measured on a GPU.
+_STEPS_WORTH_COMPILING = 1000
 
 Line = Mapping[str, Tensor | float | int]
 
@@ -38,6 +41,16 @@ class Trainer(Protocol):
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from such a state."""
         ...
+
+    @property
+    def remark(self) -> str | None:
+        """What a user should know of how it trains, None if nothing."""
+        ...
+
+
+def compiler_for(n_steps: int) -> Compiler:
+    """Leave short fits uncompiled: torch.compile takes seconds to minutes before the first step."""
+    return "auto" if n_steps >= _STEPS_WORTH_COMPILING else "none"
 
 
 T = TypeVar("T", bound=Trainer)
@@ -106,6 +119,7 @@ def run(
     start = min((member.done for member in members), default=n_steps)
     saved, interval = perf_counter(), SECONDS_BETWEEN_CHECKPOINTS
     stream = batches(start) if start < n_steps else iter(())
+    said: set[str] = set()
     try:
         for at, batch in enumerate(stream, start=start):
             for member in members:
@@ -113,6 +127,9 @@ def run(
                     _attempt(member, batch, step)
                     # one that failed takes no further steps
                     advance(1 if member.error is None else n_steps - at, note=_note(member))
+            for remark in {one.trainer.remark or "" for one in members} - {""} - said:
+                say(remark)
+                said.add(remark)
             if all(member.error for member in members):
                 break
             if perf_counter() - saved > interval and at + 1 < n_steps:

@@ -16,7 +16,7 @@ from cache.reader import TokenCache
 from pipeline.artifacts import Artifact, folder, is_complete, load_artifact, save_artifact
 from pipeline.configs import FitSaeConfig, as_document
 from pipeline.device import resolve_device
-from pipeline.fitting.group import Line, Member, join, run
+from pipeline.fitting.group import Line, Member, compiler_for, join, run
 from pipeline.fitting.memory_plan import memory_budget, sae_bytes, split_by_memory
 from pipeline.fitting.sae_path import device_name, remembered_path
 from pipeline.fitting.sae_quality import Quality, measure_saes
@@ -106,7 +106,8 @@ def _fit_group(
     for identifier, config in configs.items():
         settings = step_config(config, data.cache.d_model)
         path = remembered_path(settings, source.device)
-        trainer = SaeTrainer(settings, str(source.device), path)
+        compiler = compiler_for(per_epoch * shared.epochs)
+        trainer = SaeTrainer(settings, str(source.device), path, compiler=compiler)
         try:
             members.append(join(store, identifier, folder("saes", identifier), trainer))
         except SpgError as error:  # a checkpoint that cannot be read

@@ -1,0 +1,216 @@
+"""The two pure functions an SAE's training step is made of; they run eagerly or compiled.
+
+`measure` reads the weights and changes nothing, `update` changes them. Between the two the trainer
+looks at the loss and adds AuxK, whose size depends on how many atoms are dead. No number leaves
+the device in either, and what changes from step to step is a tensor, so each is one graph.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+from spg_core.adam import adam_step
+from spg_core.sae import Sae
+from spg_core.sae_config import SMALLEST_NORM, SaeStepConfig, project
+from spg_core.sae_gradients import LossTerms, Path, SaeGradients, gradients
+from spg_core.sae_loss import error_scale, variation
+
+
+@dataclass(frozen=True)
+class SaeWeights:
+    """Weights and Adam's state; changed in place."""
+
+    encoder: Tensor
+    """`(C, d)`, float32 (float64 in tests)."""
+    dictionary: Tensor
+    """`(C, d)`; rows of length 1 under `unit_norm`."""
+    encoder_mean: Tensor
+    """Adam's running mean of the gradient, `(C, d)`."""
+    dictionary_mean: Tensor
+    encoder_square: Tensor
+    """Adam's running mean of the squared gradient, `(C, d)`."""
+    dictionary_square: Tensor
+    n_steps: Tensor
+    """Steps taken, 0-d float64, so that `1 - beta ** n` keeps its digits."""
+
+    @staticmethod
+    def start(encoder: Tensor, dictionary: Tensor) -> "SaeWeights":
+        """Take weights at the start of training."""
+        return SaeWeights(
+            encoder=encoder,
+            dictionary=dictionary,
+            encoder_mean=torch.zeros_like(encoder),
+            dictionary_mean=torch.zeros_like(dictionary),
+            encoder_square=torch.zeros_like(encoder),
+            dictionary_square=torch.zeros_like(dictionary),
+            n_steps=torch.zeros((), dtype=torch.float64, device=encoder.device),
+        )
+
+    def as_sae(self, config: SaeStepConfig, products: torch.dtype) -> Sae:
+        """Give the weights as products read them: atoms have length 1 already, see `update`."""
+        return Sae(
+            encoder=self.encoder.to(products),
+            dictionary=self.dictionary.to(products),
+            k=config.k,
+            sparsifier=config.sparsifier,
+            clamp=config.clamp,
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a batch says about the weights before they change."""
+
+    found: SaeGradients
+    """Loss and gradients, AuxK not yet in them."""
+    idle_tokens: Tensor
+    """Tokens since each atom was active, this batch included, `(C,)` int64."""
+    dead: Tensor
+    """`(C,)` bool."""
+    n_dead: Tensor
+    """0-d int64."""
+    fvu: Tensor
+    """Fraction of the batch's variance unexplained, 0-d."""
+    l0: Tensor
+    """Mean non-zero latents a token, 0-d."""
+
+
+def loss_terms(config: SaeStepConfig, n_tokens: int) -> LossTerms:
+    """Give the loss of a batch of `n_tokens`."""
+    return LossTerms(
+        scale=error_scale(config.reduction, n_tokens, config.d_model),
+        l1=config.l1_coefficient / n_tokens,
+        threshold=config.dead_threshold,
+    )
+
+
+def measure(
+    config: SaeStepConfig,
+    path: Path,
+    products: torch.dtype,
+    weights: SaeWeights,
+    idle_tokens: Tensor,
+    tokens: Tensor,
+) -> Measured:
+    """Compute loss, gradients and counters of tokens `(n, d)` of the weights' dtype.
+
+    Args:
+        config: the recipe.
+        path: how gradients are computed; only `dense` can be compiled.
+        products: dtype that products read.
+        weights: as before the step.
+        idle_tokens: tokens since each atom was active, `(C,)` int64, before the step.
+        tokens: the batch.
+    """
+    sae = weights.as_sae(config, products)
+    found = gradients(path, sae, tokens, loss_terms(config, len(tokens)))
+    idle = (idle_tokens + len(tokens)).masked_fill_(found.active, 0)
+    dead = idle >= config.dead_after_tokens
+    return Measured(
+        found=found,
+        idle_tokens=idle,
+        dead=dead,
+        n_dead=dead.sum(),
+        fvu=found.squared_error / variation(tokens),
+        l0=found.n_nonzero / len(tokens),
+    )
+
+
+def update(
+    config: SaeStepConfig,
+    weights: SaeWeights,
+    encoder_gradient: Tensor,
+    dictionary_gradient: Tensor,
+) -> None:
+    """Take one Adam step, and put the atoms back on the sphere. The gradients are used up.
+
+    The forward pass divides atoms by their length. They have length 1 already, so the division is
+    the identity and only its derivative remains: no gradient along the atom.
+    """
+    if torch.compiler.is_compiling():
+        _update_elementwise(config, weights, encoder_gradient, dictionary_gradient)
+        return
+    if config.unit_norm:
+        along = (dictionary_gradient * weights.dictionary).sum(1, keepdim=True)
+        dictionary_gradient.addcmul_(weights.dictionary, along, value=-1)
+    _adam_fused(config, weights, encoder_gradient, dictionary_gradient)
+    if config.unit_norm:
+        project(weights.dictionary)
+
+
+def _update_elementwise(
+    config: SaeStepConfig,
+    weights: SaeWeights,
+    encoder_gradient: Tensor,
+    dictionary_gradient: Tensor,
+) -> None:
+    """Take the step as formulas, which a compiler fuses; results are written at the end.
+
+    Writing in place as it goes along made inductor's C++ backend fail (torch 2.15).
+    """
+    n_steps = weights.n_steps + 1
+    numbers = {
+        "learning_rate": config.learning_rate,
+        "beta1": config.beta1,
+        "beta2": config.beta2,
+        "eps": config.eps,
+    }
+    if config.unit_norm:
+        along = (dictionary_gradient * weights.dictionary).sum(1, keepdim=True)
+        dictionary_gradient = dictionary_gradient - weights.dictionary * along
+    encoder = adam_step(
+        weights.encoder,
+        encoder_gradient,
+        weights.encoder_mean,
+        weights.encoder_square,
+        n_steps,
+        **numbers,
+    )
+    dictionary = adam_step(
+        weights.dictionary,
+        dictionary_gradient,
+        weights.dictionary_mean,
+        weights.dictionary_square,
+        n_steps,
+        **numbers,
+    )
+    atoms = dictionary.weights
+    if config.unit_norm:
+        atoms = atoms / atoms.norm(dim=1, keepdim=True).clamp_min(SMALLEST_NORM)
+    weights.n_steps.copy_(n_steps)
+    weights.encoder.copy_(encoder.weights)
+    weights.encoder_mean.copy_(encoder.mean)
+    weights.encoder_square.copy_(encoder.square)
+    weights.dictionary.copy_(atoms)
+    weights.dictionary_mean.copy_(dictionary.mean)
+    weights.dictionary_square.copy_(dictionary.square)
+
+
+def _adam_fused(
+    config: SaeStepConfig,
+    weights: SaeWeights,
+    encoder_gradient: Tensor,
+    dictionary_gradient: Tensor,
+) -> None:
+    """Take the step in one pass over weights, gradients and moments."""
+    # the function wants float32, and counts the steps up, of each tensor by itself
+    steps = [weights.n_steps.float(), weights.n_steps.float()]
+    adam(
+        [weights.encoder, weights.dictionary],
+        [encoder_gradient, dictionary_gradient],
+        [weights.encoder_mean, weights.dictionary_mean],
+        [weights.encoder_square, weights.dictionary_square],
+        [],
+        steps,
+        fused=True,
+        amsgrad=False,
+        beta1=config.beta1,
+        beta2=config.beta2,
+        lr=config.learning_rate,
+        weight_decay=0.0,
+        eps=config.eps,
+        maximize=False,
+    )
+    weights.n_steps.add_(1)
