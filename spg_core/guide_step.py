@@ -119,10 +119,14 @@ class GuideTrainer:
         self.operator = operator.to(device)
         self._alive = fit.alive.to(device)
         self._dictionary = fit.dictionary.to(device)
-        self.raw = initial_coefficients(len(fit.dictionary), fit.seed).to(device)
-        self.ema = self.raw.clone()
-        self._mean, self._square = torch.zeros_like(self.raw), torch.zeros_like(self.raw)
-        self._count = torch.zeros((), dtype=torch.float64, device=device)
+        raw = initial_coefficients(len(fit.dictionary), fit.seed).to(device)
+        self._state = _State(
+            raw=raw,
+            ema=raw.clone(),
+            mean=torch.zeros_like(raw),
+            square=torch.zeros_like(raw),
+            n_steps=torch.zeros((), dtype=torch.float64, device=device),
+        )
         self.n_steps = 0
         # Not finite from the first loss that was not; only CUDA, where it is looked at late.
         self._loss_sum = torch.zeros((), device=device)
@@ -130,6 +134,16 @@ class GuideTrainer:
         backend = backend_for(compiler, self.device)
         self._gradient = Compiled(_gradient, backend)
         self._update = Compiled(_update, backend)
+
+    @property
+    def raw(self) -> Tensor:
+        """Parameters after the last step, `(2, C)`; see `coefficients`."""
+        return self._state.raw
+
+    @property
+    def ema(self) -> Tensor:
+        """Their running average, `(2, C)`."""
+        return self._state.ema
 
     @property
     def remark(self) -> str | None:
@@ -150,9 +164,7 @@ class GuideTrainer:
         weights = _Weights(self.raw, self._dictionary, self._alive)
         loss, gradient = self._gradient(self._recipe, weights, batch, self.operator)
         self._check_finite(loss)
-        self._update(
-            self._recipe, gradient, self.raw, self._mean, self._square, self.ema, self._count
-        )
+        self._state = self._update(self._recipe, self._state, gradient)
         self.n_steps += 1
         return loss
 
@@ -180,33 +192,38 @@ class GuideTrainer:
         Raises: FitError: a loss was not finite (CUDA only).
         """
         self._check_past_losses()
-        return {name: tensor.clone() for name, tensor in self._state().items()}
+        return {name: tensor.clone() for name, tensor in vars(self._state).items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state()` of a trainer made with the same arguments.
 
         Raises: ArtifactError: the state is another configuration's, or an older version's.
         """
-        mine = self._state()
-        expected = {name: tuple(tensor.shape) for name, tensor in mine.items()}
+        expected = {name: tuple(tensor.shape) for name, tensor in vars(self._state).items()}
         got = {name: tuple(tensor.shape) for name, tensor in state.items()}
         if got != expected:
             raise ArtifactError(
                 f"a training state of {got}, expected {expected}; "
                 "resume with the configuration and version it was saved under"
             )
-        for name, tensor in mine.items():
-            tensor.copy_(state[name])
-        self.n_steps = int(self._count)
+        self._state = _State(**{name: tensor.to(self.device) for name, tensor in state.items()})
+        self.n_steps = int(self._state.n_steps)
 
-    def _state(self) -> dict[str, Tensor]:
-        return {
-            "raw": self.raw,
-            "ema": self.ema,
-            "mean": self._mean,
-            "square": self._square,
-            "n_steps": self._count,
-        }
+
+@dataclass(frozen=True, kw_only=True)
+class _State:
+    """All that changes from step to step."""
+
+    raw: Tensor
+    """`(2, C)` float32."""
+    ema: Tensor
+    """Running average of `raw`."""
+    mean: Tensor
+    """Adam's running mean of the gradient."""
+    square: Tensor
+    """Adam's running mean of the squared gradient."""
+    n_steps: Tensor
+    """Steps taken, 0-d float64."""
 
 
 @dataclass(frozen=True)
@@ -250,37 +267,24 @@ def _gradient(
     return loss, by_z
 
 
-def _update(
-    recipe: GuideRecipe,
-    gradient: Tensor,
-    raw: Tensor,
-    mean: Tensor,
-    square: Tensor,
-    ema: Tensor,
-    count: Tensor,
-) -> None:
-    """Take Adam's step and average the coefficients, in place; `count` is steps so far, 0-d."""
-    n_steps = count + 1
+def _update(recipe: GuideRecipe, state: _State, gradient: Tensor) -> _State:
+    """Take Adam's step and average the coefficients; the state given stays as it is."""
+    n_steps = state.n_steps + 1
     moved = adam_step(
-        raw,
+        state.raw,
         gradient,
-        mean,
-        square,
+        state.mean,
+        state.square,
         n_steps,
         learning_rate=recipe.learning_rate,
         beta1=recipe.beta1,
         beta2=recipe.beta2,
         eps=_EPS,
     )
+    raw = moved.weights
     # the first average is a copy
-    average = torch.where(
-        n_steps == 1, moved.weights, torch.lerp(ema, moved.weights, 1 - recipe.ema)
-    )
-    count.copy_(n_steps)
-    raw.copy_(moved.weights)
-    mean.copy_(moved.mean)
-    square.copy_(moved.square)
-    ema.copy_(average)
+    ema = torch.where(n_steps == 1, raw, torch.lerp(state.ema, raw, 1 - recipe.ema))
+    return _State(raw=raw, ema=ema, mean=moved.mean, square=moved.square, n_steps=n_steps)
 
 
 def _refuse_non_finite(loss: Tensor, when: str) -> None:

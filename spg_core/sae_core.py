@@ -1,8 +1,9 @@
 """The two pure functions an SAE's training step is made of; they run eagerly or compiled.
 
-`measure` reads the weights and changes nothing, `update` changes them. Between the two the trainer
-looks at the loss and adds AuxK, whose size depends on how many atoms are dead. No number leaves
-the device in either, and what changes from step to step is a tensor, so each is one graph.
+`measure` reads the weights and changes nothing, `update` gives those after the step. Between the
+two the trainer looks at the loss and adds AuxK, whose size depends on how many atoms are dead. No
+number leaves the device in either, and what changes from step to step is a tensor, so each is one
+graph.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from spg_core.sae_loss import error_scale, variation
 
 @dataclass(frozen=True)
 class SaeWeights:
-    """Weights and Adam's state; changed in place."""
+    """Weights and Adam's state."""
 
     encoder: Tensor
     """`(C, d)`, float32 (float64 in tests)."""
@@ -123,21 +124,23 @@ def update(
     weights: SaeWeights,
     encoder_gradient: Tensor,
     dictionary_gradient: Tensor,
-) -> None:
-    """Take one Adam step, and put the atoms back on the sphere. The gradients are used up.
+) -> SaeWeights:
+    """Take one Adam step, put the atoms back on the sphere, and give the weights after it.
+
+    Eagerly these are the same tensors, changed in place, and the gradients are used up.
 
     The forward pass divides atoms by their length. They have length 1 already, so the division is
     the identity and only its derivative remains: no gradient along the atom.
     """
     if torch.compiler.is_compiling():
-        _update_elementwise(config, weights, encoder_gradient, dictionary_gradient)
-        return
+        return _update_elementwise(config, weights, encoder_gradient, dictionary_gradient)
     if config.unit_norm:
         along = (dictionary_gradient * weights.dictionary).sum(1, keepdim=True)
         dictionary_gradient.addcmul_(weights.dictionary, along, value=-1)
     _adam_fused(config, weights, encoder_gradient, dictionary_gradient)
     if config.unit_norm:
         project(weights.dictionary)
+    return weights
 
 
 def _update_elementwise(
@@ -145,10 +148,10 @@ def _update_elementwise(
     weights: SaeWeights,
     encoder_gradient: Tensor,
     dictionary_gradient: Tensor,
-) -> None:
-    """Take the step as formulas, which a compiler fuses; results are written at the end.
+) -> SaeWeights:
+    """Take the step as formulas, which a compiler fuses.
 
-    Writing in place as it goes along made inductor's C++ backend fail (torch 2.15).
+    The results are new tensors: writing in place made inductor's C++ backend fail (torch 2.15).
     """
     n_steps = weights.n_steps + 1
     numbers = {
@@ -179,13 +182,15 @@ def _update_elementwise(
     atoms = dictionary.weights
     if config.unit_norm:
         atoms = atoms / atoms.norm(dim=1, keepdim=True).clamp_min(SMALLEST_NORM)
-    weights.n_steps.copy_(n_steps)
-    weights.encoder.copy_(encoder.weights)
-    weights.encoder_mean.copy_(encoder.mean)
-    weights.encoder_square.copy_(encoder.square)
-    weights.dictionary.copy_(atoms)
-    weights.dictionary_mean.copy_(dictionary.mean)
-    weights.dictionary_square.copy_(dictionary.square)
+    return SaeWeights(
+        encoder=encoder.weights,
+        dictionary=atoms,
+        encoder_mean=encoder.mean,
+        dictionary_mean=dictionary.mean,
+        encoder_square=encoder.square,
+        dictionary_square=dictionary.square,
+        n_steps=n_steps,
+    )
 
 
 def _adam_fused(

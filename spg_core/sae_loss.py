@@ -49,10 +49,9 @@ def squared_error(residual: Tensor) -> Tensor:
 def variation(tokens: Tensor) -> Tensor:
     """Sum the squared distances of tokens `(n, d_model)` to their mean token. 0-d."""
     mean = tokens.mean(0)
-    # In chunks that stay in the processor's cache.
-    return torch.stack(
-        [squared_error(chunk - mean) for chunk in torch.split(tokens, CHUNK_TOKENS)]
-    ).sum()
+    # On the CPU in chunks that stay in the processor's cache.
+    size = CHUNK_TOKENS if tokens.device.type == "cpu" else len(tokens)
+    return torch.stack([squared_error(chunk - mean) for chunk in torch.split(tokens, size)]).sum()
 
 
 def l0(latents: Latents) -> Tensor:

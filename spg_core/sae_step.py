@@ -115,7 +115,9 @@ class SaeTrainer:
         self._n_steps += 1
         self.ever_active |= measured.found.active
         change = self._update if self.path == "dense" else update
-        change(config, self._weights, measured.found.encoder, measured.found.dictionary)
+        self._weights = change(
+            config, self._weights, measured.found.encoder, measured.found.dictionary
+        )
         return StepStats(loss=loss, fvu=measured.fvu, l0=measured.l0, n_dead=measured.n_dead)
 
     @property

@@ -5,6 +5,7 @@ indices are selected from the copy there, and nothing crosses the bus after the 
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ class TokenSource:
                 self.cache, order=order, batch=batch, seed=seed, epoch=epoch, start_step=start_step
             ):
                 # float16 crosses the bus, float32 would take twice as long
-                yield torch.from_numpy(array).to(self.device).float()
+                yield self._send(array).float()
             return
         for step in range(start_step, steps_per_epoch(self.cache, order, batch)):
             yield self._select(whole, order, batch, seed, epoch, step).float()
@@ -78,14 +79,21 @@ class TokenSource:
         """Give the tokens `(n, patches, d)` of image rows, on the device."""
         if self._tokens is not None:
             return self._take(self._tokens.view(self.cache.n_images, -1, self.cache.d_model), rows)
-        return torch.from_numpy(self.cache.tokens(rows)).to(self.device)
+        return self._send(self.cache.tokens(rows))
 
     def masks(self, rows: NDArray[np.int64]) -> Tensor:
         """Give the masks `(n, height, width)` uint8 of image rows, on the device."""
-        return torch.from_numpy(self.cache.masks(rows)).to(self.device)
+        return self._send(self.cache.masks(rows))
 
     def _take(self, items: Tensor, indices: NDArray[np.int64]) -> Tensor:
-        return items.index_select(0, torch.from_numpy(indices).to(self.device))
+        return items.index_select(0, self._send(indices))
+
+    def _send(self, array: NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(array)
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        # from pinned memory the copy runs beside the kernels, and nobody waits for it
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
 
 def _fits(cache: TokenCache, device: torch.device) -> bool:
