@@ -18,6 +18,7 @@ RUNS = (
     ["benchmarks.writing"],
     ["benchmarks.extraction"],
     ["benchmarks.real_samples"],
+    ["benchmarks.sweep_scores"],
 )
 
 if __name__ == "__main__":

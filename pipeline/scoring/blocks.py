@@ -53,6 +53,8 @@ class MapPlan:
     detector: Detector
     taus: tuple[float, ...]
     """Image scores are pooled at each."""
+    aupros: tuple[str, ...] = ("exact",)
+    """Pixels are counted for each; clip200 takes up to twice the time."""
     kept_as: tuple[str, ...] = ()
     """Where in the store the maps are kept (`cache.maps.create_maps`)."""
     curves: bool = False
@@ -158,11 +160,12 @@ def merged_defects(_: Scoring, parts: Sequence[DefectPixels]) -> DefectPixels:
 
 
 def block_counts(
-    _: Scoring, inputs: BlockInputs, maps: Maps, defects: DefectPixels
+    scoring: Scoring, inputs: BlockInputs, maps: Maps, defects: DefectPixels, which: int
 ) -> NormalCounts:
     """Give round 2 of the pixel metrics for a block, against the merged round 1."""
     assert inputs.masks is not None
-    return count_normals(maps, inputs.masks, defects)
+    clip200 = "clip200" in scoring.plans[which].aupros
+    return count_normals(maps, inputs.masks, defects, clip200=clip200)
 
 
 @torch.inference_mode()

@@ -163,7 +163,7 @@ def submit_category(
     if not inputs.without_mask:
         merged = workers.submit(merged_defects, defects)
         pairs = zip(inputs.handles, maps, strict=True)
-        counts = [workers.submit(block_counts, read, made, merged) for read, made in pairs]
+        counts = [workers.submit(block_counts, read, made, merged, which) for read, made in pairs]
     return PendingCategory(inputs, scores, merged, counts)
 
 
@@ -190,7 +190,7 @@ def finish_category(
         partials = (defects, merge_counts(workers.gather(pending.counts)))
     pixel = {
         aupro: _pixel_metrics(partials, aupro, pending.inputs.without_mask, int(labels.sum()))
-        for aupro in {config.aupro for config in configs}
+        for aupro in plan.aupros
     }
     found = []
     for config in configs:

@@ -234,7 +234,11 @@ def _plan(requests: Sequence[_Request], extras: _Extras) -> MapPlan:
     taus = [one.config.tau for one in requests] + list(report_taus() if extras.report else ())
     names = [f"{folder('scores', one.id)}/{MAPS}" for one in requests] if extras.save_maps else []
     return MapPlan(
-        requests[0].detector, tuple(dict.fromkeys(taus)), tuple(names), curves=extras.report
+        detector=requests[0].detector,
+        taus=tuple(dict.fromkeys(taus)),
+        aupros=tuple(dict.fromkeys(one.config.aupro for one in requests)),
+        kept_as=tuple(names),
+        curves=extras.report,
     )
 
 

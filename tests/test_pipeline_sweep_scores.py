@@ -1,0 +1,88 @@
+"""The scores of a sweep: one pass over the target for all points, a failure its own row."""
+
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from cache.reader import TokenCache
+from cache.store import open_store
+from pipeline.artifacts import list_artifacts, load_artifact, save_artifact
+from pipeline.configs import FigureConfig, ReproduceConfig, SweepConfig
+from pipeline.inputs import open_dataset
+from pipeline.reproduce.fig3 import fig3
+from pipeline.sweep.points import METRICS
+from pipeline.sweep.run import sweep
+
+SHORT = ("sae.epochs=1", "sae.images_per_step=4", "guides.epochs=1", "guides.images_per_step=4")
+SMALL = SweepConfig(
+    aux="aux", target="target", backbone="gabor", width="24", k="2,5", vary=SHORT, seed="1,2"
+)
+
+
+@pytest.fixture
+def fresh(small_store, tmp_path):
+    ignore = shutil.ignore_patterns("saes", "guides", "scores", "sweeps")
+    return open_store(shutil.copytree(small_store.url, tmp_path / "store", ignore=ignore))
+
+
+@pytest.fixture
+def target_reads(fresh, monkeypatch):
+    """Count how often each row of the target's tokens and masks is read."""
+    key = open_dataset(fresh, "target", "gabor").cache.key
+    read, real = Counter(), TokenCache.read_rows
+
+    def counted(cache, name, rows):
+        if cache.key == key:
+            read.update((name, int(row)) for row in rows)
+        return real(cache, name, rows)
+
+    monkeypatch.setattr(TokenCache, "read_rows", counted)
+    return read
+
+
+def test_all_points_of_a_sweep_are_scored_in_one_pass_over_the_target(fresh, target_reads):
+    taus = (*SHORT, "score.tau=0,0.1")
+
+    made = sweep(fresh, replace(SMALL, vary=taus))
+
+    assert len({row["scores"] for row in made.rows}) == len(made.rows) == 8
+    assert {name for name, _ in target_reads} == {"tokens", "masks"}
+    assert set(target_reads.values()) == {1}
+    for row in made.rows:
+        mean = load_artifact(fresh, "scores", row["scores"]).document["mean"]
+        assert {name: row[name] for name in METRICS} == mean
+
+
+def test_guides_that_cannot_score_are_a_failed_row_and_the_rest_are_scored(fresh):
+    whole = sweep(fresh, SMALL)
+    spoilt = load_artifact(fresh, "guides", whole.rows[2]["guides"])
+    for folder in ("scores", f"guides/{spoilt.id}"):
+        shutil.rmtree(Path(fresh.where, folder))
+    tensors = {**spoilt.tensors, "guides_ema": torch.full((2, 1), float("nan"))}
+    save_artifact(fresh, "guides", spoilt.id, spoilt.document, tensors)
+
+    again = sweep(fresh, SMALL)
+
+    assert [row["failed_at"] for row in again.rows] == [None, None, "score", None]
+    assert f"guides {spoilt.id} hold vectors of shape" in again.rows[2]["reason"]
+    others = [0, 1, 3]
+    assert [again.rows[i] for i in others] == [whole.rows[i] for i in others]
+
+
+def test_fig3_pools_one_set_of_maps_at_every_tau(fresh, target_reads):
+    config = ReproduceConfig(
+        aux="aux", target="target", backbone="gabor", width=24, k=2, sae_epochs=1, guide_epochs=1
+    )
+
+    figure = fig3(fresh, config, FigureConfig(taus="0.01,1,100"))
+
+    assert [row["tau"] for row in figure.rows] == [0.01, 1.0, 100.0, 0.0]
+    assert set(target_reads.values()) == {1}
+    scores = [load_artifact(fresh, "scores", name) for name in list_artifacts(fresh, "scores")]
+    by_tau = {one.document["config"]["tau"]: one.document["mean"] for one in scores}
+    for row in figure.rows:
+        assert row["image_ap"] == by_tau[row["tau"]]["image_ap"]
