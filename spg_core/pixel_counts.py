@@ -29,6 +29,7 @@ from spg_core.regions import region_sizes
 from spg_core.sorted_pixels import (
     PIXEL,
     THRESHOLD,
+    Counts,
     Keys,
     Maps,
     Masks,
@@ -39,17 +40,16 @@ from spg_core.sorted_pixels import (
     make_keys,
     pack,
     sort_packed,
+    sort_with_thresholds,
     write_normal_keys,
 )
-
-Counts = NDArray[np.integer]  # uint32, or int64 where that could overflow
 
 CLIP_STEPS = 200
 # Pixels are sorted some images at a time: more takes memory, less sorts the thresholds, which are
 # sorted along each time, more often.
 PIXELS_PER_SORT = 1 << 23
-PIXELS_PER_THRESHOLD = 2
-_THRESHOLDS_PER_PIECE = 1 << 18
+PIXELS_PER_THRESHOLD = 1.5
+_VALUES_PER_PIECE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,20 @@ class DefectPixels:
     highest: float
     """Largest value of all pixels, a float32."""
 
-    def distinct_starts(self) -> NDArray[np.intp]:
+    def distinct_starts(self) -> NDArray[np.integer]:
         """Give where each of the `m` distinct values starts in `values`."""
-        if not self.values.size:
-            return np.empty(0, dtype=np.intp)
-        is_first = np.empty(self.values.size, dtype=np.bool_)
-        is_first[0] = True
-        np.not_equal(self.values[1:], self.values[:-1], out=is_first[1:])
-        return np.flatnonzero(is_first)
+        values = self.values
+        is_first = np.ones(values.size, np.bool_)
+        np.not_equal(values[1:], values[:-1], out=is_first[1:])
+        starts: NDArray[np.integer] = np.empty(
+            np.count_nonzero(is_first), np.uint32 if values.size < 1 << 32 else np.int64
+        )
+        end = 0
+        for at in range(0, values.size, _VALUES_PER_PIECE):  # as int64 they would take twice that
+            here = np.flatnonzero(is_first[at : at + _VALUES_PER_PIECE])
+            start, end = end, end + here.size
+            np.add(here, at, out=starts[start:end], casting="unsafe")
+        return starts
 
     def clip_thresholds(self) -> NDArray[np.float32]:
         """Give the 200 thresholds of `clip200`, 201 by rounding at times; none for flat maps."""
@@ -192,10 +198,10 @@ def count_normals_of_blocks(
     thresholds = _thresholds(defects, clip200=clip200)
     m = thresholds.keys.size
     # Half the memory where it fits; a count never exceeds the number of normal pixels.
-    count_dtype: type[np.integer] = np.uint32 if defects.n_normal < 1 << 32 else np.int64
+    dtype: type[np.integer] = np.uint32 if defects.n_normal < 1 << 32 else np.int64
     counts = NormalCounts(
-        below=np.zeros(m, count_dtype),
-        equal=np.zeros(m, count_dtype),
+        below=np.zeros(m, dtype),
+        equal=np.zeros(m, dtype),
         clip_above=np.zeros(thresholds.clip_keys.size, np.int64),
         n_normal=0,
     )
@@ -212,7 +218,7 @@ def count_normals_of_blocks(
         rooms.put(room)
         return counted
 
-    n_pixels = max(PIXELS_PER_SORT, PIXELS_PER_THRESHOLD * m) // threads
+    n_pixels = int(max(PIXELS_PER_SORT, PIXELS_PER_THRESHOLD * m)) // threads
     with ThreadPoolExecutor(threads) as pool:  # sorting releases the GIL
         for maps, masks in blocks:
             truth = checked(maps, masks)
@@ -220,9 +226,9 @@ def count_normals_of_blocks(
             cuts = [slice(start, start + step) for start in range(0, len(maps), step)]
             n_normal += sum(pool.map(count, [maps[c] for c in cuts], [truth[c] for c in cuts]))
             n_cuts += len(cuts)
-    for start in range(0, m, _THRESHOLDS_PER_PIECE):
-        here = slice(start, min(start + _THRESHOLDS_PER_PIECE, m))
-        counts.below[here] -= (n_cuts * np.arange(here.start, here.stop)).astype(count_dtype)
+    for start in range(0, m, _VALUES_PER_PIECE):
+        here = slice(start, min(start + _VALUES_PER_PIECE, m))
+        counts.below[here] -= (n_cuts * np.arange(here.start, here.stop)).astype(dtype)
     return replace(counts, n_normal=n_normal)
 
 
@@ -262,24 +268,19 @@ def _add_images(
     room: Keys,
 ) -> int:
     """Add the normal pixels of some images to the arrays of `counts`; give their number."""
-    m = thresholds.keys.size
-    if not m:
+    if not thresholds.keys.size:
         return truth.size - int(np.count_nonzero(truth))
     pixels = write_normal_keys(maps, truth, room, thresholds.lowest)
-    end = pixels.n_keys + m
-    room[pixels.n_keys : end] = thresholds.keys
-    room[end] = np.iinfo(room.dtype).max
-    room[: end + 1].sort()
-    keys = room[: end + 1 - pixels.n_anomalous]
-    for here, places, tied, n_tied in count_sorted(keys, thresholds.keys):
+    keys = sort_with_thresholds(pixels, thresholds.keys, room)
+    dtype = counts.below.dtype.type
+    for here, below, tied, n_tied in count_sorted(keys, thresholds.keys, dtype):
         # Thresholds below are counted too; they are taken off again at the end. Sums that pass
         # the largest integer on the way start again at 0, so nothing is lost.
-        places += pixels.n_left_out
-        under = places.astype(counts.below.dtype)
+        below += dtype(pixels.n_left_out)
         with adding:
-            counts.below[here] += under
-            counts.equal[here.start + tied] += n_tied.astype(counts.equal.dtype)
-    n_normal = end - pixels.n_anomalous - m + pixels.n_left_out
+            counts.below[here] += below
+            counts.equal[here.start + tied] += n_tied
+    n_normal = pixels.n_keys - pixels.n_anomalous + pixels.n_left_out
     n_upto = np.searchsorted(keys, thresholds.clip_keys, side="right") - thresholds.upto_clip
     with adding:
         np.add(counts.clip_above, n_normal - n_upto, out=counts.clip_above)

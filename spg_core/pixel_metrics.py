@@ -113,7 +113,7 @@ def metrics_from_counts(
     ap, f1max = average_precision_and_f1max(ranking)
     match aupro:
         case "exact":
-            area: float | None = exact_aupro(ranking, _region_weights(defects))
+            area: float | None = exact_aupro(ranking, defects.sizes[::-1])
         case "clip200":
             area, reason = clip200_aupro(defects, counts)
         case _:
@@ -132,11 +132,10 @@ def pixel_curves(
     if _one_class(defects) is not None:
         return None
     ranking = rank_pixels(defects, counts)
-    return PixelCurves(
-        roc=roc_curve(ranking, n_points),
-        pr=pr_curve(ranking, n_points),
-        pro=rising_curve(ranking, np.cumsum(_region_weights(defects)), n_points),
-    )
+    weights = _region_weights(defects)
+    pro = rising_curve(ranking, np.cumsum(weights, out=weights), n_points)
+    del weights  # millions of them
+    return PixelCurves(roc=roc_curve(ranking, n_points), pr=pr_curve(ranking, n_points), pro=pro)
 
 
 def rank_pixels(defects: DefectPixels, counts: NormalCounts) -> Ranking:
@@ -164,7 +163,7 @@ def rank_pixels(defects: DefectPixels, counts: NormalCounts) -> Ranking:
     )
 
 
-def exact_aupro(ranking: Ranking, weights: NDArray[np.float64]) -> float:
+def exact_aupro(ranking: Ranking, sizes: NDArray[np.uint32]) -> float:
     """Integrate PRO over FPR up to 0.3, every threshold taken, and divide by 0.3.
 
     Between two anomalous values PRO stays while FPR grows; where normals tie with an anomalous
@@ -172,12 +171,15 @@ def exact_aupro(ranking: Ranking, weights: NDArray[np.float64]) -> float:
 
     Args:
         ranking: of the anomalous pixels.
-        weights: `(m,)` sum of 1 / region size of the pixels at each value, highest first.
+        sizes: `(anomalous pixels,)` of the region each belongs to, highest value first.
     """
     limit = AUPRO_FPR_LIMIT * ranking.n_normal  # x counts false positives, y sums weights
-    area, height, x = 0.0, 0.0, 0.0
+    area, height, x, seen = 0.0, 0.0, 0.0, 0
     for piece in ranking.pieces():
-        heights = height + np.cumsum(weights[piece.where])
+        ends_at = np.cumsum(piece.anomalous)
+        inverse = 1.0 / sizes[seen : seen + int(ends_at[-1])]
+        weights = np.add.reduceat(inverse, ends_at - piece.anomalous)
+        heights = height + np.cumsum(weights)
         before = np.concatenate([[height], heights[:-1]])
         ends = np.minimum(piece.above + piece.equal, limit)
         starts = np.minimum(piece.above, limit)
@@ -185,9 +187,9 @@ def exact_aupro(ranking: Ranking, weights: NDArray[np.float64]) -> float:
         sloped = ends - starts
         share = sloped / np.maximum(piece.equal, 1)
         # Not np.dot: BLAS adds in an order that depends on its number of threads.
-        rise = 0.5 * share * weights[piece.where]
+        rise = 0.5 * share * weights
         area += float((flat * before + sloped * (before + rise)).sum())
-        height, x = float(heights[-1]), float(ends[-1])
+        height, x, seen = float(heights[-1]), float(ends[-1]), seen + inverse.size
     # `height` is now the number of regions, up to rounding.
     return (area + (limit - x) * height) / (limit * height)
 

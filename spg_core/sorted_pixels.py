@@ -4,9 +4,10 @@ Thresholds are sorted together with the pixels that they count, because a sort i
 a processor does to a map (AVX-512: 3 to 4 ns a pixel, where a binary search takes 50). An integer
 key holds a value's order in its upper bits and, in the lowest, 0 for a threshold and 1 for a pixel:
 
-    make_keys(thresholds, ...)          # once
-    write_normal_keys(maps, ...)        # of some images, beside a copy of the thresholds' keys
-    count_sorted(sorted keys, ...)      # where the thresholds ended up says all
+    make_keys(thresholds, ...)      # once
+    write_normal_keys(maps, ...)    # of some images
+    sort_with_thresholds(...)
+    count_sorted(...)               # where the thresholds ended up says all
 
 Axes: n images; m distinct anomalous values, ascending; k normal pixels of a piece.
 """
@@ -23,7 +24,7 @@ from spg_core.regions import binary_masks
 Maps = NDArray[np.float32] | NDArray[np.float16]
 Masks = NDArray[np.uint8] | NDArray[np.bool_]
 
-Ranks = NDArray[np.intp]
+Counts = NDArray[np.integer]  # uint32, or int64 where that could overflow
 Keys = NDArray[np.uint32 | np.uint64]
 
 # Sorted keys looked through together, so that what is made of them stays in the cache.
@@ -126,23 +127,52 @@ def write_normal_keys(
     # Adding 0 makes the copy, and turns -0.0 into 0.0: they are equal and must sort as one.
     pixels = np.add(maps.reshape(-1), np.float32(0), out=room)
     anomalous = np.flatnonzero(truth)
-    if lowest_threshold is not None:
+    if lowest_threshold is not None and _mostly_below(pixels, lowest_threshold):
         kept = pixels >= lowest_threshold
-        n_kept = int(np.count_nonzero(kept))
-        if pixels.size - n_kept > SHARE_WORTH_LEAVING_OUT * pixels.size:
-            kept[anomalous] = False  # none of them is below the lowest of them
-            n_kept -= anomalous.size
-            make_keys(pixels[kept], PIXEL, keys[:n_kept])
-            return SortedPart(n_kept, 0, maps.size - anomalous.size - n_kept)
+        n_below = pixels.size - int(np.count_nonzero(kept))
+        kept[anomalous] = False  # none of them is below the lowest of them
+        n_keys = pixels.size - n_below - anomalous.size
+        make_keys(pixels[kept], PIXEL, keys[:n_keys])
+        return SortedPart(n_keys, 0, n_below)
     pixels[anomalous] = np.inf
     make_keys(pixels, PIXEL, keys[: pixels.size])
     return SortedPart(pixels.size, anomalous.size, 0)
 
 
-def count_sorted(keys: Keys, threshold_keys: Keys) -> Iterator[tuple[slice, Ranks, Ranks, Ranks]]:
-    """Find the thresholds among the sorted keys `(k + m,)` of pixels and thresholds.
+def _mostly_below(pixels: NDArray[np.float32], lowest_threshold: float) -> bool:
+    """Look at every 61st pixel: is it worth while to leave out those below all thresholds?"""
+    some = pixels[::61]
+    return int(np.count_nonzero(some < lowest_threshold)) > SHARE_WORTH_LEAVING_OUT * some.size
 
-    A key larger than any other, for which no pixel stands, is expected behind the last one.
+
+def sort_with_thresholds(pixels: SortedPart, threshold_keys: Keys, room: Keys) -> Keys:
+    """Sort the keys that `write_normal_keys` wrote to `room` together with the thresholds' `(m,)`.
+
+    Args:
+        pixels: what was written.
+        threshold_keys: ascending.
+        room: longer than pixels and thresholds together.
+
+    Returns:
+        The sorted keys, the first part of `room`: those of normal pixels and of thresholds, and
+        one key larger than all of them.
+    """
+    end = pixels.n_keys + threshold_keys.size
+    room[pixels.n_keys : end] = threshold_keys
+    room[end] = np.iinfo(room.dtype).max
+    room[: end + 1].sort()
+    return room[: end + 1 - pixels.n_anomalous]
+
+
+def count_sorted(
+    keys: Keys, threshold_keys: Keys, counts: type[np.integer]
+) -> Iterator[tuple[slice, Counts, NDArray[np.intp], Counts]]:
+    """Find the thresholds among the keys that `sort_with_thresholds` gave, piece by piece.
+
+    Args:
+        keys: as given.
+        threshold_keys: ascending.
+        counts: the type of what is counted.
 
     Yields:
         A slice of the thresholds; how many keys, of pixels and of thresholds, lie below each of
@@ -160,8 +190,10 @@ def count_sorted(keys: Keys, threshold_keys: Keys) -> Iterator[tuple[slice, Rank
         behind = keys[start + 1 : start + 1 + KEYS_PER_LOOK].take(places, mode="clip")
         tied = np.flatnonzero(behind - threshold_keys[here] == one)
         upto = np.searchsorted(keys, behind[tied], side="right")
-        places += start
-        yield here, places, tied, upto - places[tied] - 1
+        n_tied: Counts = (upto - (places[tied] + start + 1)).astype(counts)
+        ranks: Counts = places.astype(counts)
+        ranks += ranks.dtype.type(start)
+        yield here, ranks, tied, n_tied
 
 
 def _ordered(values: NDArray[np.float32]) -> NDArray[np.uint32]:
