@@ -17,6 +17,7 @@ RUNS = (
     ],
     ["benchmarks.writing"],
     ["benchmarks.extraction"],
+    ["benchmarks.score_profile"],
     ["benchmarks.real_samples"],
     ["benchmarks.sweep_scores"],
 )

@@ -1,10 +1,13 @@
 """Time and memory of pixel metrics on synthetic 448 x 448 maps, beside other implementations.
 
-    python benchmarks/metrics.py --images 100 --rounds 5 --anomalib-python /tmp/peers/bin/python
+    python benchmarks/metrics.py --images 100 1725 --rounds 5 --anomalib-python PEERS/bin/python
 
 Every contender is its own process that maps the same files, and they take turns, round after
 round, so that a busy machine slows all of them. Peak extra memory is resident memory above that
-before the call, sampled every 2 ms, the maps themselves left out. Prints a Markdown table.
+before the call, sampled every 2 ms, the maps themselves left out. Prints a Markdown table for each
+number of images. What a contender took for fewer images says what it needs for more: one that
+would not fit the memory that is free is not run, and the table says so; one that would take longer
+than `--minutes` by itself is run once.
 
 anomalib is not installed beside the project, because it pulls in much that is not needed. Make a
 second environment that borrows the project's torch, and give its interpreter:
@@ -37,6 +40,7 @@ SIDE = 448
 MIN_SECONDS = 2.0  # a fast contender is called until then, so that a busy moment averages out
 Array = NDArray[Any]
 Values = dict[str, float | None]
+Answers = dict[str, list[dict[str, Any]]]
 
 
 def sample_image(rng: np.random.Generator, image: int) -> tuple[Array, Array]:
@@ -144,6 +148,14 @@ def resident_mb() -> float:
     return pages * resource.getpagesize() / 1e6
 
 
+def free_gb() -> float:
+    """Give the memory that a process can take now, in GB."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return float(line.split()[1]) * 1024 / 1e9
+    raise OSError("/proc/meminfo has no MemAvailable")
+
+
 def serve(name: str, folder: Path, memory_gib: float) -> None:
     """Run one contender each time a line arrives, and answer with one line of JSON."""
     maps = np.load(folder / "maps.npy", mmap_mode="c")
@@ -179,20 +191,20 @@ def serve(name: str, folder: Path, memory_gib: float) -> None:
         print(json.dumps(answer | {"values": values, "failure": failure}), flush=True)
 
 
-def race(args: argparse.Namespace, folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Let the contenders take turns, `args.rounds` times."""
+def race(args: argparse.Namespace, folder: Path, rounds: dict[str, int]) -> Answers:
+    """Let the contenders take turns; each runs its own number of rounds."""
     workers = {}
-    for name in args.contenders:
+    for name in rounds:
         python = args.anomalib_python if name == "anomalib" else sys.executable
         command = [python, "-W", "ignore", __file__, "--serve", name, "--folder", str(folder)]
         command += ["--memory-gib", str(args.memory_gib)]
         workers[name] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
-    for _ in range(args.rounds):
+    answers: Answers = {name: [] for name in workers}
+    for turn in range(max(rounds.values())):
         for name, worker in workers.items():
-            if any(answer["failure"] for answer in answers[name]):
+            if turn >= rounds[name] or any(answer["failure"] for answer in answers[name]):
                 continue
             assert worker.stdin is not None
             assert worker.stdout is not None
@@ -205,19 +217,51 @@ def race(args: argparse.Namespace, folder: Path) -> dict[str, list[dict[str, Any
     return answers
 
 
-def table(answers: dict[str, list[dict[str, Any]]], n_images: int, rounds: int) -> str:
+def plan(
+    args: argparse.Namespace, n_images: int, smaller: tuple[int, Answers] | None
+) -> tuple[dict[str, int], Answers]:
+    """Give the rounds of each contender that is to run, and for the others why not.
+
+    Args:
+        args: as given.
+        n_images: how many there are this time.
+        smaller: how many there were last time, and what was measured then.
+    """
+    rounds, left_out = dict.fromkeys(args.contenders, args.rounds), {}
+    for name in args.contenders:
+        answers = smaller[1].get(name) if smaller is not None else None
+        if smaller is None or not answers:
+            continue
+        if answers[-1]["failure"]:
+            left_out[name] = [{"failure": f"not run: not even with {smaller[0]} images"}]
+            del rounds[name]
+            continue
+        growth = n_images / smaller[0]
+        needed_gb = max(answer["extra_mb"] for answer in answers) * growth / 1e3
+        # Processes stay in memory between their turns, but what they took for a call is given back.
+        # The maps and masks of this size are shared by all.
+        free = min(free_gb(), args.free_gb) - n_images * SIDE * SIDE * 5 / 1e9
+        if needed_gb > free:
+            left_out[name] = [
+                {"failure": f"not run: would need {needed_gb:.1f} GB of {free:.1f} GB free"}
+            ]
+            del rounds[name]
+        elif min(answer["seconds"] for answer in answers) * growth > 60 * args.minutes:
+            rounds[name] = 1
+    return rounds, left_out
+
+
+def table(answers: Answers, n_images: int) -> str:
     lines = [
-        f"{n_images} maps of {SIDE} x {SIDE}, median of {rounds} interleaved rounds:",
+        f"{n_images} maps of {SIDE} x {SIDE}, median of interleaved rounds:",
         "",
-        "| | seconds | times ours | CPU s | times ours | peak extra MB "
+        "| | rounds | seconds | times ours | CPU s | times ours | peak extra MB "
         "| AUROC | AP | AUPRO exact | AUPRO clip200 |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|--:|--:|--:|--:|--:|--:|---|---|---|---|",
     ]
     for name, rows in answers.items():
         if rows[-1]["failure"]:
-            lines.append(
-                f"| {CONTENDERS[name][0]} | failed: {rows[-1]['failure']} | | | | | | | | |"
-            )
+            lines.append(f"| {CONTENDERS[name][0]} | 0 | {rows[-1]['failure']} |{' |' * 8}")
             continue
         timings = []
         for clock in ("seconds", "cpu"):
@@ -231,7 +275,7 @@ def table(answers: dict[str, list[dict[str, Any]]], n_images: int, rounds: int) 
             for key in ("auroc", "ap", "aupro", "aupro_clip200")
         ]
         lines.append(
-            f"| {CONTENDERS[name][0]} | {' | '.join(timings)} | {extra_mb:.0f} | "
+            f"| {CONTENDERS[name][0]} | {len(rows)} | {' | '.join(timings)} | {extra_mb:.0f} | "
             + " | ".join(cells)
             + " |"
         )
@@ -240,11 +284,13 @@ def table(answers: dict[str, list[dict[str, Any]]], n_images: int, rounds: int) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--images", type=int, nargs="+", default=[100], help="ascending")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--anomalib-python", help="an interpreter that can import anomalib")
     parser.add_argument("--memory-gib", type=float, default=0, help="limit a process; 0 is none")
+    parser.add_argument("--free-gb", type=float, default=float("inf"), help="take at most so much")
+    parser.add_argument("--minutes", type=float, default=2, help="run once what takes longer")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -256,9 +302,15 @@ def main() -> None:
         print("anomalib is left out: no --anomalib-python", file=sys.stderr)
     if "ours" not in args.contenders:
         args.contenders.insert(0, "ours")
-    with tempfile.TemporaryDirectory() as folder:
-        write_sample(Path(folder), args.images)
-        print(table(race(args, Path(folder)), args.images, args.rounds))
+    smaller = None
+    for n_images in sorted(args.images):
+        rounds, left_out = plan(args, n_images, smaller)
+        with tempfile.TemporaryDirectory() as folder:
+            write_sample(Path(folder), n_images)
+            answers = race(args, Path(folder), rounds)
+        ordered = {name: (answers | left_out)[name] for name in args.contenders}
+        print(table(ordered, n_images) + "\n", flush=True)
+        smaller = n_images, answers | left_out
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ Two caches: the real samples with a trained ViT-Tiny (192 values a token; extrac
 temporary folder where no `--store` is given), and made-up tokens of the width of a ViT-L (1024),
 written by `CacheWriter`. The cache is opened anew each round, so that every checksum is taken, as
 in a `spg-pipe score`; the files themselves are warm. The scoring code is not changed: its functions
-are wrapped by a clock of processor time, all threads counted, and a stage's time is its own, without
-that of the stages inside it. The figure is the best round. Prints a Markdown table for each cache.
+are wrapped by a clock of processor time, all threads counted, and a stage's time is its own,
+without that of the stages inside it. The figure is the best round. Prints a Markdown table for each
+category.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -38,7 +40,8 @@ from pipeline.backbones.spec import BackboneSpec
 from pipeline.cluster import Here
 from pipeline.configs import ScoreConfig
 from pipeline.inputs import CachedDataset, open_dataset
-from pipeline.scoring.blocks import Scoring, finish_category, submit_category
+from pipeline.scoring.blocks import MapPlan, Scoring
+from pipeline.scoring.categories import finish_category, submit_category, submit_inputs
 from pipeline.scoring.detector import Detector, make_detector
 from spg_core.anomaly_map import map_operator
 from spg_core.types import PatchGrid
@@ -46,34 +49,29 @@ from spg_core.types import PatchGrid
 READ, CAST, GUIDES = "tokens: read, checksums", "tokens: to float32, length 1", "guides, softmax"
 MAPS, POOL = "upsampling and smoothing", "image scores and their metrics"
 MASKS, LABEL = "masks: read, decompress", "pixel metrics: regions of the masks"
-SORT, COUNT, FINISH = (
-    f"pixel metrics: {what}" for what in ("sorting", "counting and checks", "the numbers, curves")
+COPY, SORT, COUNT, FINISH = (
+    f"pixel metrics: {what}" for what in ("checks, copies", "sorting", "counting", "the numbers")
 )
+BLOCKS, CATEGORIES = "pipeline.scoring.blocks", "pipeline.scoring.categories"
+COUNTS = "spg_core.pixel_counts"
 STAGES: dict[str, tuple[str, ...]] = {
     READ: ("cache.reader.TokenCache.tokens",),
-    CAST: (
-        "pipeline.scoring.detector.Detector.patch_probabilities",
-        "pipeline.scoring.detector.unit",
-    ),
-    GUIDES: ("pipeline.scoring.detector.patch_probabilities",),
-    MAPS: ("spg_core.anomaly_map.MapOperator.__call__",),
+    CAST: (f"{BLOCKS}.patch_values", f"{BLOCKS}.unit"),
+    GUIDES: ("pipeline.scoring.detector.Detector.unit_probabilities",),
+    MAPS: (f"{BLOCKS}.draw_maps",),
     POOL: (
-        "pipeline.scoring.blocks.block_scores",
-        "pipeline.scoring.blocks.image_metrics",
-        "pipeline.scoring.blocks.image_curves",
+        f"{CATEGORIES}.block_scores",
+        f"{CATEGORIES}.image_metrics",
+        f"{CATEGORIES}.image_curves",
     ),
     MASKS: ("cache.reader.TokenCache.masks",),
-    LABEL: ("spg_core.pixel_counts.region_sizes",),
-    SORT: ("spg_core.pixel_counts.sorted_normals", "spg_core.pixel_counts.sort_packed"),
-    COUNT: (
-        "pipeline.scoring.blocks.defect_pixels",
-        "pipeline.scoring.blocks.merge_defects",
-        "pipeline.scoring.blocks.count_normals",
-        "pipeline.scoring.blocks.merge_counts",
-    ),
-    FINISH: ("pipeline.scoring.blocks.metrics_from_counts", "pipeline.scoring.blocks.pixel_curves"),
+    LABEL: (f"{COUNTS}.region_sizes",),
+    COPY: (f"{BLOCKS}.defect_pixels", f"{COUNTS}.checked", f"{COUNTS}.write_normal_keys"),
+    SORT: (f"{COUNTS}.sort_with_thresholds", f"{COUNTS}.sort_packed"),
+    COUNT: (f"{BLOCKS}.count_normals", f"{BLOCKS}.merge_defects", f"{CATEGORIES}.merge_counts"),
+    FINISH: (f"{CATEGORIES}.metrics_from_counts", f"{CATEGORIES}.pixel_curves"),
 }
-METRICS = (LABEL, SORT, COUNT, FINISH)
+METRICS = (LABEL, COPY, SORT, COUNT, FINISH)
 OTHER = "the rest"
 
 
@@ -140,12 +138,14 @@ def profile(
 ) -> tuple[dict[str, float], int]:
     """Score a category several times; give ms an image by stage, of the best round, and images."""
     config, best = ScoreConfig(), {"": float("inf")}
+    plans = [MapPlan(detector, (config.tau,))]
     for _ in range(rounds + 1):  # the first warms up
         data, clock = opened(), Clock()
         rows = data.manifest.rows_of(category)
         with timed_stages(clock), clock.stage(OTHER):
-            workers = Here(Scoring(data, detector, config))
-            finish_category(workers, data, config, submit_category(workers, data, category, rows))
+            workers = Here(Scoring(data, plans, [[]]))
+            pending = submit_category(workers, submit_inputs(workers, data, category, rows), 0)
+            finish_category(workers, data, plans[0], [config], pending)
         if sum(clock.seconds.values()) < sum(best.values()):
             best = dict(clock.seconds)
     return {name: 1e3 * seconds / len(rows) for name, seconds in best.items()}, len(rows)
@@ -261,7 +261,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             store = real_store(options.store, Path(scratch))
             detector = make_detector(load_artifact(store, "guides", "latest"), ScoreConfig())
-            opened = lambda: open_dataset(store, "mvtec", BACKBONE)  # noqa: E731
+            opened = partial(open_dataset, store, "mvtec", BACKBONE)
             for category in opened().manifest.categories:
                 taken, n_images = profile(opened, detector, category, options.rounds)
                 title = f"{category}, {n_images} images, 784 x {detector.spec.d_model} tokens"
@@ -271,7 +271,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         wide = open_store(scratch)
         detector = write_wide(wide, wide_spec(options.width), options.images)
-        opened = lambda: open_dataset(wide, "made-up", "made-up")  # noqa: E731
+        opened = partial(open_dataset, wide, "made-up", "made-up")
         taken, n_images = profile(opened, detector, "made-up", options.rounds)
         print(table(f"made-up, {n_images} images, 784 x {options.width} tokens", taken))
 
