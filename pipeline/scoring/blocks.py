@@ -9,7 +9,7 @@ run: each takes the opened `Scoring` first.
 Each detector's probabilities are a product of its own, though one product for all would read the
 tokens once: a matrix product's last bit may depend on its width, and then scores would depend on
 the company. Between them the tokens of one image stay in the processor's cache, so 25 products of
-16 images (d = 1024) took 23 ms instead of 18, beside some 600 ms for their maps and metrics.
+16 images (d = 1024) took 23 ms instead of 18, of about a second that scoring these takes in all.
 
 Axes: G detectors; n images of a block; P patches.
 """
