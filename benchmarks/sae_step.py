@@ -1,29 +1,43 @@
 """Time one SAE training step on the CPU, ours beside dense autograd and public SAE libraries.
 
     python benchmarks/sae_step.py [--tokens 4096 12544] [--rounds 5] [--threads 2] [--clock wall]
+    python benchmarks/sae_step.py --store STORE [--dataset surface] [--seeds 111 112 113]
 
 Interleaved: every round runs each contender once, so a busy machine is busy for all. The figure is
 the best round. `--clock cpu` counts the process's own processor seconds, which other processes
 disturb less; use it with `--threads 1`. Libraries take part where they import (overcomplete,
 sae-lens, eai-sparsify; the last needs SPARSIFY_DISABLE_TRITON=1 on a CPU). Each runs its own
 model, loss and, where it has one, decoder normalisation, then torch.optim.Adam; no dead atoms.
+
+With `--store` nothing is timed: both paths are trained on the same batches of real tokens from a
+cache and compared in FVU, L0 and dead atoms, on the images they saw and on every fifth image,
+which neither saw. `--dead-after` is low enough for AuxK to take part.
 """
 
 import argparse
 import importlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from spg_core.sae import inner_products
+from cache.reader import TokenCache
+from cache.store import open_store
+from pipeline.fitting.token_source import TokenSource
+from pipeline.inputs import open_dataset
+from spg_core.sae import Sae, active_atoms, decode, encode, inner_products
 from spg_core.sae_config import initial_weights
+from spg_core.sae_gradients import PATHS, Path
+from spg_core.sae_loss import dead_atoms, fvu, l0
 from spg_core.sae_step import SaeStepConfig, SaeTrainer
 
 Step = Callable[[Tensor], object]
+IMAGES = 16
 BASELINE = "dense autograd + Adam"
 FLOOR_MM = "one encoder product, torch.mm"
 FLOOR_ONEDNN = "one encoder product, oneDNN"
@@ -175,14 +189,90 @@ def table(best: dict[str, float], n_tokens: int, config: SaeStepConfig) -> str:
     return "\n".join(lines)
 
 
+def split(cache: TokenCache) -> dict[str, NDArray[np.int64]]:
+    """Whole images: every fifth is held out."""
+    rows = np.arange(cache.n_images)
+    return {"train": rows[rows % 5 != 4], "held out": rows[rows % 5 == 4]}
+
+
+def trained(
+    source: TokenSource, config: SaeStepConfig, rows: NDArray[np.int64], path: Path, epochs: int
+) -> tuple[Sae, int]:
+    """Train on 16 images a step, in an order that depends on the seed alone; count the steps."""
+    trainer = SaeTrainer(config, path=path)
+    order = np.random.default_rng(config.seed)
+    n_steps = 0
+    for _ in range(epochs):
+        shuffled = order.permutation(rows)
+        for start in range(0, len(shuffled), IMAGES):
+            images = source.images(shuffled[start : start + IMAGES])
+            trainer.step(images.flatten(0, 1).float())
+            n_steps += 1
+    return trainer.sae(), n_steps
+
+
+def judged(sae: Sae, tokens: Tensor) -> str:
+    latents = encode(sae, tokens)
+    unexplained = fvu(tokens, decode(sae, latents)).item()
+    dead = dead_atoms(active_atoms(sae, [tokens]))
+    return f"{unexplained:.5f} | {l0(latents).item():.3f} | {dead}"
+
+
+def compare_paths(cache: TokenCache, settings: Sequence[SaeStepConfig], epochs: int) -> str:
+    """Both paths of each setting, on images they were trained on and on images they were not."""
+    source, parts = TokenSource(cache, torch.device("cpu")), split(cache)
+    tokens = {name: source.images(rows).flatten(0, 1).float() for name, rows in parts.items()}
+    lines = ["| images | seed | path | FVU | L0 | dead atoms |", "|---|--:|---|--:|--:|--:|"]
+    n_steps = 0
+    for config in settings:
+        saes = {}
+        for path in PATHS:
+            saes[path], n_steps = trained(source, config, parts["train"], path, epochs)
+        lines += [
+            f"| {name} | {config.seed} | {path} | {judged(sae, part)} |"
+            for name, part in tokens.items()
+            for path, sae in saes.items()
+        ]
+    sizes = ", ".join(f"{len(rows)} {name}" for name, rows in parts.items())
+    first = settings[0]
+    head = (
+        f"{sizes} images of {cache.tokens_per_image} tokens, d = {cache.d_model}, "
+        f"C = {first.n_latents}, k = {first.k}, {n_steps} steps, atoms dead after "
+        f"{first.dead_after_tokens} tokens"
+    )
+    return "\n".join([head, "", *lines])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tokens", type=int, nargs="+", default=[4096, 12544])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    parser.add_argument("--store")
+    parser.add_argument("--dataset", default="surface")
+    parser.add_argument("--backbone", default="timm:vit_tiny_patch16_224")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[111, 112, 113])
+    parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--k", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--dead-after", type=int, default=200_000)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.store is not None:
+        cache = open_dataset(open_store(options.store), options.dataset, options.backbone).cache
+        settings = [
+            SaeStepConfig(
+                n_latents=options.width,
+                d_model=cache.d_model,
+                k=options.k,
+                dead_after_tokens=options.dead_after,
+                seed=seed,
+            )
+            for seed in options.seeds
+        ]
+        print(compare_paths(cache, settings, options.epochs))
+        return
     clock = time.perf_counter if options.clock == "wall" else time.process_time
     config = SaeStepConfig(d_model=1024)
     print(f"torch {torch.__version__}, {options.threads} threads, {options.clock} clock\n")

@@ -1,4 +1,4 @@
-"""Time a 5 x 5 grid in one pass against separate fits, ours and dense; guides; held-out honesty.
+"""Time a 5 x 5 grid in one pass against separate fits, ours and dense; guides.
 
     python benchmarks/sweep.py --store STORE --dataset surface --backbone timm:vit_tiny_patch16_224
         [--widths 128,256,384,512,768] [--ks 4,8,16,32,64] [--steps 11] [--rounds 2] [--threads 1]
@@ -26,15 +26,11 @@ from pipeline.configs import FitGuidesConfig
 from pipeline.fitting.dictionaries import GuideDictionary, random_atoms
 from pipeline.fitting.guide_group import make_trainer
 from pipeline.fitting.sae_path import remembered_path
-from pipeline.fitting.sae_quality import measure_saes
 from pipeline.fitting.token_source import TokenSource
 from pipeline.inputs import CachedDataset, open_dataset
 from spg_core.anomaly_map import map_operator
-from spg_core.guide_step import GuideFit, GuideTrainer
-from spg_core.guides import unit
-from spg_core.sae import Sae
+from spg_core.guide_step import GuideFit, GuideRecipe, GuideTrainer, guide_batch
 from spg_core.sae_config import initial_weights
-from spg_core.sae_gradients import PATHS
 from spg_core.sae_step import SaeStepConfig, SaeTrainer
 from spg_core.types import PatchGrid
 
@@ -108,10 +104,9 @@ def guides(data: CachedDataset, n_fits: int, width: int, n_steps: int) -> float:
     rows = list(batch_rows(data.cache.n_images, batch=GUIDE_IMAGES, seed=0, epoch=0))
     for step in range(n_steps):
         chosen = rows[step % len(rows)]
-        tokens = unit(source.images(chosen).float())
-        masks = source.masks(chosen).float()
+        batch = guide_batch(trainers[0].operator, source.images(chosen), source.masks(chosen))
         for trainer in trainers:
-            trainer.step_on_units(tokens, masks)
+            trainer.step_on(batch)
     return process_time() - start
 
 
@@ -123,49 +118,31 @@ def best(contenders: dict[str, Callable[[], float]], rounds: int) -> dict[str, f
     return seconds
 
 
-def honesty(cache: TokenCache, width: int, k: int, n_steps: int) -> str:
-    """FVU, L0 and dead atoms of both paths after the same training; every fifth image held out."""
-    lines = ["| path | FVU | L0 | dead atoms |", "|---|--:|--:|--:|"]
-    config = settings(cache, width, k)
-    saes: dict[str, Sae] = {}
-    for path in PATHS:
-        trainer = SaeTrainer(config, path=path)
-        for tokens in batches(cache, n_steps):
-            held_in = torch.arange(len(tokens)) // cache.tokens_per_image % 5 != 0
-            trainer.step(tokens[held_in])
-        saes[path] = trainer.sae()
-    for name, quality in measure_saes(saes, TokenSource(cache, CPU)).items():
-        numbers = quality.numbers
-        lines.append(
-            f"| {name} | {numbers['fvu']:.5f} | {numbers['l0']:.3f} | {numbers['dead_atoms']:.0f} |"
-        )
-    return "\n".join(lines)
-
-
 def default_size(rounds: int) -> str:
     """Both stages per image at the default size: C = 4096, d = 1024, 784 patches, 448 pixels."""
     n_latents, d_model, patches, side = 4096, 1024, 784, 448
     config = FitGuidesConfig()
     trainer = SaeTrainer(SaeStepConfig(d_model=d_model), path="sparse")
     tokens = torch.randn(IMAGES * patches, d_model)
-    fit = GuideFit(
-        dictionary=random_atoms(n_latents, d_model, 0),
-        alive=torch.ones(n_latents, dtype=torch.bool),
+    recipe = GuideRecipe(
         sparsity=config.sparsity,
         topk=config.topk_guides,
         beta=config.beta,
-        learning_rate=config.learning_rate,
-        beta1=config.beta1,
-        beta2=config.beta2,
-        seed=0,
-    )
-    guide_trainer = GuideTrainer(
-        [fit],
-        operator=map_operator(PatchGrid(28, 28), side, side, sigma=0),
         temperature=config.temperature,
         dice=config.dice,
         ema=config.ema,
+        learning_rate=config.learning_rate,
+        beta1=config.beta1,
+        beta2=config.beta2,
     )
+    fit = GuideFit(
+        dictionary=random_atoms(n_latents, d_model, 0),
+        alive=torch.ones(n_latents, dtype=torch.bool),
+        recipe=recipe,
+        seed=0,
+    )
+    operator = map_operator(PatchGrid(28, 28), side, side, sigma=0)
+    guide_trainer = GuideTrainer(fit, operator=operator)
     images = tokens[: GUIDE_IMAGES * patches].view(GUIDE_IMAGES, patches, d_model).half()
     masks = (torch.rand(GUIDE_IMAGES, side, side) > 0.99).to(torch.uint8)
 
@@ -222,8 +199,6 @@ def main() -> None:
     )
     print(report(seconds, scale, len(grid), len(few), cache, steps, width))
     print(default_size(options.rounds))
-    print("\nboth paths, the same batches of a part of the images, measured on all of them:\n")
-    print(honesty(cache, width, 16, 10 * steps))
 
 
 def report(

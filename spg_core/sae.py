@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from spg_core.errors import ArtifactError, ConfigError
-from spg_core.sae_topk import top_entries
+from spg_core.sae_topk import top_entries, top_set
 
 Sparsifier = Literal["topk", "relu"]
 
@@ -117,17 +117,21 @@ def encode(sae: Sae, tokens: Tensor) -> Latents:
 
 
 def _encode_topk(sae: Sae, tokens: Tensor) -> Latents:
-    values, indices = top_latents(tokens, sae.encoder, sae.k)
+    values, indices = top_latents(tokens, sae.encoder, sae.k, ranked=True)
     return Latents(values.clamp_min(0) if sae.clamp else values, indices)
 
 
-def top_latents(tokens: Tensor, encoder: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Give each token's k largest pre-activations `(n, k)`, not clamped, and their indices."""
+def top_latents(tokens: Tensor, encoder: Tensor, k: int, *, ranked: bool) -> tuple[Tensor, Tensor]:
+    """Give each token's k largest pre-activations `(n, k)`, not clamped, and their indices.
+
+    Largest first if `ranked`; in an order left open if not, which is cheaper.
+    """
+    top = top_entries if ranked else top_set
     values = tokens.new_empty((len(tokens), k))
     indices = torch.empty((len(tokens), k), dtype=torch.int64, device=tokens.device)
     for start in range(0, len(tokens), CHUNK_TOKENS):
         chunk = slice(start, start + CHUNK_TOKENS)
-        values[chunk], indices[chunk] = top_entries(inner_products(tokens[chunk], encoder), k)
+        values[chunk], indices[chunk] = top(inner_products(tokens[chunk], encoder), k)
     return values, indices
 
 

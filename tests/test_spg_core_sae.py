@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from spg_core.errors import ArtifactError, ConfigError
 from spg_core.sae import Latents, Sae, active_atoms, decode, encode, to_dense
 from spg_core.sae_loss import dead_atoms, error_scale, fvu, l0
-from spg_core.sae_topk import top_entries
+from spg_core.sae_topk import top_entries, top_set
 
 
 def make_sae(k: int, *, clamp: bool = True) -> Sae:
@@ -89,6 +89,42 @@ def test_top_entries_equal_a_stable_sort_whatever_the_ties(
     assert torch.equal(values, ranked[:, :k])
     assert torch.equal(rows.gather(1, indices), values)
     assert torch.equal(indices.sort(1).values, order[:, :k].sort(1).values)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n_rows=st.integers(0, 9),
+    width=st.sampled_from([1, 7, 16, 257, 1024, 1100]),
+    share=st.floats(0, 1),
+    n_values=st.sampled_from([2, 5, 10_000]),
+    n_threads=st.sampled_from([1, 3]),
+    seed=st.integers(0, 99),
+)
+def test_a_top_set_holds_the_top_entries(
+    n_rows: int, width: int, share: float, n_values: int, n_threads: int, seed: int
+) -> None:
+    k = max(1, round(share * width))
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(-n_values, n_values, (n_rows, width), generator=generator).float()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        values, indices = top_set(rows, k)
+    finally:
+        torch.set_num_threads(threads)
+
+    _, expected = top_entries(rows, k)
+    assert torch.equal(rows.gather(1, indices), values)
+    assert torch.equal(indices.sort(1).values, expected.sort(1).values)
+
+
+def test_a_row_that_is_not_finite_still_has_k_entries() -> None:
+    rows = torch.tensor([[3.0, float("nan"), 1.0, 2.0], [4.0, 1.0, 3.0, 2.0]])
+
+    values, indices = top_set(rows, 2)
+
+    assert values.shape == indices.shape == (2, 2)
+    assert indices[1].sort().values.tolist() == [0, 2]
 
 
 @settings(max_examples=20, deadline=None)

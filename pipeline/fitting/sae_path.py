@@ -10,7 +10,7 @@ import torch
 from pipeline.memo import fingerprint, recall, remember
 from spg_core.sae import Sae
 from spg_core.sae_config import SaeStepConfig
-from spg_core.sae_gradients import PATHS, Path, resolve_path
+from spg_core.sae_gradients import PATHS, TRIAL_TOKENS, Path, resolve_path
 
 _KIND = "sae-paths"
 
@@ -25,6 +25,7 @@ def remembered_path(config: SaeStepConfig, device: torch.device) -> Path:
             "device": device_name(device),
             "shape": [config.n_latents, config.d_model, config.k],
             "dtype": str(dtype),
+            "trial": TRIAL_TOKENS,
             "threads": torch.get_num_threads() if device.type == "cpu" else None,
         }
     )
