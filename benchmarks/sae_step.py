@@ -197,18 +197,19 @@ def split(cache: TokenCache) -> dict[str, NDArray[np.int64]]:
 
 def trained(
     source: TokenSource, config: SaeStepConfig, rows: NDArray[np.int64], path: Path, epochs: int
-) -> tuple[Sae, int]:
-    """Train on 16 images a step, in an order that depends on the seed alone; count the steps."""
+) -> tuple[Sae, int, int]:
+    """Train on 16 images a step in an order that depends on the seed alone; also give the number
+    of steps, and of atoms dead in the step with most.
+    """
     trainer = SaeTrainer(config, path=path)
     order = np.random.default_rng(config.seed)
-    n_steps = 0
+    n_dead = []
     for _ in range(epochs):
         shuffled = order.permutation(rows)
         for start in range(0, len(shuffled), IMAGES):
             images = source.images(shuffled[start : start + IMAGES])
-            trainer.step(images.flatten(0, 1).float())
-            n_steps += 1
-    return trainer.sae(), n_steps
+            n_dead.append(int(trainer.step(images.flatten(0, 1).float()).n_dead))
+    return trainer.sae(), len(n_dead), max(n_dead)
 
 
 def judged(sae: Sae, tokens: Tensor) -> str:
@@ -223,11 +224,12 @@ def compare_paths(cache: TokenCache, settings: Sequence[SaeStepConfig], epochs: 
     source, parts = TokenSource(cache, torch.device("cpu")), split(cache)
     tokens = {name: source.images(rows).flatten(0, 1).float() for name, rows in parts.items()}
     lines = ["| images | seed | path | FVU | L0 | dead atoms |", "|---|--:|---|--:|--:|--:|"]
-    n_steps = 0
+    n_steps = most_dead = 0
     for config in settings:
         saes = {}
         for path in PATHS:
-            saes[path], n_steps = trained(source, config, parts["train"], path, epochs)
+            saes[path], n_steps, dead = trained(source, config, parts["train"], path, epochs)
+            most_dead = max(most_dead, dead)
         lines += [
             f"| {name} | {config.seed} | {path} | {judged(sae, part)} |"
             for name, part in tokens.items()
@@ -238,7 +240,7 @@ def compare_paths(cache: TokenCache, settings: Sequence[SaeStepConfig], epochs: 
     head = (
         f"{sizes} images of {cache.tokens_per_image} tokens, d = {cache.d_model}, "
         f"C = {first.n_latents}, k = {first.k}, {n_steps} steps, atoms dead after "
-        f"{first.dead_after_tokens} tokens"
+        f"{first.dead_after_tokens} tokens, at most {most_dead} dead in a step"
     )
     return "\n".join([head, "", *lines])
 
