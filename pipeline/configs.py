@@ -1,14 +1,14 @@
 """What every stage can be told: one frozen dataclass a stage, the only home of defaults.
 
 The defaults are the `released` recipe (github.com/riips/SPG at 864fca7), which produced the
-published tables; `RECIPES` says how the `paper`'s text differs. A field the user sets wins over
-both. Saved beside each output. Imports nothing heavy, so that `spg-pipe --help` is quick.
+published tables; `pipeline.recipes` says how the `paper`'s text differs. Saved beside each output.
+Imports nothing heavy, so that `spg-pipe --help` is quick.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from spg_core.errors import ConfigError
 
@@ -309,30 +309,6 @@ class PredictConfig:
         at_least(1, batch_size=self.batch_size, decoders=self.decoders)
 
 
-PAPER: dict[type[Any], dict[str, Any]] = {
-    FitSaeConfig: {
-        "loss": "sum",
-        "auxk_weight": 0.0,
-        "unit_norm": False,
-        "tied_init": False,
-        "clamp": False,
-        "beta1": 0.9,
-    },
-    FitGuidesConfig: {
-        "images_per_step": 16,
-        "beta": 0.01,
-        "dice": "anomaly",
-        "learning_rate": 1e-3,
-        "beta1": 0.9,
-        "mask_dead": False,
-    },
-    ScoreConfig: {"sigma": 0.0},
-}
-"""What the paper's text says differently from the released code, stage by stage."""
-
-Config = TypeVar("Config", FitSaeConfig, FitGuidesConfig, ScoreConfig)
-
-
 def at_least(smallest: float, **numbers: float) -> None:
     """Refuse numbers below `smallest`, by the name of their option. Raises: ConfigError."""
     for name, number in numbers.items():
@@ -340,28 +316,6 @@ def at_least(smallest: float, **numbers: float) -> None:
             raise ConfigError(
                 f"--{name.replace('_', '-')} is {number}; it must be {smallest} or more"
             )
-
-
-def from_recipe(stage: type[Config], recipe: str, given: Mapping[str, Any]) -> Config:
-    """Make a stage's config from a named recipe and the fields a user set, which win.
-
-    Raises: ConfigError for an unknown recipe or field.
-    """
-    match recipe:
-        case "released":
-            preset: dict[str, Any] = {}
-        case "paper":
-            preset = PAPER[stage]
-        case _:
-            raise ConfigError(f"recipe is 'released' or 'paper', got {recipe!r}")
-    fields = {field.name for field in dataclasses.fields(stage)}
-    unknown = sorted(set(given) - fields)
-    if unknown:
-        raise ConfigError(f"{stage.__name__} has no field {', '.join(unknown)}")
-    chosen = {**preset, **given}
-    if "recipe" in fields:
-        chosen["recipe"] = recipe
-    return stage(**chosen)
 
 
 def as_document(config: Any) -> dict[str, Any]:

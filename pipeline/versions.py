@@ -1,13 +1,18 @@
 """Versions of the libraries that shape a result, saved beside it."""
 
+from functools import cache
 from importlib.metadata import version
 
 from pipeline import __version__
 
+_LIBRARIES = ("torch", "numpy", "scipy", "timm", "open_clip_torch")
+
 
 def library_versions() -> dict[str, str]:
     """Give the versions of the libraries that shape a result."""
-    return {
-        "spg-pipe": __version__,
-        **{name: version(name) for name in ("torch", "numpy", "scipy", "timm", "open_clip_torch")},
-    }
+    return {"spg-pipe": __version__, **{name: _version(name) for name in _LIBRARIES}}
+
+
+@cache
+def _version(name: str) -> str:
+    return version(name)

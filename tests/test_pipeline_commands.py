@@ -11,13 +11,12 @@ import typer
 
 from pipeline.cli import app
 from pipeline.configs import (
-    PAPER,
     ExtractConfig,
     FitGuidesConfig,
     FitSaeConfig,
     ScoreConfig,
-    from_recipe,
 )
+from pipeline.recipes import PAPER, from_recipe
 from spg_core.errors import ConfigError
 
 STAGES = {

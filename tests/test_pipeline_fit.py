@@ -11,7 +11,7 @@ import torch
 from cache.store import open_store
 from cache.stream import token_batches
 from pipeline.artifacts import load_artifact
-from pipeline.configs import FitGuidesConfig, FitSaeConfig, from_recipe
+from pipeline.configs import FitGuidesConfig, FitSaeConfig
 from pipeline.fitting import group as fit_group
 from pipeline.fitting import saes as fit_saes
 from pipeline.fitting.guide_group import fit_guide_group
@@ -24,6 +24,7 @@ from pipeline.fitting.sae_settings import load_sae
 from pipeline.fitting.token_source import TokenSource
 from pipeline.fitting.training import read_log
 from pipeline.inputs import open_dataset
+from pipeline.recipes import from_recipe
 from spg_core.errors import ArtifactError, ConfigError, FitError
 from spg_core.guide_step import GuideTrainer
 from spg_core.sae import Sae

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.commands.options import DEFAULT_STORE, Debug, Device, Json, Store, given
-from pipeline.configs import ScoreConfig, from_recipe
+from pipeline.configs import ScoreConfig
+from pipeline.recipes import from_recipe
 
 
 def calibrate(

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.options import DEFAULT_STORE, Debug, Json, Store, given, show
-from pipeline.configs import ScoreConfig, from_recipe
+from pipeline.configs import ScoreConfig
+from pipeline.recipes import from_recipe
 
 
 def export(

@@ -16,7 +16,8 @@ from pipeline.commands.options import (
     given,
     show,
 )
-from pipeline.configs import FitGuidesConfig, from_recipe
+from pipeline.configs import FitGuidesConfig
+from pipeline.recipes import from_recipe
 
 
 def fit_guides(

@@ -16,7 +16,8 @@ from pipeline.commands.options import (
     given,
     show,
 )
-from pipeline.configs import FitSaeConfig, from_recipe
+from pipeline.configs import FitSaeConfig
+from pipeline.recipes import from_recipe
 
 
 def fit_sae(

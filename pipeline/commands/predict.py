@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.commands.options import DEFAULT_STORE, Debug, Device, Store, given
-from pipeline.configs import PredictConfig, ScoreConfig, from_recipe
+from pipeline.configs import PredictConfig, ScoreConfig
+from pipeline.recipes import from_recipe
 
 if TYPE_CHECKING:
     from pipeline.prediction.predict import Prediction

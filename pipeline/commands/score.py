@@ -16,7 +16,8 @@ from pipeline.commands.options import (
     given,
     show,
 )
-from pipeline.configs import ClusterConfig, ScoreConfig, from_recipe
+from pipeline.configs import ClusterConfig, ScoreConfig
+from pipeline.recipes import from_recipe
 
 
 def score(

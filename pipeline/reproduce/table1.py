@@ -13,12 +13,12 @@ from pipeline.configs import (
     FitSaeConfig,
     ReproduceConfig,
     ScoreConfig,
-    from_recipe,
 )
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
 from pipeline.progress import say
+from pipeline.recipes import from_recipe
 from pipeline.reproduce.needs import Need, both_datasets
 from pipeline.scoring.compare import compare
 from pipeline.scoring.detector import require_same_tokens

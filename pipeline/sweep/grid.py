@@ -11,8 +11,8 @@ from pipeline.configs import (
     FitSaeConfig,
     ScoreConfig,
     SweepConfig,
-    from_recipe,
 )
+from pipeline.recipes import from_recipe
 from spg_core.errors import ConfigError
 
 _STAGES: dict[str, type[Any]] = {
