@@ -165,7 +165,8 @@ def block_counts(
     """Give round 2 of the pixel metrics for a block, against the merged round 1."""
     assert inputs.masks is not None
     clip200 = "clip200" in scoring.plans[which].aupros
-    return count_normals(maps, inputs.masks, defects, clip200=clip200)
+    threads = torch.get_num_threads()
+    return count_normals(maps, inputs.masks, defects, threads=threads, clip200=clip200)
 
 
 @torch.inference_mode()

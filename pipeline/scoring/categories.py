@@ -176,9 +176,6 @@ def finish_category(
 ) -> list[CategoryScores]:
     """Wait for the blocks of a category and turn them into its metrics, by each config.
 
-    That last step is done by the process that asked: a worker's BLAS, with fewer threads, would
-    add up the same counts to another last bit.
-
     Raises: MetricError for maps that are not finite; ClusterError where workers keep dying.
     """
     labels = data.manifest.labels[pending.inputs.rows]
