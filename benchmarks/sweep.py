@@ -31,7 +31,6 @@ from pipeline.inputs import CachedDataset, open_dataset
 from spg_core.anomaly_map import map_operator
 from spg_core.guide_step import GuideFit, GuideRecipe, GuideTrainer, guide_batch
 from spg_core.sae_config import initial_weights
-from spg_core.sae_loss import variation
 from spg_core.sae_step import SaeStepConfig, SaeTrainer
 from spg_core.types import PatchGrid
 
@@ -61,9 +60,8 @@ def together(cache: TokenCache, grid: Sequence[tuple[int, int]], n_steps: int) -
     trainers = [SaeTrainer(one, path=remembered_path(one, CPU)) for one in configs]
     start = process_time()
     for tokens in batches(cache, n_steps):
-        spread = variation(tokens)
         for trainer in trainers:
-            trainer.step(tokens, spread)
+            trainer.step(tokens)
     return process_time() - start
 
 

@@ -16,7 +16,7 @@ from spg_core.adam import adam_step
 from spg_core.sae import Sae
 from spg_core.sae_config import SMALLEST_NORM, SaeStepConfig, project
 from spg_core.sae_gradients import LossTerms, Path, SaeGradients, gradients
-from spg_core.sae_loss import error_scale
+from spg_core.sae_loss import error_scale, variation
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,6 @@ def measure(
     weights: SaeWeights,
     idle_tokens: Tensor,
     tokens: Tensor,
-    spread: Tensor,
 ) -> Measured:
     """Compute loss, gradients and counters of tokens `(n, d)` of the weights' dtype.
 
@@ -105,7 +104,6 @@ def measure(
         weights: as before the step.
         idle_tokens: tokens since each atom was active, `(C,)` int64, before the step.
         tokens: the batch.
-        spread: its `sae_loss.variation`, 0-d.
     """
     sae = weights.as_sae(config, products)
     found = gradients(path, sae, tokens, loss_terms(config, len(tokens)))
@@ -116,7 +114,7 @@ def measure(
         idle_tokens=idle,
         dead=dead,
         n_dead=dead.sum(),
-        fvu=found.squared_error / spread,
+        fvu=found.squared_error / variation(tokens),
         l0=found.n_nonzero / len(tokens),
     )
 

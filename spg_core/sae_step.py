@@ -22,7 +22,6 @@ from spg_core.sae import Sae, check_width
 from spg_core.sae_config import SaeStepConfig, initial_weights
 from spg_core.sae_core import Measured, SaeWeights, loss_terms, measure, update
 from spg_core.sae_gradients import LossTerms, PathChoice, dense_gradients, resolve_path
-from spg_core.sae_loss import variation
 
 __all__ = ["SaeStepConfig", "SaeTrainer", "StepStats"]
 
@@ -92,12 +91,8 @@ class SaeTrainer:
         self._loss_sum = torch.zeros((), device=self.device)
         self.ever_active = torch.zeros(config.n_latents, dtype=torch.bool, device=self.device)
 
-    def step(self, tokens: Tensor, spread: Tensor | None = None) -> StepStats:
-        """Update the weights from a batch.
-
-        Args:
-            tokens: `(n, d_model)`; any floating dtype, cast to the weights'.
-            spread: their `sae_loss.variation`, 0-d, if it is known: SAEs on one batch share it.
+    def step(self, tokens: Tensor) -> StepStats:
+        """Update the weights from tokens `(n, d_model)`; any floating dtype, cast to the weights'.
 
         Raises:
             ArtifactError: tokens of another width.
@@ -110,11 +105,7 @@ class SaeTrainer:
             raise FitError(f"step {self._n_steps + 1} got a batch of 0 tokens, expected 1 or more")
         tokens = tokens.to(self.device, self._dtype)
         run = self._measure if self.path == "dense" else measure
-        if spread is None:
-            spread = variation(tokens)
-        measured = run(
-            config, self.path, self._products, self._weights, self._idle_tokens, tokens, spread
-        )
+        measured = run(config, self.path, self._products, self._weights, self._idle_tokens, tokens)
         n_tokens = self._n_tokens + len(tokens)
         loss = measured.found.loss + self._add_auxk(measured, tokens, n_tokens)
         self._check_finite(loss)

@@ -1,9 +1,9 @@
 """Train several SAEs in one pass over the tokens, each with the bits it would have alone.
 
-What is shared is what costs outside the maths: each batch is read, put in order, moved, cast and
-its variation taken once. The products are not. SAEs of one width could share the encoder's product
-by writing their encoders under each other, but that saves no operations (k differs, so do the
-weights), and BLAS does not promise the same rounding for another shape, which would cost the bits.
+What is shared is what costs outside the maths: each batch is read, put in order, moved and cast
+once. The products are not. SAEs of one width could share the encoder's product by writing their
+encoders under each other, but that saves no operations (k differs, so do the weights), and BLAS
+does not promise the same rounding for another shape, which would cost the bits.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,11 +26,9 @@ from pipeline.fitting.training import PICTURE, SAE_PANELS, drop_checkpoint, plot
 from pipeline.inputs import CachedDataset
 from pipeline.progress import Advance, bar, say
 from spg_core.errors import FitError, SpgError
-from spg_core.sae_loss import variation
 from spg_core.sae_step import SaeTrainer
 
 Results = dict[str, Artifact | SpgError]
-_Batch = tuple[Tensor, Tensor]
 
 
 def fit_saes(
@@ -118,8 +116,8 @@ def _fit_group(
         return broken
     _announce(members, data.cache, shared, per_epoch, source)
 
-    def step(member: Member[SaeTrainer], batch: _Batch, number: int) -> Line:
-        stats = member.trainer.step(*batch)
+    def step(member: Member[SaeTrainer], tokens: Tensor, number: int) -> Line:
+        stats = member.trainer.step(tokens)
         return {
             "step": number,
             "epoch": (number - 1) // per_epoch,
@@ -129,7 +127,7 @@ def _fit_group(
             "dead": stats.n_dead,
         }
 
-    def batches(first: int) -> Iterator[_Batch]:
+    def batches(first: int) -> Iterator[Tensor]:
         return _batches(source, shared, first, per_epoch)
 
     run(store, members, batches, step, per_epoch * shared.epochs, advance)
@@ -157,14 +155,13 @@ def _announce(
 
 def _batches(
     source: TokenSource, config: FitSaeConfig, done: int, per_epoch: int
-) -> Iterator[_Batch]:
-    """Yield tokens `(n, d)` float32 and their variation from step `done` of all epochs on."""
+) -> Iterator[Tensor]:
+    """Yield tokens `(n, d)` float32 from step `done` of all epochs on."""
     batch = batch_size(source.cache, config)
     order = one_of(config.order, "images", "tokens")
     for epoch in range(done // per_epoch, config.epochs):
         first = max(0, done - epoch * per_epoch)
-        for tokens in source.batches(order, batch, config.seed, epoch, first):
-            yield tokens, variation(tokens)
+        yield from source.batches(order, batch, config.seed, epoch, first)
 
 
 def _finish(
