@@ -24,7 +24,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -94,8 +94,8 @@ def _noting(objects: Objects, log: str) -> Objects:
     """Make a store note each shard's object that it published."""
     put_new = objects.put_new
 
-    def noted(name: str, parts: Sequence[Any]) -> bool:
-        published = put_new(name, parts)
+    def noted(name: str, parts: Sequence[Any], approve: Callable[[], object] | None = None) -> bool:
+        published = put_new(name, parts, approve)
         if published and "/c/" in name:
             _note(log, f"published {name}")
         return published

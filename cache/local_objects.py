@@ -9,7 +9,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from spg_core.errors import NotInStore, StoreError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ATTEMPTS = 100
+_BYTES_A_FLUSH = 1 << 24
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -63,8 +64,10 @@ class LocalObjects:
             raise StoreError(f"{self._show(name)} ends before byte {start + length}")
         return data
 
-    def put_new(self, name: str, parts: Sequence[Part]) -> bool:
-        """Publish the joined parts; False, and nothing changed, when the name is taken."""
+    def put_new(
+        self, name: str, parts: Sequence[Part], approve: Callable[[], object] | None = None
+    ) -> bool:
+        """Publish the joined parts, once written and approved; False when the name is taken."""
         self._refuse_if_read_only(name)
         path = self._path(name)
         if path.exists():
@@ -72,6 +75,8 @@ class LocalObjects:
         try:
             temporary = self._write_temporary(path, parts)
             try:
+                if approve is not None:
+                    approve()
                 os.link(temporary, path)
             except FileExistsError:
                 return False
@@ -228,16 +233,17 @@ def _write_durably(descriptor: int, parts: Sequence[Part]) -> None:
     flushing: Future[None] | None = None
     with ThreadPoolExecutor(1) as flusher:
         for part in parts:
-            _write_all(descriptor, part)
-            if len(parts) > 1 and (flushing is None or flushing.done()):
-                flushing = flusher.submit(os.fsync, descriptor)
+            view = as_view(part)
+            for start in range(0, len(view), _BYTES_A_FLUSH):
+                _write_all(descriptor, view[start : start + _BYTES_A_FLUSH])
+                if len(view) > _BYTES_A_FLUSH and (flushing is None or flushing.done()):
+                    flushing = flusher.submit(os.fsync, descriptor)
         if flushing is not None:
             flushing.result()
     os.fsync(descriptor)
 
 
-def _write_all(descriptor: int, part: Part) -> None:
-    view = as_view(part)
+def _write_all(descriptor: int, view: memoryview) -> None:
     written = 0
     while written < len(view):
         written += os.write(descriptor, view[written:])

@@ -6,7 +6,7 @@ on every platform. An object is published whole or not at all, and `put_new` nev
 two writers of the same name cannot lose data.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -55,8 +55,14 @@ class Objects(Protocol):
         """Return `length` bytes from `start`. Raises: NotInStore, StoreError."""
         ...
 
-    def put_new(self, name: str, parts: Sequence[Part]) -> bool:
-        """Publish the joined parts; False, and nothing changed, when the name is taken."""
+    def put_new(
+        self, name: str, parts: Sequence[Part], approve: Callable[[], object] | None = None
+    ) -> bool:
+        """Publish the joined parts; False, and nothing changed, when the name is taken.
+
+        `approve` is called before the object can be seen, so that its bytes can be checked while
+        they are written; when it raises, nothing is published.
+        """
         ...
 
     def replace(self, name: str, parts: Sequence[Part]) -> None:

@@ -88,8 +88,10 @@ class RemoteObjects:
             raise StoreError(f"{self.where}/{name} ends before byte {start + length}")
         return data
 
-    def put_new(self, name: str, parts: Sequence[Part]) -> bool:
-        """Publish the joined parts; False, and nothing changed, when the name is taken.
+    def put_new(
+        self, name: str, parts: Sequence[Part], approve: Callable[[], object] | None = None
+    ) -> bool:
+        """Publish the joined parts, once approved; False, nothing changed, when the name is taken.
 
         After a lost answer the retry may find its own object: False then, too, and the caller
         compares what is stored, as after any lost race.
@@ -97,6 +99,8 @@ class RemoteObjects:
         self._refuse_if_read_only(name)
         body = b"".join(as_view(part) for part in parts)
         path = check_name(name)
+        if approve is not None:
+            approve()
 
         def put() -> bool:
             try:

@@ -6,7 +6,7 @@ receipt of that, so a receipt always describes stored bytes (a GPU may not repea
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from time import time
@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 
 from cache.find import State, cache_state, read_record
 from cache.key import cache_key
-from cache.layout import MANIFEST, RECORD, Geometry, cache_folder, receipt_name, shard_name
+from cache.layout import (
+    MANIFEST,
+    RECORD,
+    Geometry,
+    array_dtype,
+    cache_folder,
+    receipt_name,
+    shard_name,
+)
 from cache.objects import GRACE_SECONDS, Objects, Part, as_view, total_bytes
 from cache.record import (
     CacheRecord,
@@ -32,7 +40,7 @@ from cache.shard import (
     describe_shard,
     encode_chunks,
     encode_index,
-    first_unstorable,
+    is_storable,
     new_digest,
 )
 from cache.zarr_group import zarr_metadata
@@ -210,27 +218,21 @@ class CacheWriter:
                 f"{array} of shard {shard} are {values.dtype} {values.shape}, "
                 f"expected {dtype} {shape}"
             )
-        if array == "masks":
-            if values.max() > 1:
-                raise StoreError(f"masks of shard {shard} hold {values.max()}, expected 0 and 1")
-            return
-        bad = first_unstorable(values)
-        if bad is not None:
-            raise StoreError(
-                f"{array} of image row {rows[bad]} hold NaN or values beyond float16's 65504; "
-                "nothing of this shard was stored"
-            )
+        if array == "masks" and values.max() > 1:
+            raise StoreError(f"masks of shard {shard} hold {values.max()}, expected 0 and 1")
 
     def _publish(self, array: str, shard: int, values: NDArray[Any]) -> StoredObject:
-        chunks = encode_chunks(array, values)
+        stored = np.ascontiguousarray(values, array_dtype(array))
+        chunks = encode_chunks(array, stored)
         index = encode_index([total_bytes([chunk]) for chunk in chunks])
-        parts = [*chunks, index]
+        # One piece where the chunks lie behind one another as they are stored.
+        parts: list[Part] = [*chunks, index] if array == "masks" else [stored, index]
         name = f"{self.folder}/{shard_name(array, shard)}"
-        # Digests and writes let go of the interpreter, so they run side by side.
+        # Checks, digests and writes let go of the interpreter, so they run side by side.
         with ThreadPoolExecutor(1) as pool:
-            described = pool.submit(_describe_parts, chunks, index)
+            described = pool.submit(_describe_parts, array, self.shard_rows(shard), chunks, index)
             for _ in range(_ATTEMPTS):
-                if self.objects.put_new(name, parts):
+                if self.objects.put_new(name, parts, approve=described.result):
                     return described.result()
                 try:
                     return self._describe(array, shard, name)
@@ -303,10 +305,15 @@ class CacheWriter:
         )
 
 
-def _describe_parts(chunks: list[Part], index: bytes) -> StoredObject:
-    """Digest a shard on its way; each chunk twice in a row, while the processor still holds it."""
+def _describe_parts(array: str, rows: range, chunks: Sequence[Part], index: bytes) -> StoredObject:
+    """Check and digest a shard on its way; each chunk at once, while the processor holds it."""
     digest, crcs = new_digest(), []
-    for chunk in chunks:
+    for row, chunk in zip(rows, chunks, strict=True):
+        if isinstance(chunk, np.ndarray) and not is_storable(chunk):
+            raise StoreError(
+                f"{array} of image row {row} hold NaN or values beyond float16's 65504; "
+                "this shard was not stored"
+            )
         crcs.append(crc32c(chunk))
         digest.update(as_view(chunk))
     digest.update(index)

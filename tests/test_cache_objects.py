@@ -249,3 +249,16 @@ def test_an_unknown_kind_of_store_is_refused() -> None:
 
 def test_the_grace_period_is_a_day() -> None:
     assert GRACE_SECONDS == 86400
+
+
+def test_what_is_not_approved_is_not_published(objects: Objects) -> None:
+    def refuse() -> None:
+        raise StoreError("the bytes are wrong")
+
+    with pytest.raises(StoreError, match="the bytes are wrong"):
+        objects.put_new("a/x", [b"12", np.zeros(1 << 23, np.float32)], refuse)
+
+    assert objects.size("a/x") is None
+    assert not list(objects.temporaries(""))
+    assert objects.put_new("a/x", [b"12"], lambda: None)
+    assert objects.get("a/x") == b"12"
