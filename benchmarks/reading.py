@@ -4,7 +4,8 @@
 
 704 images of 784 x 1024 float16 are 1.13 GB; a batch is 12,544 tokens. The tokens are sorted by
 category, with an offset a category, another an image, and neighbours that resemble each other. The
-roof is `torch.index_select` from RAM into one array, the random indices known beforehand.
+roof is `torch.index_select` from RAM, the random indices known beforehand: into a new array each
+step, so that whoever gets a batch may keep it, as with all others here; and into one and the same.
 
 Ours runs in order `tokens`: resident (all tokens fit), and with `--memory-mb` only. Peers store an
 image a sample and shuffle as they do; their images then fill a pool of `--memory-mb`, whose tokens
@@ -18,8 +19,14 @@ processor seconds of all threads and child processes, which a busy machine distu
 epoch, which also reads the files and checks their CRCs, is timed once. Memory is the growth of a
 process's anonymous memory in an epoch.
 
-Peers come with `pip install datasets litdata mosaicml-streaming webdataset` into an environment of
-their own that sees this one's packages; those that do not import are left out.
+Peers are installed without their dependencies, whose pins clash with ours, into an environment of
+their own that sees this one's packages:
+
+    pip install --no-deps datasets litdata mosaicml-streaming webdataset huggingface-hub
+    pip install --no-deps transformers tokenizers sentencepiece brotli python-snappy cramjam zstd \\
+        catalogue braceexpand xxhash dill multiprocess
+
+Those that do not import are left out.
 """
 
 import argparse
@@ -84,7 +91,7 @@ def make_cache(folder: Path, tokens: Tokens) -> None:
     writer.finish(b"no manifest is read here")
 
 
-def roof(tokens: Tokens) -> Batches:
+def roof(tokens: Tokens, *, one_array: bool) -> Batches:
     flat = torch.from_numpy(tokens.reshape(-1, DIM))
     indices = torch.from_numpy(permute(np.arange(len(flat)), len(flat), 0, 0, "tokens"))
     out = torch.empty(BATCH, DIM, dtype=torch.float16)
@@ -92,7 +99,8 @@ def roof(tokens: Tokens) -> Batches:
     def epoch(_: int) -> Iterator[Tokens]:
         for start in range(0, len(indices), BATCH):
             chosen = indices[start : start + BATCH]
-            yield torch.index_select(flat, 0, chosen, out=out[: len(chosen)]).numpy()
+            target = out[: len(chosen)] if one_array else None
+            yield torch.index_select(flat, 0, chosen, out=target).numpy()
 
     return epoch
 
@@ -208,11 +216,12 @@ def main(place: Path, n_images: int, memory_bytes: int, rounds: int) -> None:
     pool_images = max(1, memory_bytes // tokens[0].nbytes)
     pool = torch.empty(pool_images * PATCHES, DIM, dtype=torch.float16)
     contenders = {
-        "gather in RAM": roof(tokens),
+        "gather in RAM": roof(tokens, one_array=False),
+        "gather in RAM, into one array": roof(tokens, one_array=True),
         "ours, all in memory": ours(cache, 1 << 60),
         "ours, bounded": ours(cache, memory_bytes),
     }
-    first = {name: seconds(contenders[name], 0)[0] for name in list(contenders)[1:]}
+    first = {name: seconds(contenders[name], 0)[0] for name in contenders if "ours" in name}
     for name, maker in PEERS.items():
         try:
             contenders |= peer(name, maker, place, tokens, pool)

@@ -159,10 +159,15 @@ def _add(
     value: NDArray[np.uint64], other: NDArray[np.uint64], size: np.uint64, key: np.uint64
 ) -> NDArray[np.uint64]:
     """Return (value + hash of other) modulo size; products wrap modulo 2**64 on purpose."""
-    mixed = (other ^ key) * _MULTIPLIERS[0]
+    mixed = other ^ key
+    mixed *= _MULTIPLIERS[0]
     mixed ^= mixed >> _HALF
     mixed *= _MULTIPLIERS[1]
     # The high 32 bits times size, over 2**32: uniform below size and far cheaper than a division.
-    total = value + (((mixed >> _HALF) * size) >> _HALF)
-    total -= size * (total >= size)
-    return total
+    mixed >>= _HALF
+    mixed *= size
+    mixed >>= _HALF
+    mixed += value
+    # Where it is below size, the difference wraps to something huge.
+    np.minimum(mixed, mixed - size, out=mixed)
+    return mixed

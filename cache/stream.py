@@ -22,6 +22,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.buffers import Buffers
 from cache.layout import IMAGES_PER_SHARD
 from cache.order import WindowPlan, n_steps, permute, plan_windows
 from cache.reader import TokenCache
@@ -100,15 +101,13 @@ def _resident(
     cache: TokenCache, batch: int, seed: int, epoch: int, steps: range, threads: int
 ) -> Iterator[Batch]:
     tokens = cache.resident_tokens()
-
-    def order(positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        return permute(positions, cache.n_tokens, seed, epoch, "tokens")
-
+    buffers = Buffers(batch, cache.d_model, _BATCHES_HELD)
     with ThreadPoolExecutor(threads) as pool:
         for step in steps:
             positions = np.arange(step * batch, min((step + 1) * batch, cache.n_tokens))
-            out = np.empty((len(positions), cache.d_model), np.float16)
-            _take(pool, threads, tokens, positions, out, order)
+            indices = permute(positions, cache.n_tokens, seed, epoch, "tokens")
+            out = buffers.take(len(indices))
+            _take(pool, threads, tokens, indices, out)
             yield out
 
 
@@ -124,9 +123,10 @@ def _windowed(
     cache.read_ahead(range(cache.geometry.n_shards))
     with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(1) as reader:
         windows = _Windows(cache, plan, seed, epoch, reader)
+        buffers = Buffers(batch, cache.d_model, _BATCHES_HELD)
         for step in steps:
             start, stop = step * batch, min((step + 1) * batch, plan.n_tokens)
-            out = np.empty((stop - start, cache.d_model), np.float16)
+            out = buffers.take(stop - start)
             while start < stop:
                 first, tokens, slots = windows.at(start)
                 end = min(stop, first + len(tokens))
@@ -192,26 +192,22 @@ def _images(cache: TokenCache, batch: int, seed: int, epoch: int, steps: range) 
 def _sequential(cache: TokenCache, batch: int, steps: range) -> Iterator[Batch]:
     first = steps.start * batch // (IMAGES_PER_SHARD * cache.tokens_per_image)
     cache.read_ahead(range(first, cache.geometry.n_shards))
+    buffers = Buffers(batch, cache.d_model, _BATCHES_HELD)
     for step in steps:
         indices = np.arange(step * batch, min((step + 1) * batch, cache.n_tokens))
-        out = np.empty((len(indices), cache.d_model), np.float16)
+        out = buffers.take(len(indices))
         cache.gather_sorted(indices, out)
         yield out
 
 
 def _take(
-    pool: ThreadPoolExecutor,
-    threads: int,
-    tokens: Batch,
-    indices: NDArray[np.int64],
-    out: Batch,
-    order: Callable[[NDArray[np.int64]], NDArray[np.int64]] = lambda positions: positions,
+    pool: ThreadPoolExecutor, threads: int, tokens: Batch, indices: NDArray[np.int64], out: Batch
 ) -> None:
-    """Copy `tokens[order(indices)]` to `out`, a share a thread; NumPy lets others run meanwhile."""
+    """Copy `tokens[indices]` to `out`, a share a thread; NumPy lets others run meanwhile."""
 
     def copy(start: int, stop: int) -> None:
         # "clip" because "raise" would copy through a buffer; nothing is out of bounds.
-        np.take(tokens, order(indices[start:stop]), axis=0, out=out[start:stop], mode="clip")
+        np.take(tokens, indices[start:stop], axis=0, out=out[start:stop], mode="clip")
 
     borders = np.linspace(0, len(indices), threads + 1).astype(int).tolist()
     list(pool.map(copy, borders[:-1], borders[1:]))
