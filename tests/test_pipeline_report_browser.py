@@ -1,0 +1,203 @@
+"""A report in a real browser: sorting, filters, themes, pictures, a phone, hostile names."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.report.data import (
+    ReportData,
+)
+from pipeline.report.render import render_report
+from tests.report_samples import HOSTILE, sample
+
+_FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+    "--disable-background-networking --disable-component-update"
+)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs the package selenium")
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if browser is None or driver is None:
+        pytest.skip("needs chromium and chromedriver (Debian: chromium, chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    profile = tmp_path_factory.mktemp("profile")
+    for flag in [*_FLAGS.split(), f"--user-data-dir={profile}", "--window-size=1280,900"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    session = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield session
+    session.quit()
+
+
+@pytest.fixture
+def page(chromium: Any, tmp_path: Path) -> Any:
+    _open(chromium, tmp_path, sample())
+    yield chromium
+    assert chromium.get_log("browser") == []
+
+
+def _open(chromium: Any, folder: Path, data: ReportData) -> None:
+    path = folder / "report.html"
+    path.write_text(render_report(data), encoding="utf-8")
+    chromium.get(path.as_uri())
+
+
+def _texts(chromium: Any, selector: str) -> list[str]:
+    return [element.text for element in chromium.find_elements("css selector", selector)]
+
+
+def _shown(chromium: Any, selector: str) -> int:
+    return sum(e.is_displayed() for e in chromium.find_elements("css selector", selector))
+
+
+def _choose(chromium: Any, name: str, value: str) -> None:
+    select = chromium.find_element("css selector", f"select[name={name}]")
+    options = select.find_elements("css selector", "option")
+    next(option for option in options if option.get_attribute("value") == value).click()
+
+
+def test_a_head_sorts_its_table_both_ways_and_says_so(page: Any) -> None:
+    head = page.find_elements("css selector", "#metrics table.sortable th")[2]
+    button = head.find_element("css selector", "button")
+
+    button.send_keys("\n")
+    ascending = _texts(page, "#metrics table.sortable tbody th")[:2]
+    states = [head.get_attribute("aria-sort")]
+    button.send_keys("\n")
+    descending = _texts(page, "#metrics table.sortable tbody th")[:2]
+    states.append(head.get_attribute("aria-sort"))
+
+    assert ascending == ["screw", "bottle"]
+    assert descending == ["bottle", "screw"]
+    assert states == ["ascending", "descending"]
+
+
+def test_a_missing_value_stays_last_in_both_orders(page: Any) -> None:
+    button = page.find_elements("css selector", "#metrics table.sortable th button")[1]
+
+    for _ in range(2):
+        button.click()
+        assert _texts(page, "#metrics table.sortable tbody th")[:2] == ["bottle", "screw"]
+
+
+def test_filters_hide_what_does_not_match_and_reset_brings_it_back(page: Any) -> None:
+    _choose(page, "category", "screw")
+    _choose(page, "label", "anomalous")
+
+    assert _shown(page, "article.card") == 3
+    assert _shown(page, "section.category") == 1
+    assert page.find_element("id", "shown").text == "3 of 12 pictured images"
+
+    page.find_element("css selector", "#filters button[type=reset]").click()
+
+    assert page.execute_async_script("setTimeout(arguments[0])") is None
+    assert _shown(page, "article.card") == 12
+
+
+def test_filters_that_match_nothing_say_so(page: Any) -> None:
+    _choose(page, "defect", "good")
+    _choose(page, "label", "anomalous")
+
+    assert _shown(page, "article.card") == 0
+    assert page.find_element("id", "nothing").is_displayed()
+
+
+def test_the_button_turns_the_theme_and_tells_its_state(page: Any) -> None:
+    background = "return getComputedStyle(document.body).backgroundColor"
+    button = page.find_element("id", "theme")
+    before, pressed = page.execute_script(background), button.get_attribute("aria-pressed")
+
+    button.click()
+
+    assert page.execute_script(background) != before
+    assert button.get_attribute("aria-pressed") != pressed
+
+
+def test_the_system_theme_is_followed(page: Any) -> None:
+    background = "return getComputedStyle(document.body).backgroundColor"
+    colours = set()
+    for scheme in ("light", "dark"):
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        colours.add(page.execute_script(background))
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+    assert len(colours) == 2
+
+
+def test_an_image_enlarges_and_arrow_keys_walk_on(page: Any) -> None:
+    viewer = page.find_element("id", "viewer")
+    first = page.find_element("css selector", "button.enlarge")
+    first.send_keys("\n")
+    paths = [viewer.find_element("css selector", "footer bdi").text]
+
+    page.switch_to.active_element.send_keys("\ue014")
+    paths.append(viewer.find_element("css selector", "footer bdi").text)
+    page.switch_to.active_element.send_keys("\ue00c")
+
+    assert paths == _texts(page, "article.card footer bdi")[:2]
+    assert not viewer.is_displayed()
+
+
+def test_the_strength_of_the_heatmap_follows_its_slider(page: Any) -> None:
+    opacity = "return getComputedStyle(document.querySelector('.card .heat')).opacity"
+    slider = page.find_element("id", "strength")
+
+    slider.send_keys("\ue010")
+
+    assert page.execute_script(opacity) == "1"
+
+
+def test_every_picture_decodes_and_every_reference_resolves(page: Any) -> None:
+    broken = page.execute_async_script("""
+        const done = arguments[0];
+        const uris = [...document.querySelectorAll("image")].map((i) => i.getAttribute("href"))
+            .concat([...document.images].map((i) => i.src));
+        Promise.all(uris.map((uri) => { const i = new Image(); i.src = uri;
+            return i.decode().then(() => null, () => uri.slice(0, 60)); }))
+            .then((found) => done(found.filter(Boolean).concat(
+                [...document.querySelectorAll("use, a[href^='#']")]
+                    .map((u) => u.getAttribute("href"))
+                    .filter((h) => !document.getElementById(h.slice(1))))));
+    """)
+
+    assert broken == []
+
+
+def test_a_phone_needs_no_sideways_scrolling(page: Any) -> None:
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    width = page.execute_script("return document.documentElement.scrollWidth")
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    assert width == 390
+
+
+def test_hostile_names_run_nothing_and_can_still_be_filtered(chromium: Any, tmp_path: Path) -> None:
+    _open(chromium, tmp_path, sample((HOSTILE[0], HOSTILE[1]), HOSTILE[3]))
+
+    _choose(chromium, "category", HOSTILE[1])
+
+    assert _shown(chromium, "article.card") == 6
+    assert chromium.execute_script("return window.hacked") is None
+    assert chromium.get_log("browser") == []
+
+
+def test_the_page_reads_without_its_script(chromium: Any, tmp_path: Path) -> None:
+    chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        _open(chromium, tmp_path, sample())
+        controls = _shown(chromium, "button, #filters")
+        cards = _shown(chromium, "article.card")
+    finally:
+        chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+    assert controls == 0
+    assert cards == 12
