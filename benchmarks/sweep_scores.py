@@ -19,23 +19,23 @@ from time import process_time
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
+from benchmarks.metrics import SIDE
 from benchmarks.real_samples import BACKBONE, SHARED, extract
+from benchmarks.score_profile import wide_manifest
 from cache.layout import Geometry
 from cache.objects import Objects
 from cache.store import open_store
 from cache.writer import CacheWriter
-from manifests.schema import SCHEMA
-from manifests.table import Manifest, manifest_to_bytes
+from manifests.table import manifest_to_bytes
 from pipeline.artifacts import Artifact, save_artifact
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ScoreConfig
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.scoring.score import score, score_group
 
-GRID, SIDE = 28, 448
+GRID = 28
 TAUS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
@@ -56,29 +56,6 @@ def write_wide(store: Objects, like: BackboneSpec, d_model: int, n_images: int) 
             mask[top : top + 64, left : left + 64] = row % 4 > 0
         writer.write_shard(shard, tokens.astype(np.float16), None, masks)
     writer.finish(manifest_to_bytes(wide_manifest(n_images)))
-
-
-def wide_manifest(n_images: int) -> Manifest:
-    """Describe made-up images of one category, a quarter of them normal."""
-    rows: list[dict[str, Any]] = [
-        {
-            "image_id": f"{image:064x}",
-            "dataset": "wide",
-            "category": "wide",
-            "split": "test",
-            "defect": "spot" if image % 4 else "good",
-            "label": int(image % 4 > 0),
-            "image_path": f"{image}.png",
-            "mask_path": f"{image}_mask.png" if image % 4 else None,
-            "mask_id": f"{image:064x}" if image % 4 else None,
-            "width": SIDE,
-            "height": SIDE,
-            "mask_pixels": image % 4,
-            "row": image,
-        }
-        for image in range(n_images)
-    ]
-    return Manifest(pa.Table.from_pylist(rows, schema=SCHEMA))
 
 
 def write_guides(store: Objects, data: CachedDataset, n_guides: int) -> list[str]:
