@@ -41,6 +41,9 @@ def copy_cache(
 ) -> CopyReport:
     """Copy a complete cache; what is there already is checked and left alone.
 
+    Where the destination is complete, objects that are missing or of another size there are copied
+    again; spoilt bytes are found by `verify_cache`, not here.
+
     Args:
         source: the store that has it.
         destination: the store that will.
@@ -54,9 +57,12 @@ def copy_cache(
         StoreError: the destination is full or read-only, or holds other bytes under this key.
     """
     record = read_record(source, folder)
+    receipts = record.receipts
     if cache_state(destination, folder) == "complete":
         _refuse_other(read_record(destination, folder), record, destination, folder)
-        return CopyReport(folder, 0, 0, len(record.receipts))
+        receipts = _drop_damaged(destination, folder, record)
+        if not receipts and destination.size(f"{folder}/{MANIFEST}") is not None:
+            return CopyReport(folder, 0, 0, len(record.receipts))
     destination.check_writable()
     _refuse_if_full(destination, folder, record)
     for name, data in zarr_metadata(record.geometry).items():
@@ -69,7 +75,7 @@ def copy_cache(
         return copied
 
     with ThreadPoolExecutor(threads) as pool:
-        copied = list(pool.map(copy, record.receipts))
+        copied = list(pool.map(copy, receipts))
     manifest = source.get(f"{folder}/{MANIFEST}")
     if hashlib.sha256(manifest).hexdigest() != record.manifest_sha256:
         raise CorruptStore(f"{source.where}/{folder}/{MANIFEST} does not match its digest")
@@ -78,7 +84,24 @@ def copy_cache(
     for info in list(destination.walk(f"{folder}/receipts")):
         destination.delete(info.name)
     n_copied = sum(size > 0 for size in copied)
-    return CopyReport(folder, sum(copied), n_copied, len(copied) - n_copied)
+    return CopyReport(folder, sum(copied), n_copied, len(record.receipts) - n_copied)
+
+
+def _drop_damaged(objects: Objects, folder: str, record: CacheRecord) -> tuple[Receipt, ...]:
+    """Delete what has another size than was written; give the shards that are not all there."""
+    sizes = {info.name: info.size_bytes for info in objects.walk(folder)}
+    damaged = []
+    for receipt in record.receipts:
+        wanted = {
+            f"{folder}/{shard_name(array, receipt.shard)}": stored.size_bytes
+            for array, stored in receipt.objects.items()
+        }
+        bad = [name for name, size_bytes in wanted.items() if sizes.get(name) != size_bytes]
+        for name in bad:
+            objects.delete(name)
+        if bad:
+            damaged.append(receipt)
+    return tuple(damaged)
 
 
 def _copy_shard(

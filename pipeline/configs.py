@@ -6,6 +6,7 @@ Imports nothing heavy, so that `spg-pipe --help` is quick.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -165,6 +166,12 @@ class FitGuidesConfig:
         """Raises: ConfigError for counts and rates that cannot be."""
         at_least(1, epochs=self.epochs, images_per_step=self.images_per_step)
         at_least(0, beta=self.beta, learning_rate=self.learning_rate)
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"--ema is a decay of 0 or more and below 1, got {self.ema}")
+
+
+LARGEST_SIGMA = 1000.0
+"""Wider than any model input: a map blurred more is flat."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +192,8 @@ class ScoreConfig:
     def __post_init__(self) -> None:
         """Raises: ConfigError for values that cannot be."""
         at_least(0, tau=self.tau, sigma=self.sigma)
+        if self.sigma > LARGEST_SIGMA:
+            raise ConfigError(f"--sigma is {self.sigma} pixels; it must be {LARGEST_SIGMA} or less")
         if self.coefficients not in ("ema", "raw"):
             raise ConfigError(f"--coefficients is ema or raw, got {self.coefficients!r}")
         if self.aupro not in ("exact", "clip200"):
@@ -319,5 +328,8 @@ def at_least(smallest: float, **numbers: float) -> None:
 
 
 def as_document(config: Any) -> dict[str, Any]:
-    """Give a config as JSON-ready fields, to be saved beside what it made."""
-    return dataclasses.asdict(config)
+    """Give a config as JSON-ready fields, to be saved beside what it made; infinity as `inf`."""
+    return {
+        name: str(value) if isinstance(value, float) and math.isinf(value) else value
+        for name, value in dataclasses.asdict(config).items()
+    }

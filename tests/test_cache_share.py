@@ -177,6 +177,24 @@ def test_a_copy_that_cannot_fit_is_refused_first(
     assert find_caches(there) == []
 
 
+def test_a_copy_with_objects_missing_or_cut_is_made_whole_again(
+    store: tuple[Objects, str, Path], tmp_path: Path
+) -> None:
+    source, folder, path = store
+    target = open_store(tmp_path / "copy")
+    copy_cache(source, target, folder)
+    (tmp_path / "copy" / folder / "tokens.zarr/masks/c/1/0/0").unlink()
+    cut = tmp_path / "copy" / folder / "tokens.zarr/tokens/c/2/0/0"
+    cut.write_bytes(cut.read_bytes()[:-5])
+
+    report = copy_cache(source, target, folder)
+
+    assert (report.copied_shards, report.present_shards) == (2, 1)
+    assert verify_cache(target, folder).is_sound
+    assert folder_digests(tmp_path / "copy" / folder) == folder_digests(path)
+    assert copy_cache(source, target, folder).copied_shards == 0
+
+
 def test_a_read_only_store_can_be_copied_from_but_not_to(
     store: tuple[Objects, str, Path], tmp_path: Path
 ) -> None:

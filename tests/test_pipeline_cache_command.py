@@ -70,6 +70,16 @@ def make_partial(store, dataset):
     (folder / "receipts/00000.json").write_text("{}")
 
 
+def test_a_short_last_shard_counts_as_short(store):
+    make_partial(store, "nuts")
+    receipts = Path(store.where) / folder_of(store, "nuts") / "receipts"
+    (receipts / "00000.json").rename(receipts / "00001.json")
+
+    rows = {row["dataset"]: row for row in cache_json("ls", "--store", store.where)["caches"]}
+
+    assert (rows["nuts"]["state"], rows["nuts"]["images"], rows["nuts"]["of"]) == ("partial", 6, 70)
+
+
 def test_ls_shows_size_state_images_and_users(store):
     make_partial(store, "few")
 

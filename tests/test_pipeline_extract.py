@@ -261,6 +261,20 @@ def test_a_changed_mask_is_told_by_file_and_the_advice_helps(tmp_path):
     assert top == 1
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_colleague_without_the_thumbnail_flag_finds_the_cache(tmp_path, first, capsys):
+    write_images(tmp_path / "images", n_good=3, n_bad=2)
+    store, config = open_store(tmp_path / "store"), config_of(tmp_path / "images")
+    done = extract(store, replace(config, thumbnails=first))
+
+    found = extract(store, replace(config, thumbnails=not first))
+
+    assert found.key == done.key
+    assert f"the cache has {'' if first else 'no '}thumbnails" in capsys.readouterr().err
+    names = open_dataset(store, "mvtec", "gabor").manifest.table.column_names
+    assert ("thumbnail" in names) == first
+
+
 def test_a_defect_that_vanishes_is_counted_and_named(tmp_path, capsys):
     write_images(tmp_path / "images", n_good=3, n_bad=2, side=64)
     dot = np.zeros((64, 64), np.uint8)

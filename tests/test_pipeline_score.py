@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,17 @@ def test_the_same_request_finds_the_same_scores_and_another_tau_others(small_sto
     assert score(store, small_store.guides.id, "target", ScoreConfig(sigma=1)).id != done.id
 
 
+def test_an_infinite_tau_scores_by_the_mean_and_is_saved(small_store, scored):
+    store, done = scored
+
+    by_mean = score(store, small_store.guides.id, "target", ScoreConfig(tau=math.inf), report=True)
+
+    assert by_mean.document["config"]["tau"] == "inf"
+    assert by_mean.document["mean"]["pixel_auroc"] == done.document["mean"]["pixel_auroc"]
+    again = score(store, small_store.guides.id, "target", ScoreConfig(tau=math.inf))
+    assert again.id == by_mean.id
+
+
 def test_a_category_with_one_class_has_null_with_a_reason(small_store):
     store = open_store(small_store.url)
     data = open_dataset(store, "target", "gabor")
@@ -142,8 +154,10 @@ def test_a_dataset_that_is_not_there_says_how_to_make_it(small_store):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"tau": -1}, {"sigma": -1}, {"coefficients": "mean"}, {"aupro": "half"}]
-)
+    "changes",
+    [{"tau": -1}, {"sigma": -1}, {"sigma": math.inf}, {"coefficients": "mean"}, {"aupro": "half"}],
+    "changes",
+    [{"tau": -1}, {"sigma": -1}, {"sigma": math.inf}, {"coefficients": "mean"}, {"aupro": "half"}],
 def test_impossible_options_are_refused_before_anything_is_read(changes):
     with pytest.raises(ConfigError, match=f"--{next(iter(changes))} is"):
         ScoreConfig(**changes)

@@ -4,12 +4,13 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from cache.find import CacheInfo, find_caches, read_record
 from cache.key import explain_difference
 from cache.layout import GROUP, IMAGES_PER_SHARD, MANIFEST
-from cache.objects import Objects
+from cache.objects import ObjectInfo, Objects
 from cache.record import CacheRecord
 from cache.store import open_store
 from cache.verify import Problem
@@ -90,12 +91,17 @@ def _state(store: Objects, info: CacheInfo) -> dict[str, Any]:
             return {"state": "damaged", "images": None, "of": None}
         return {"state": "complete", "images": whole, "of": whole}
     planned = _planned_images(store, info)
-    there = sum(1 for _ in store.walk(f"{info.folder}/receipts")) * IMAGES_PER_SHARD
-    return {
-        "state": info.state,
-        "images": there if planned is None else min(there, planned),
-        "of": planned,
-    }
+    shards = [int(PurePosixPath(found.name).stem) for found in _receipts(store, info)]
+    there = len(shards) * IMAGES_PER_SHARD
+    if planned is not None and shards:
+        # All shards are full but the last.
+        there -= max(0, (max(shards) + 1) * IMAGES_PER_SHARD - planned)
+    return {"state": info.state, "images": there, "of": planned}
+
+
+def _receipts(store: Objects, info: CacheInfo) -> list[ObjectInfo]:
+    found = store.walk(f"{info.folder}/receipts")
+    return [one for one in found if PurePosixPath(one.name).stem.isdigit()]
 
 
 def _planned_images(store: Objects, info: CacheInfo) -> int | None:

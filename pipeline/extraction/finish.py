@@ -4,6 +4,7 @@ import pyarrow as pa
 
 from cache.layout import MANIFEST
 from cache.writer import CacheWriter, ManifestDiffers
+from manifests.schema import THUMBNAIL
 from manifests.table import Manifest, manifest_from_bytes, manifest_to_bytes
 from pipeline.progress import say
 from pipeline.versions import library_versions
@@ -23,8 +24,13 @@ def finish(writer: CacheWriter, manifest: Manifest, seconds: float, device: str)
     name = f"{writer.folder}/{MANIFEST}"
     if writer.objects.size(name) is not None:
         stored = writer.objects.get(name)
-        theirs = manifest_from_bytes(stored, f"{writer.objects.where}/{name}")
-        change = describe_change(theirs.table, manifest.table)
+        theirs = manifest_from_bytes(stored, f"{writer.objects.where}/{name}").table
+        ours = manifest.table
+        if (THUMBNAIL.name in theirs.column_names) != (THUMBNAIL.name in ours.column_names):
+            has = "has" if THUMBNAIL.name in theirs.column_names else "has no"
+            say(f"remark: the cache {has} thumbnails, and stays so; it is written once")
+            theirs, ours = _without_thumbnails(theirs), _without_thumbnails(ours)
+        change = describe_change(theirs, ours)
         if change is not None:
             raise ManifestDiffers(
                 f"{writer.where} holds tokens of the same images, but {change}. A cache is written "
@@ -34,6 +40,10 @@ def finish(writer: CacheWriter, manifest: Manifest, seconds: float, device: str)
         data = stored
     timings = {"seconds": round(seconds, 3), "device": device}
     writer.finish(data, versions=library_versions(), timings=timings)
+
+
+def _without_thumbnails(table: pa.Table) -> pa.Table:
+    return table.select([name for name in table.column_names if name != THUMBNAIL.name])
 
 
 def describe_change(stored: pa.Table, ours: pa.Table) -> str | None:

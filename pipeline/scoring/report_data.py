@@ -1,5 +1,6 @@
 """Gather what a report shows from scores, cache and guides, and render the page."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -81,14 +82,18 @@ def _run_card(document: dict[str, Any], data: CachedDataset, guides: Artifact) -
         "SAE": str(guides.document["parents"]["sae"]),
         "Recipe": f"{document['recipe']}, seed {guides.document['config']['seed']}",
         "Map": f"{config['coefficients']} coefficients, Gaussian sigma {config['sigma']:g} px",
-        "Image score": "maximum of the map"
-        if config["tau"] == 0
-        else f"log-mean-exp of the map, tau {config['tau']:g}",
+        "Image score": _pooling(float(config["tau"])),
         "AUPRO": "every threshold up to FPR 0.3, 8-connected regions"
         if document["aupro"] == "exact"
         else "200 thresholds (the released definition; depends on the scale of the scores)",
         "Versions": ", ".join(f"{k} {v}" for k, v in guides.document["versions"].items()),
     }
+
+
+def _pooling(tau: float) -> str:
+    if tau == 0:
+        return "maximum of the map"
+    return "mean of the map" if math.isinf(tau) else f"log-mean-exp of the map, tau {tau:g}"
 
 
 def _images(found: Sequence[CategoryScores], data: CachedDataset) -> list[ImageRow]:
