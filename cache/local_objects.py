@@ -216,6 +216,8 @@ class LocalObjects:
                 f"free ({error.strerror}); free some space and run again, what is done is kept"
             )
         if error.errno in (errno.EACCES, errno.EROFS):
+            if is_temporary(name):
+                shown = f"to {self.where}, the store; give one of your own with --store"
             return StoreError(f"no permission to {verb} {shown} ({error.strerror})")
         if error.errno in _NO_LINKS:
             return StoreError(

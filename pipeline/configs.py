@@ -122,6 +122,7 @@ class FitSaeConfig:
     def __post_init__(self) -> None:
         """Raises: ConfigError for counts and rates that cannot be."""
         at_least(1, epochs=self.epochs, images_per_step=self.images_per_step)
+        at_least(1, width=self.width, k=self.k)
         at_least(0, learning_rate=self.learning_rate, l1=self.l1)
 
 

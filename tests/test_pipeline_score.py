@@ -156,8 +156,7 @@ def test_a_dataset_that_is_not_there_says_how_to_make_it(small_store):
 @pytest.mark.parametrize(
     "changes",
     [{"tau": -1}, {"sigma": -1}, {"sigma": math.inf}, {"coefficients": "mean"}, {"aupro": "half"}],
-    "changes",
-    [{"tau": -1}, {"sigma": -1}, {"sigma": math.inf}, {"coefficients": "mean"}, {"aupro": "half"}],
+)
 def test_impossible_options_are_refused_before_anything_is_read(changes):
     with pytest.raises(ConfigError, match=f"--{next(iter(changes))} is"):
         ScoreConfig(**changes)

@@ -98,7 +98,8 @@ def _announce(opened: OpenSweep, points: Sequence[Point], config: SweepConfig) -
         for name, sae in wanted.items()
         if _is_possible(sae, opened) and not is_complete(opened.store, "saes", name)
     }
-    say(f"{len(points)} points, {len(wanted)} SAEs, {len(wanted) - len(pending)} not to be trained")
+    n_there = sum(is_complete(opened.store, "saes", name) for name in wanted)
+    say(f"{len(points)} points, {len(wanted)} SAEs, {n_there} of them there already")
     if not pending:
         return
     cache = opened.aux.cache
