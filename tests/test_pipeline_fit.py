@@ -1,6 +1,7 @@
 """Fit-sae and fit-guides: the same bits again, after a kill and in company; what they refuse."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -275,6 +276,22 @@ def test_a_loss_that_is_not_finite_is_refused_with_its_step(fresh):
         fit_sae(fresh, aux(fresh), replace(SAE, learning_rate=1e30))
 
 
+@pytest.mark.parametrize("ema", [-0.1, 1.0, math.nan])
+def test_an_ema_that_is_no_decay_is_refused_before_the_fit(ema):
+    with pytest.raises(ConfigError, match="--ema is a decay of 0 or more and below 1"):
+        replace(GUIDES, ema=ema)
+
+
+def test_an_sae_that_diverged_is_warned_of(fresh, capsys):
+    fit_sae(fresh, aux(fresh), replace(SAE, learning_rate=100.0))
+    assert "farther from the tokens than their mean is" in capsys.readouterr().err.replace(
+        "\n", " "
+    )
+
+    fit_sae(fresh, aux(fresh), SAE)
+    assert "farther from the tokens" not in capsys.readouterr().err
+
+
 def test_an_all_zero_guide_is_refused_with_the_remedy(small_store, tmp_path):
     store = open_store(shutil.copytree(small_store.url, tmp_path / "copy"))
     config = replace(GUIDES, learning_rate=0.5, beta=1e6, ema=0.0)
@@ -327,7 +344,6 @@ def test_an_impossible_sae_is_refused(fresh, config, message):
     [
         (replace(GUIDES, sparsity="l0"), "guide sparsity is 'relu' or 'topk'"),
         (replace(GUIDES, dictionary="ica"), "dictionary is sae, pca, random or none, got 'ica'"),
-        (replace(GUIDES, ema=1.0), r"ema is a decay in \[0, 1\)"),
         (replace(GUIDES, dice="none"), "dice is 'anomaly' or 'both'"),
     ],
 )

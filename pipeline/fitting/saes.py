@@ -201,6 +201,11 @@ def _save(
 ) -> Artifact:
     trainer = member.trainer
     sae = trainer.sae()
+    if quality.numbers["fvu"] > 1:
+        say(
+            f"warning: {member.id} has an FVU of {quality.numbers['fvu']:.3g}: it is farther from "
+            "the tokens than their mean is; did the learning rate make it diverge?"
+        )
     picture = plot_training(member.log.lines, SAE_PANELS, member.id)
     store.replace(f"{member.place}/{PICTURE}", [picture])
     document = {
