@@ -30,7 +30,8 @@ from cache.reader import TokenCache
 from cache.store import open_store
 from pipeline.fitting.token_source import TokenSource
 from pipeline.inputs import open_dataset
-from spg_core.sae import Sae, active_atoms, decode, encode, inner_products
+from spg_core.products import inner_products
+from spg_core.sae import Sae, active_atoms, decode, encode
 from spg_core.sae_config import initial_weights
 from spg_core.sae_gradients import PATHS, Path
 from spg_core.sae_loss import dead_atoms, fvu, l0

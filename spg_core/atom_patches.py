@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spg_core.errors import ConfigError
-from spg_core.sae import Sae, encode, inner_products
+from spg_core.products import inner_products
+from spg_core.sae import Sae, encode
 from spg_core.sae_topk import top_entries
 
 

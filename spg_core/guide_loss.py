@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spg_core.anomaly_map import MapOperator
 from spg_core.errors import ConfigError
-from spg_core.sae import inner_products
+from spg_core.products import inner_products
 
 _EPSILON = 1e-5
 _DICE_SMOOTH = 1.0

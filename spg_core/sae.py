@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from spg_core.errors import ArtifactError, ConfigError
+from spg_core.products import inner_products
 from spg_core.sae_topk import top_entries, top_set
 
 Sparsifier = Literal["topk", "relu"]
@@ -73,26 +74,6 @@ class Latents:
     """`(n, m)`."""
     indices: Tensor
     """`(n, m)` int64, distinct within a token, in [0, n_latents)."""
-
-
-def inner_products(left: Tensor, right: Tensor) -> Tensor:
-    """Multiply every row of `(n, width)` with every row of `(m, width)`: `(n, m)`.
-
-    On the CPU in float32 this asks oneDNN, which PyTorch uses for convolutions but not for plain
-    products: on an AMD EPYC with AVX-512 it took half the time of MKL in all three orientations
-    a training step needs (`benchmarks/sae_step.py`). The two differ in rounding only, and the
-    choice depends on the build of PyTorch alone, so a machine repeats its results. A compiler
-    gets the plain product: it knows this operation for constant weights only.
-    """
-    on_cpu = left.dtype == torch.float32 and left.device.type == "cpu"
-    if _HAS_ONEDNN and on_cpu and not torch.compiler.is_compiling():
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
-        return product
-    return functional.linear(left, right)
-
-
-# Absent from builds without oneDNN.
-_HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def encode(sae: Sae, tokens: Tensor) -> Latents:

@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from spg_core.errors import ConfigError
-from spg_core.sae import Latents, Sae, inner_products, to_dense, top_latents, weighted_atoms
+from spg_core.products import inner_products
+from spg_core.sae import Latents, Sae, to_dense, top_latents, weighted_atoms
 from spg_core.sae_loss import squared_error
 from spg_core.sae_topk import top_set
 

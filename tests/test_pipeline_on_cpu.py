@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.backbones import on_cpu
 from pipeline.backbones.on_cpu import OneDnnLinear, forward_on_cpu
+from spg_core.products import HAS_ONEDNN
 
-needs_onednn = pytest.mark.skipif(not on_cpu._HAS_ONEDNN, reason="this PyTorch has no oneDNN")
+needs_onednn = pytest.mark.skipif(not HAS_ONEDNN, reason="this PyTorch has no oneDNN")
 
 
 class Patches(nn.Module):

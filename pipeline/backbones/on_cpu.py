@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-# Absent from builds without oneDNN.
-_HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+from spg_core.products import inner_products
 
 
 def forward_on_cpu(model: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -67,15 +66,6 @@ class OneDnnLinear(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Compute what is asked, a linear layer by oneDNN where that is possible."""
-        if func is functional.linear and _HAS_ONEDNN and not kwargs:
-            return _linear(*args)
+        if func is functional.linear and not kwargs:
+            return inner_products(*args)
         return func(*args, **(kwargs or {}))
-
-
-def _linear(tokens: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Turn `(..., d_in)` into `(..., d_out)` with a weight of `(d_out, d_in)`."""
-    is_plain = tokens.device.type == "cpu" and tokens.dtype == weight.dtype == torch.float32
-    if not is_plain or tokens.numel() == 0:
-        return functional.linear(tokens, weight, bias)
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(tokens, weight, bias, "none", [], "")
-    return product

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from cache.objects import Objects
 from cache.store import open_store
 from pipeline.artifacts import Artifact
-from pipeline.configs import ScoreConfig
+from pipeline.configs import ScoreConfig, as_document
 from pipeline.versions import library_versions
 from spg_core.errors import ConfigError, CorruptStore, MetricError, NotInStore
 
@@ -101,8 +101,8 @@ def calibrate(
 
 def scoring_of(config: ScoreConfig) -> dict[str, Any]:
     """Give the settings that a score, and so a threshold, depends on, as JSON values."""
-    tau = config.tau if math.isfinite(config.tau) else str(config.tau)
-    return {"tau": tau, "sigma": config.sigma, "coefficients": config.coefficients}
+    settings = as_document(config)
+    return {name: settings[name] for name in ("tau", "sigma", "coefficients")}
 
 
 def choose_threshold(guides: Artifact, config: ScoreConfig, given: float | None) -> Threshold:
