@@ -46,7 +46,7 @@ from numpy.typing import NDArray
 
 from benchmarks.reading_peers import PEERS, Maker
 from cache.layout import IMAGES_PER_SHARD, Geometry
-from cache.order import permute
+from cache.order import EpochOrder
 from cache.reader import TokenCache, open_cache
 from cache.store import open_store
 from cache.stream import token_batches
@@ -93,7 +93,7 @@ def make_cache(folder: Path, tokens: Tokens) -> None:
 
 def roof(tokens: Tokens, *, one_array: bool) -> Batches:
     flat = torch.from_numpy(tokens.reshape(-1, DIM))
-    indices = torch.from_numpy(permute(np.arange(len(flat)), len(flat), 0, 0, "tokens"))
+    indices = torch.from_numpy(EpochOrder(len(flat), 0, 0, "tokens").between(0, len(flat)))
     out = torch.empty(BATCH, DIM, dtype=torch.float16)
 
     def epoch(_: int) -> Iterator[Tokens]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cache.order import batch_rows
+from cache.order import EpochOrder
 from cache.reader import TokenCache
 from cache.store import open_store
 from pipeline.configs import FitGuidesConfig
@@ -101,9 +101,9 @@ def guides(data: CachedDataset, n_fits: int, width: int, n_steps: int) -> float:
         trainers.append(make_trainer(GuideDictionary(atoms, every, "relu"), data, config, CPU))
     source = TokenSource(data.cache, CPU)
     start = process_time()
-    rows = list(batch_rows(data.cache.n_images, batch=GUIDE_IMAGES, seed=0, epoch=0))
+    order = EpochOrder(data.cache.n_images, 0, 0, "images", GUIDE_IMAGES)
     for step in range(n_steps):
-        chosen = rows[step % len(rows)]
+        chosen = order.step(step % order.n_steps)
         batch = guide_batch(trainers[0].operator, source.images(chosen), source.masks(chosen))
         for trainer in trainers:
             trainer.step_on(batch)

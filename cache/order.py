@@ -8,7 +8,6 @@ arithmetic of our own, because NumPy does not promise its random streams between
 
 import hashlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,13 +64,32 @@ def permute(
     return result.astype(np.int64).reshape(np.shape(positions))
 
 
-def batch_rows(
-    n_images: int, *, batch: int, seed: int, epoch: int, start_step: int = 0
-) -> Iterator[NDArray[np.int64]]:
-    """Yield the rows of each step's images in a random order, from `start_step` of an epoch on."""
-    for step in range(start_step, n_steps(n_images, batch)):
-        positions = np.arange(step * batch, min((step + 1) * batch, n_images))
-        yield permute(positions, n_images, seed, epoch, "images")
+@dataclass(frozen=True)
+class EpochOrder:
+    """The order in which an epoch visits n items, cut into steps; nothing is stored.
+
+    `seed`, `epoch` and `label` select the permutation, as in `permute`. A step is `batch` items,
+    fewer in the last one.
+    """
+
+    n: int
+    seed: int
+    epoch: int
+    label: str
+    batch: int = 1
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of the epoch. Raises: ConfigError."""
+        return n_steps(self.n, self.batch)
+
+    def step(self, i: int) -> NDArray[np.int64]:
+        """Return the items of step i, `(batch,)` or fewer."""
+        return self.between(i * self.batch, min((i + 1) * self.batch, self.n))
+
+    def between(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Return the items at positions start to stop - 1 of the epoch."""
+        return permute(np.arange(start, stop), self.n, self.seed, self.epoch, self.label)
 
 
 @dataclass(frozen=True)
@@ -103,8 +121,9 @@ class WindowPlan:
 
     def window_tokens(self, window: int, seed: int, epoch: int) -> NDArray[np.int64]:
         """Return a window's token indices, ascending, the order in which they are read."""
-        positions = np.arange(self._first_segment(window), self._first_segment(window + 1))
-        segments = np.sort(permute(positions, self.n_segments, seed, epoch, "segments"))
+        order = EpochOrder(self.n_segments, seed, epoch, "segments")
+        first, stop = self._first_segment(window), self._first_segment(window + 1)
+        segments = np.sort(order.between(first, stop))
         inside = np.arange(self.segment_tokens)
         tokens = (segments[:, None] * self.segment_tokens + inside).reshape(-1)
         if window + 1 == self.n_windows:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from cache.buffers import Buffers
 from cache.layout import IMAGES_PER_SHARD
-from cache.order import WindowPlan, n_steps, permute, plan_windows
+from cache.order import EpochOrder, WindowPlan, n_steps, plan_windows
 from cache.reader import TokenCache
 from spg_core.errors import ConfigError
 
@@ -102,10 +102,9 @@ def _resident(
 ) -> Iterator[Batch]:
     tokens = cache.resident_tokens()
     buffers = Buffers(batch, cache.d_model, _BATCHES_HELD)
+    order = EpochOrder(cache.n_tokens, seed, epoch, "tokens", batch)
     with ThreadPoolExecutor(threads) as pool:
-        for step in steps:
-            positions = np.arange(step * batch, min((step + 1) * batch, cache.n_tokens))
-            indices = permute(positions, cache.n_tokens, seed, epoch, "tokens")
+        for indices in map(order.step, steps):
             out = buffers.take(len(indices))
             _take(pool, threads, tokens, indices, out)
             yield out
@@ -174,15 +173,13 @@ class _Windows:
         indices = self._plan.window_tokens(number, self._seed, self._epoch)
         buffer = self._buffers[number % 2][: len(indices)]
         self._cache.gather_sorted(indices, buffer)
-        slots = permute(
-            np.arange(len(indices)), len(indices), self._seed, self._epoch, f"window {number}"
-        )
-        return self._plan.bounds(number)[0], buffer, slots
+        order = EpochOrder(len(indices), self._seed, self._epoch, f"window {number}")
+        return self._plan.bounds(number)[0], buffer, order.between(0, order.n)
 
 
 def _images(cache: TokenCache, batch: int, seed: int, epoch: int, steps: range) -> Iterator[Batch]:
-    positions = np.arange(steps.start * batch, cache.n_images)
-    rows = permute(positions, cache.n_images, seed, epoch, "images")
+    order = EpochOrder(cache.n_images, seed, epoch, "images")
+    rows = order.between(steps.start * batch, cache.n_images)
     # dict.fromkeys keeps the order of first use, np.unique would not.
     cache.read_ahead(list(dict.fromkeys((rows // IMAGES_PER_SHARD).tolist())))
     for start in range(0, len(rows), batch):

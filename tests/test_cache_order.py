@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.order import MAX_VIF, batch_rows, n_steps, permute, plan_windows
+from cache.order import MAX_VIF, EpochOrder, n_steps, permute, plan_windows
 from spg_core.errors import ConfigError
 
 
@@ -22,6 +22,18 @@ def test_a_permutation_keeps_its_values_for_ever() -> None:
     assert permute(np.array([10**12]), 10**15, seed=1, epoch=2, label="x").tolist() == [
         274587618377703
     ]
+
+
+def test_an_epoch_is_one_permutation_cut_into_steps() -> None:
+    order = EpochOrder(8, 0, 0, "tokens", batch=3)
+
+    assert [order.step(step).tolist() for step in range(order.n_steps)] == [
+        [2, 6, 1],
+        [3, 5, 4],
+        [7, 0],
+    ]
+    assert order.between(2, 5).tolist() == [1, 3, 5]
+    assert EpochOrder(8, 0, 0, "tokens").step(4).tolist() == [5]
 
 
 @given(st.integers(1, 3000), st.integers(0, 2**63), st.integers(0, 1000))
@@ -68,10 +80,12 @@ def test_batch_means_vary_as_those_of_iid_draws(n: int) -> None:
 
 @given(st.integers(1, 500), st.integers(1, 60), st.integers(0, 9))
 def test_image_batches_resume_where_they_stopped(n_images: int, batch: int, start: int) -> None:
-    whole = list(batch_rows(n_images, batch=batch, seed=1, epoch=2))
+    order = EpochOrder(n_images, 1, 2, "images", batch)
+    whole = [order.step(step) for step in range(order.n_steps)]
     start = min(start, len(whole))
 
-    rest = list(batch_rows(n_images, batch=batch, seed=1, epoch=2, start_step=start))
+    again = EpochOrder(n_images, 1, 2, "images", batch)
+    rest = [again.step(step) for step in range(start, again.n_steps)]
 
     assert len(whole) == n_steps(n_images, batch)
     assert sorted(np.concatenate(whole).tolist()) == list(range(n_images))

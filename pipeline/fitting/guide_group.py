@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cache.objects import Objects
-from cache.order import batch_rows
+from cache.order import EpochOrder
 from pipeline.artifacts import Artifact, folder, is_complete, load_artifact, save_artifact
 from pipeline.configs import FitGuidesConfig, as_document
 from pipeline.device import resolve_device
@@ -170,13 +170,8 @@ def _train(
 
     def batches(first: int) -> Iterator[GuideBatch]:
         for epoch in range(first // per_epoch, config.epochs):
-            for rows in batch_rows(
-                cache.n_images,
-                batch=config.images_per_step,
-                seed=config.seed,
-                epoch=epoch,
-                start_step=max(0, first - epoch * per_epoch),
-            ):
+            order = EpochOrder(cache.n_images, config.seed, epoch, "images", config.images_per_step)
+            for rows in map(order.step, range(max(0, first - epoch * per_epoch), per_epoch)):
                 yield guide_batch(operator, source.images(rows), source.masks(rows))
 
     def step(member: Member[GuideTrainer], batch: GuideBatch, number: int) -> Line:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.layout import IMAGES_PER_SHARD
-from cache.order import permute
+from cache.order import EpochOrder
 from cache.reader import TokenCache
 from cache.stream import Order, fits_in_memory, steps_per_epoch, token_batches
 
@@ -64,14 +64,14 @@ class TokenSource:
     ) -> Tensor:
         cache = self.cache
         n_items = cache.n_images if order == "images" else cache.n_tokens
-        positions = np.arange(step * batch, min((step + 1) * batch, n_items))
         match order:
             case "sequential":
-                return whole[positions[0] : positions[-1] + 1]
+                return whole[step * batch : (step + 1) * batch]
             case "tokens":
-                return self._take(whole, permute(positions, n_items, seed, epoch, "tokens"))
+                tokens = EpochOrder(n_items, seed, epoch, "tokens", batch).step(step)
+                return self._take(whole, tokens)
             case "images":
-                rows = permute(positions, n_items, seed, epoch, "images")
+                rows = EpochOrder(n_items, seed, epoch, "images", batch).step(step)
                 images = whole.view(cache.n_images, -1, cache.d_model)
                 return self._take(images, rows).flatten(0, 1)
 
