@@ -16,8 +16,8 @@ from cache.store import open_store
 from pipeline.backbones.stored import load_stored_backbone
 from pipeline.cli import app
 from pipeline.configs import PredictConfig, ScoreConfig
+from pipeline.drawing.overlay import heatmap, overlay
 from pipeline.prediction.inputs import find_images, output_names
-from pipeline.prediction.overlay import heatmap, overlay
 from pipeline.prediction.predict import predict
 from pipeline.scoring.score import score
 from spg_core.errors import ArtifactError, ConfigError

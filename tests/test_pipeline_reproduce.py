@@ -16,9 +16,10 @@ from pipeline.artifacts import list_artifacts, load_artifact
 from pipeline.cli import app
 from pipeline.configs import ReproduceConfig
 from pipeline.extraction.extract import extract
+from pipeline.metrics import PUBLISHED
 from pipeline.reproduce.needs import Need, both_datasets, extract_command, require_caches
 from pipeline.reproduce.table1 import Table1, table1
-from pipeline.scoring.published import METRICS, published
+from pipeline.scoring.published import published
 from spg_core.errors import ArtifactError, ConfigError, NotInStore, StoreError
 from tests.small_store import SmallStore, extract_config
 
@@ -118,7 +119,7 @@ def test_both_directions_are_fitted_once_and_laid_beside_the_published(
 
     sections = ["aux -> target", "target -> aux"]
     assert list(dict.fromkeys(row.section for row in made.table.rows)) == sections
-    assert list(made.table.metrics) == list(METRICS)
+    assert list(made.table.metrics) == list(PUBLISHED)
     for section, scores, direction in zip(
         sections, made.scores, ("VisA -> MVTec AD", "MVTec AD -> VisA"), strict=True
     ):
@@ -126,7 +127,7 @@ def test_both_directions_are_fitted_once_and_laid_beside_the_published(
         assert (ours.kind, ours.name) == ("mean", "ours (gabor, released, seed 111)")
         assert scores.document["fitted_on"]["dataset"] == section.split(" -> ")[0]
         assert scores.document["aupro"] == "clip200"
-        for metric in METRICS:
+        for metric in PUBLISHED:
             assert ours.values[metric] == scores.document["mean"][metric]
         assert {row.name: row.values for row in others} == published(direction)  # type: ignore[arg-type]
         assert all(row.other_data for row in others)

@@ -30,6 +30,7 @@ from pipeline.configs import (
     ScoreConfig,
     SweepConfig,
 )
+from pipeline.drawing.plots import cells
 from pipeline.fitting import group as fit_group
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
@@ -41,7 +42,7 @@ from pipeline.scoring.score import score
 from pipeline.sweep.grid import grid_points
 from pipeline.sweep.points import OpenSweep
 from pipeline.sweep.run import share_out, sweep
-from pipeline.sweep.table import cells, heatmaps
+from pipeline.sweep.table import heatmaps
 from spg_core.errors import ConfigError, FitError
 from spg_core.sae_step import SaeTrainer
 

@@ -13,8 +13,8 @@ from cache.store import open_store
 from pipeline.artifacts import list_artifacts, load_artifact, save_artifact
 from pipeline.configs import FigureConfig, ReproduceConfig, SweepConfig
 from pipeline.inputs import open_dataset
+from pipeline.metrics import METRICS
 from pipeline.reproduce.fig3 import fig3
-from pipeline.sweep.points import METRICS
 from pipeline.sweep.run import sweep
 
 SHORT = ("sae.epochs=1", "sae.images_per_step=4", "guides.epochs=1", "guides.images_per_step=4")

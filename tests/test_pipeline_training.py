@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from cache.store import open_store
+from pipeline.drawing.plots import draw_training
 from pipeline.fitting.training import (
     Checkpoint,
     TrainingLog,
     drop_checkpoint,
     load_checkpoint,
-    plot_training,
     read_log,
     save_checkpoint,
 )
@@ -80,6 +80,6 @@ def test_a_torn_checkpoint_is_refused_with_the_remedy(tmp_path):
 def test_curves_are_drawn_as_a_png():
     lines = [{"step": step, "loss": 1 / step} for step in range(1, 20)]
 
-    data = plot_training(lines, {"loss": ["loss"], "FVU": ["fvu"]}, "a fit")
+    data = draw_training(lines, {"loss": ["loss"], "FVU": ["fvu"]}, "a fit")
 
     assert data.startswith(b"\x89PNG")

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cache.objects import Objects
 from cache.store import open_store
@@ -19,6 +18,7 @@ from pipeline.configs import AtomsConfig
 from pipeline.inputs import CachedDataset
 from pipeline.progress import say
 from pipeline.report.data import Atom, AtomPatch
+from pipeline.tables import as_parquet
 
 TABLE = "atoms.parquet"
 _COLUMNS: dict[str, pa.DataType] = {
@@ -60,7 +60,7 @@ def write_atoms(
     _warn(artifact, config)
     place = store if out is None else open_store(out)
     prefix = f"{folder('guides', artifact.id)}/atoms/" if out is None else ""
-    files = {TABLE: _parquet(atoms_table(found, data))}
+    files = {TABLE: as_parquet(atoms_table(found, data))}
     for guide in dict.fromkeys(one.guide for one in found):
         atoms = as_report_atoms([one for one in found if one.guide == guide], data)
         title = f"{guide} guide of {artifact.id}, {config.coefficients} coefficients"
@@ -164,9 +164,3 @@ def atoms_table(found: Sequence[ActiveAtom], data: CachedDataset) -> pa.Table:
                 }
             )
     return pa.Table.from_pylist(lines, schema=pa.schema(_COLUMNS))
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return bytes(sink.getvalue().to_pybytes())

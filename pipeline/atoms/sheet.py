@@ -7,16 +7,15 @@ the atom's strongest activation, which the row states. The patch itself is outli
 import io
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
+from pipeline.drawing.palette import OUTLINE, rgb
 from pipeline.report.data import Atom, AtomPatch
 from spg_core.errors import CorruptStore
 
 _CELL, _GAP, _CAPTION, _LABEL, _TITLE = 160, 8, 30, 212, 56
-_INK, _FAINT, _PAPER, _BOX = (24, 24, 28), (104, 104, 112), (255, 255, 255), (64, 224, 255)
+_INK, _FAINT, _PAPER = (24, 24, 28), (104, 104, 112), (255, 255, 255)
 _OPACITY = 0.85
 """Of the strongest activation over a picture; weaker ones let more of the picture through."""
 _MARGIN = 2
@@ -92,7 +91,7 @@ def _cell(patch: AtomPatch, strongest: float) -> Image.Image:
     share = np.clip(patch.heatmap / (strongest or 1.0), 0, 1).astype(np.float32)
     # patches keep their borders: what lies between two of them was never computed
     level = np.asarray(Image.fromarray(share).resize(size, Image.Resampling.NEAREST))
-    colours = _inferno(level)
+    colours = rgb(level)
     if picture is not None:
         ground = np.asarray(picture.resize(size), np.float32)
         opacity = _OPACITY * np.sqrt(level[..., None])
@@ -105,14 +104,8 @@ def _cell(patch: AtomPatch, strongest: float) -> Image.Image:
         upper = (max(0, round(left * width) - _MARGIN), max(0, round(top * height) - _MARGIN))
         right, bottom = round((left + wide) * width), round((top + high) * height)
         lower = (min(_CELL - 1, right + _MARGIN), min(_CELL - 1, bottom + _MARGIN))
-        ImageDraw.Draw(cell).rectangle((upper, lower), outline=_BOX)
+        ImageDraw.Draw(cell).rectangle((upper, lower), outline=OUTLINE)
     return cell
-
-
-def _inferno(level: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Give RGB colours `(h, w, 3)` of levels `(h, w)` in [0, 1]."""
-    colours: NDArray[np.uint8] = matplotlib.colormaps["inferno"](level, bytes=True)[..., :3]
-    return colours
 
 
 def _thumbnail(patch: AtomPatch) -> Image.Image | None:

@@ -16,7 +16,7 @@ def demo(
 ) -> None:
     """Run everything above on a generated sample, offline, in about two minutes on two cores."""
     from pipeline.demo import demo as run
-    from pipeline.scoring.tables import metrics_table
+    from pipeline.tables import metrics_table
 
     made = run(folder)
     if as_json:

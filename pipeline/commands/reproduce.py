@@ -87,7 +87,7 @@ def reproduce(
 def _table1(config: ReproduceConfig, store: str, out: str | None, as_json: bool) -> None:
     from cache.store import open_store
     from pipeline.reproduce.needs import both_datasets, require_caches
-    from pipeline.scoring.tables import as_records, check_suffix, to_text, write_table
+    from pipeline.tables import as_records, check_suffix, to_text, write_table
 
     if out is not None:
         # before the hours of work, not after them

@@ -54,7 +54,7 @@ def score(
     """Score a cached dataset with fitted guides: maps, image scores, metrics."""
     from cache.store import open_store
     from pipeline.scoring.score import score as run
-    from pipeline.scoring.tables import metrics_table
+    from pipeline.tables import metrics_table
 
     objects = open_store(store)
     config = from_recipe(

@@ -17,6 +17,7 @@ from pipeline.commands.options import (
     values,
 )
 from pipeline.configs import ClusterConfig, SweepConfig
+from pipeline.metrics import METRICS, percent
 
 
 def sweep(
@@ -83,11 +84,11 @@ def sweep(
 def _sweep_text(identifier: str, path: str, rows: Sequence[Mapping[str, Any]]) -> str:
     done = [row for row in rows if row["state"] == "done"]
     lines = [f"{identifier}: {len(done)} of {len(rows)} points"]
-    known = [row for row in done if row.get("pixel_aupro") is not None]
-    for metric, label in (("image_auroc", "image AUROC"), ("pixel_aupro", "pixel AUPRO")):
-        if known:
-            best = max(known, key=lambda row: (row.get(metric) is not None, row.get(metric) or 0.0))
-            if best.get(metric) is not None:
-                value = f"{100 * best[metric]:.1f}"
-                lines.append(f"  best {label} {value} %: C = {best['width']}, k = {best['k']}")
+    for metric in ("image_auroc", "pixel_aupro"):
+        best = max(
+            done, key=lambda row: -1.0 if row.get(metric) is None else row[metric], default={}
+        )
+        if best.get(metric) is not None:
+            where = f"C = {best['width']}, k = {best['k']}"
+            lines.append(f"  best {METRICS[metric].label} {percent(best[metric])} %: {where}")
     return "\n".join([*lines, f"{path}/sweep.parquet"])

@@ -20,7 +20,7 @@ def table(
     from cache.store import open_store
     from pipeline.artifacts import load_artifact
     from pipeline.scoring.compare import score_table
-    from pipeline.scoring.tables import as_records, to_text, write_table
+    from pipeline.tables import as_records, to_text, write_table
 
     objects = open_store(store)
     artifact = load_artifact(objects, "scores", scores)

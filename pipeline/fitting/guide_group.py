@@ -15,11 +15,12 @@ from cache.order import EpochOrder
 from pipeline.artifacts import Artifact, folder, is_complete, load_artifact, save_artifact
 from pipeline.configs import FitGuidesConfig, as_document
 from pipeline.device import resolve_device
+from pipeline.drawing.plots import draw_training
 from pipeline.fitting.dictionaries import GuideDictionary, make_dictionary
 from pipeline.fitting.group import Line, Member, compiler_for, join, run
 from pipeline.fitting.guide_settings import guides_id, require_defects
 from pipeline.fitting.token_source import TokenSource
-from pipeline.fitting.training import GUIDE_PANELS, PICTURE, drop_checkpoint, plot_training
+from pipeline.fitting.training import GUIDE_PANELS, PICTURE, drop_checkpoint
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.progress import Advance, bar, say
 from pipeline.scoring.detector import require_same_tokens
@@ -215,7 +216,7 @@ def _save(
         if not bool(torch.isfinite(pair).all()):
             raise FitError(f"the guides' coefficients are not finite ({when}); lower the step size")
         require_nonzero(pair, when)
-    picture = plot_training(member.log.lines, GUIDE_PANELS, member.id)
+    picture = draw_training(member.log.lines, GUIDE_PANELS, member.id)
     store.replace(f"{member.place}/{PICTURE}", [picture])
     document = {
         "config": as_document(config),

@@ -16,13 +16,14 @@ from cache.reader import TokenCache
 from pipeline.artifacts import Artifact, folder, is_complete, load_artifact, save_artifact
 from pipeline.configs import FitSaeConfig, as_document
 from pipeline.device import resolve_device
+from pipeline.drawing.plots import draw_training
 from pipeline.fitting.group import Line, Member, compiler_for, join, run
 from pipeline.fitting.memory_plan import memory_budget, sae_bytes, split_by_memory
 from pipeline.fitting.sae_path import device_name, remembered_path
 from pipeline.fitting.sae_quality import Quality, measure_saes
 from pipeline.fitting.sae_settings import batch_size, epoch_steps, one_of, sae_id, step_config
 from pipeline.fitting.token_source import TokenSource
-from pipeline.fitting.training import PICTURE, SAE_PANELS, drop_checkpoint, plot_training
+from pipeline.fitting.training import PICTURE, SAE_PANELS, drop_checkpoint
 from pipeline.inputs import CachedDataset
 from pipeline.progress import Advance, bar, say
 from spg_core.errors import FitError, SpgError
@@ -206,7 +207,7 @@ def _save(
             f"warning: {member.id} has an FVU of {quality.numbers['fvu']:.3g}: it is farther from "
             "the tokens than their mean is; did the learning rate make it diverge?"
         )
-    picture = plot_training(member.log.lines, SAE_PANELS, member.id)
+    picture = draw_training(member.log.lines, SAE_PANELS, member.id)
     store.replace(f"{member.place}/{PICTURE}", [picture])
     document = {
         "config": as_document(config),

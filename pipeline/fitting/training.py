@@ -1,9 +1,8 @@
 """What both fits share: a JSON-lines log beside the artifact, its picture, and checkpoints."""
 
 import contextlib
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,28 +113,3 @@ def read_log(store: Objects, folder: str) -> list[dict[str, Any]]:
         for text in store.get(f"{folder}/{LOG}").decode().splitlines():
             lines.append(json.loads(text))
     return lines
-
-
-def plot_training(
-    lines: Sequence[Mapping[str, Any]], panels: Mapping[str, Sequence[str]], title: str
-) -> bytes:
-    """Draw curves over steps as a PNG, one panel an entry of `panels` (title -> fields to draw)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.2 * len(panels), 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axis, (name, fields) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-    ):
-        for field in fields:
-            points = [(line["step"], line[field]) for line in lines if field in line]
-            axis.plot([x for x, _ in points], [y for _, y in points], linewidth=1.2, label=field)
-        axis.set(title=name, xlabel="step")
-        axis.grid(alpha=0.3)
-        if len(fields) > 1:
-            axis.legend(fontsize=8)
-    figure.suptitle(title, fontsize=10)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    return buffer.getvalue()

@@ -26,8 +26,8 @@ from pipeline.backbones.preprocess import preprocess
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.backbones.stored import load_stored_backbone
 from pipeline.configs import PredictConfig, ScoreConfig
+from pipeline.drawing.overlay import heatmap, overlay
 from pipeline.prediction.inputs import HEATMAP, OVERLAY, Listed, output_names
-from pipeline.prediction.overlay import heatmap, overlay
 from pipeline.prediction.threshold import Threshold, choose_threshold
 from pipeline.scoring.detector import Detector, make_detector
 from spg_core.errors import ConfigError, DatasetError, StoreError

@@ -8,20 +8,17 @@ import base64
 import io
 from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from scipy import ndimage
 
+from pipeline.drawing.palette import N_COLOURS, OUTLINE, coloured, levels
 from spg_core.errors import CorruptStore
 
 MAX_SIDE = 224
 """Longest side of an embedded heatmap or mask, in pixels."""
 _MAX_THUMBNAIL_SIDE = 4096
-_COLOURS = 256
-_PALETTE: bytes = matplotlib.colormaps["inferno"](np.arange(_COLOURS), bytes=True)[:, :3].tobytes()
-_OUTLINE_COLOUR = (64, 224, 255)
 
 
 @dataclass(frozen=True)
@@ -35,11 +32,7 @@ class Picture:
 
 def heatmap_picture(values: npt.NDArray[np.float32], top: float) -> Picture:
     """Draw `values (h, w)`, 0 to `top`, in inferno; what lies above `top` takes the last colour."""
-    shrunk = _shrink(values)
-    levels = np.rint(np.clip(shrunk / top, 0, 1) * (_COLOURS - 1)).astype(np.uint8)
-    image = Image.fromarray(levels)
-    image.putpalette(_PALETTE)
-    return _png(image)
+    return _png(coloured(levels(_shrink(values), top)))
 
 
 def mask_picture(mask: npt.NDArray[np.uint8]) -> Picture:
@@ -52,7 +45,7 @@ def outline_picture(mask: npt.NDArray[np.uint8]) -> Picture:
     inside = np.pad(_shrink(mask) > 0, 1)
     border = (inside & ~ndimage.binary_erosion(inside))[1:-1, 1:-1]
     image = Image.fromarray(border.astype(np.uint8))
-    image.putpalette(bytes(3) + bytes(_OUTLINE_COLOUR))
+    image.putpalette(bytes(3) + bytes(OUTLINE))
     return _png(image, transparency=0)
 
 
@@ -77,9 +70,7 @@ def thumbnail_picture(jpeg: bytes, owner: str) -> Picture:
 
 def scale_picture() -> Picture:
     """Draw the colour scale itself, lowest on the left: one column a colour."""
-    image = Image.fromarray(np.arange(_COLOURS, dtype=np.uint8)[None])
-    image.putpalette(_PALETTE)
-    return _png(image)
+    return _png(coloured(Image.fromarray(np.arange(N_COLOURS, dtype=np.uint8)[None])))
 
 
 def _shrink(values: npt.NDArray[np.float32] | npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

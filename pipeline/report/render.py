@@ -7,11 +7,13 @@ script and the one style written here, and fetch nothing.
 
 import base64
 import hashlib
+from functools import partial
 from importlib import resources
 
 import jinja2
 from markupsafe import Markup
 
+from pipeline.metrics import percent
 from pipeline.report.data import ReportData
 from pipeline.report.pictures import scale_picture
 from pipeline.report.view import (
@@ -19,7 +21,6 @@ from pipeline.report.view import (
     atom_view,
     category_views,
     metric_names,
-    percent,
     tau_chart,
     training_charts,
 )
@@ -40,7 +41,7 @@ def render_report(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = percent
+    environment.filters["percent"] = partial(percent, none="–")
     style, script = _template("report.css"), _template("report.js")
     page = environment.get_template("report.html").render(
         data=data,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.metrics import METRICS
 from pipeline.report.charts import Chart, histogram, line_chart
 from pipeline.report.data import (
     Atom,
@@ -24,15 +25,6 @@ from pipeline.report.pictures import (
     thumbnail_picture,
 )
 
-METRICS: dict[str, str] = {
-    "image_auroc": "Image AUROC",
-    "image_ap": "Image AP",
-    "image_f1max": "Image F1-max",
-    "pixel_auroc": "Pixel AUROC",
-    "pixel_ap": "Pixel AP",
-    "pixel_aupro": "Pixel AUPRO",
-    "pixel_f1max": "Pixel F1-max",
-}
 LABELS = ("normal", "anomalous")
 _PRO_LIMIT = 0.3
 
@@ -94,15 +86,11 @@ class AtomView:
     spreads: list[Spread]
 
 
-def percent(value: float | None) -> str:
-    """Write a share as the papers do: 0.914 is 91.4."""
-    return "–" if value is None else f"{100 * value:.1f}"
-
-
 def metric_names(data: ReportData) -> dict[str, str]:
-    """Give the columns of the metric tables: those of `METRICS` that any row mentions."""
+    """Give the columns of the metric tables: those that any row mentions."""
     rows = [data.mean, *data.categories.values(), *data.controls.values()]
-    return {key: name for key, name in METRICS.items() if any(key in row.values for row in rows)}
+    known = [name for name in METRICS if any(name in row.values for row in rows)]
+    return {name: METRICS[name].label[0].upper() + METRICS[name].label[1:] for name in known}
 
 
 def category_views(data: ReportData) -> list[CategoryView]:
@@ -224,8 +212,8 @@ def tau_chart(data: ReportData) -> Chart | None:
         "tau (log scale)",
         "mean over categories",
         {
-            "image AUROC": Curve(x=curve.tau, y=curve.image_auroc),
-            "image AP": Curve(x=curve.tau, y=curve.image_ap),
+            METRICS["image_auroc"].label: Curve(x=curve.tau, y=curve.image_auroc),
+            METRICS["image_ap"].label: Curve(x=curve.tau, y=curve.image_ap),
         },
         log_x=True,
     )

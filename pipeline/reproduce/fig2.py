@@ -2,9 +2,9 @@
 
 from cache.objects import Objects
 from pipeline.configs import FigureConfig, ReproduceConfig
+from pipeline.drawing.plots import draw_heatmaps
 from pipeline.reproduce.figure import Figure, sweep_config
 from pipeline.sweep.run import sweep
-from pipeline.sweep.table import draw_heatmaps
 
 
 def fig2(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> Figure:

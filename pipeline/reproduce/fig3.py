@@ -5,17 +5,18 @@ from dataclasses import replace
 from cache.objects import Objects
 from pipeline.artifacts import Artifact
 from pipeline.configs import FigureConfig, ReproduceConfig
+from pipeline.drawing.plots import draw_lines
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
-from pipeline.reproduce.figure import Figure, Row, draw_lines
+from pipeline.metrics import IMAGE_METRICS
+from pipeline.reproduce.figure import Figure, Row
 from pipeline.reproduce.table1 import stage_configs
 from pipeline.scoring.score import score_group
 from pipeline.sweep.grid import split_values
 from spg_core.errors import ConfigError, SpgError
 
 _MAXIMUM = 0.0
-_METRICS = ("image_auroc", "image_ap", "image_f1max")
 
 
 def fig3(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> Figure:
@@ -46,4 +47,4 @@ def _row(tau: float, scores: Artifact | SpgError) -> Row:
     """Give the mean over categories of image metrics; tau 0 is the maximum."""
     if isinstance(scores, SpgError):
         raise scores
-    return {"tau": tau} | {name: scores.document["mean"][name] for name in _METRICS}
+    return {"tau": tau} | {name: scores.document["mean"][name] for name in IMAGE_METRICS}

@@ -2,9 +2,10 @@
 
 from cache.objects import Objects
 from pipeline.configs import FigureConfig, ReproduceConfig
-from pipeline.reproduce.figure import Figure, draw_lines, sweep_config
+from pipeline.drawing.plots import draw_lines
+from pipeline.metrics import PUBLISHED
+from pipeline.reproduce.figure import Figure, sweep_config
 from pipeline.sweep.run import sweep
-from pipeline.sweep.table import PANELS
 
 _AXIS = "guides.topk_guides"
 
@@ -20,7 +21,7 @@ def fig_s1(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> Fig
         made.rows,
         _AXIS,
         "coefficients a guide keeps, k_g",
-        list(PANELS),
+        PUBLISHED,
         f"{config.aux} -> {config.target}, {config.backbone}, C = {config.width}, k = {config.k}",
         {f"ReLU + l1, {n_used:.0f} non-zero of 2 x {config.width}": reference},
     )

@@ -1,7 +1,6 @@
-"""What the figures share: where they are put, and drawing metrics against one axis."""
+"""What the figures share: what they are made from, and where they are put."""
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +14,8 @@ from cache.objects import Objects
 from pipeline import __version__
 from pipeline.backbones.spec import slug
 from pipeline.configs import FigureConfig, ReproduceConfig, SweepConfig
-from pipeline.sweep.table import PANELS, sweep_table, to_parquet
+from pipeline.sweep.table import sweep_table
+from pipeline.tables import as_parquet
 from pipeline.versions import library_versions
 from spg_core.errors import ConfigError
 
@@ -43,7 +43,7 @@ def save_figure(
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     name = f"{figure.name}-{config.aux}-to-{config.target}-{slug(config.backbone)}-{digest}"
     place = f"figures/{name}"
-    store.replace(f"{place}/{POINTS}", [to_parquet(sweep_table(figure.rows))])
+    store.replace(f"{place}/{POINTS}", [as_parquet(sweep_table(figure.rows))])
     store.replace(f"{place}/{PICTURE}", [figure.picture])
     document = {"format": 1, "config": settings, "versions": library_versions()}
     store.replace(f"{place}/{DOCUMENT}", [json.dumps(document, indent=1).encode()])
@@ -98,51 +98,3 @@ def sweep_config(
         vary=(*common, *vary),
         device=config.device,
     )
-
-
-def draw_lines(
-    rows: Sequence[Row],
-    axis_name: str,
-    label: str,
-    metrics: Sequence[str],
-    title: str,
-    references: Mapping[str, Row] | None = None,
-) -> bytes:
-    """Draw metrics in % against an axis of `rows` on a logarithmic scale, one panel a metric.
-
-    Args:
-        rows: the points; those without the metric are left out.
-        axis_name: the field that runs to the right.
-        label: what that axis is called.
-        metrics: fields to draw.
-        title: above all.
-        references: further results, drawn as dashed lines: name -> row.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Drawing
-
-    drawing = Drawing(figsize=(4.0 * len(metrics), 3.4), layout="constrained")
-    FigureCanvasAgg(drawing)
-    panels = drawing.subplots(1, len(metrics), squeeze=False)[0]
-    for panel, metric in zip(panels, metrics, strict=True):
-        known = sorted(
-            (row[axis_name], 100 * row[metric]) for row in rows if row.get(metric) is not None
-        )
-        panel.plot([x for x, _ in known], [y for _, y in known], marker="o", markersize=4)
-        for name, row in (references or {}).items():
-            if row.get(metric) is not None:
-                panel.axhline(100 * row[metric], linestyle="--", color="grey", label=name)
-                panel.legend(fontsize=8)
-        if known:
-            panel.set_xscale("log")
-        panel.set(title=f"{PANELS[metric]} (%)", xlabel=label)
-        panel.grid(alpha=0.3)
-    drawing.suptitle(title, fontsize=9)
-    return as_png(drawing)
-
-
-def as_png(drawing: Any) -> bytes:
-    """Give a drawing as a PNG file."""
-    buffer = io.BytesIO()
-    drawing.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    return buffer.getvalue()

@@ -17,14 +17,15 @@ from pipeline.configs import (
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
+from pipeline.metrics import METRICS, PUBLISHED
 from pipeline.progress import say
 from pipeline.recipes import from_recipe
 from pipeline.reproduce.needs import Need, both_datasets
 from pipeline.scoring.compare import compare
 from pipeline.scoring.detector import require_same_tokens
-from pipeline.scoring.published import METRICS, Direction
+from pipeline.scoring.published import Direction
 from pipeline.scoring.score import score
-from pipeline.scoring.tables import COLUMNS, Row, Table
+from pipeline.tables import Row, Table
 from spg_core.errors import ConfigError
 
 
@@ -67,12 +68,12 @@ def table1(store: Objects, config: ReproduceConfig) -> Table1:
         assert comparison is not None
         section = f"{fitted_on.dataset} -> {scored_on.dataset}"
         name = f"ours ({config.backbone}, {config.recipe}, seed {config.seed})"
-        values = {metric: made.document["mean"][metric] for metric in COLUMNS}
+        values = {metric: made.document["mean"][metric] for metric in METRICS}
         rows += [Row(section=section, kind="mean", name=name, values=values)]
         rows += comparison.rows(section)
         notes += comparison.notes()
         scores.append(made)
-    return Table1(Table(metrics=METRICS, rows=rows, notes=list(dict.fromkeys(notes))), scores)
+    return Table1(Table(metrics=PUBLISHED, rows=rows, notes=list(dict.fromkeys(notes))), scores)
 
 
 def one_direction(store: Objects, stages: Stages, fitted_on: Need, scored_on: Need) -> Artifact:

@@ -12,6 +12,7 @@ from cache.objects import Objects
 from pipeline.artifacts import Artifact, folder, load_artifact
 from pipeline.configs import FitGuidesConfig, FitSaeConfig, ScoreConfig
 from pipeline.inputs import open_dataset
+from pipeline.metrics import METRICS
 from pipeline.scoring.published import (
     OURS_BY_BACKBONE,
     SOURCE,
@@ -21,7 +22,7 @@ from pipeline.scoring.published import (
     other_data,
     published,
 )
-from pipeline.scoring.tables import COLUMNS, Row, Table, score_notes, score_rows
+from pipeline.tables import Row, Table, score_notes, score_rows
 from spg_core.errors import IncompleteCache, NotInStore
 
 _SIZES = {"dinov3": 448, "openclip": 518}
@@ -117,7 +118,7 @@ def score_table(store: Objects, scores: Artifact) -> Table:
     if comparison is not None:
         rows += comparison.rows(section)
         notes += comparison.notes()
-    return Table(metrics=list(COLUMNS), rows=rows, notes=notes)
+    return Table(metrics=list(METRICS), rows=rows, notes=notes)
 
 
 def _target_facts(store: Objects, scores: Artifact) -> DatasetFacts:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.configs import ScoreConfig
 from pipeline.inputs import CachedDataset
@@ -57,10 +56,3 @@ def categories_table(document: dict[str, Any]) -> pa.Table:
     text = {"category", "image_reason", "pixel_reason"}
     schema = pa.schema([(name, pa.string() if name in text else pa.float64()) for name in names])
     return pa.table(columns, schema=schema)
-
-
-def as_parquet(table: pa.Table) -> bytes:
-    """Give a table as a Parquet file."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return bytes(sink.getvalue().to_pybytes())

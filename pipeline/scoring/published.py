@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.metrics import PUBLISHED
+
 Direction = Literal["VisA -> MVTec AD", "MVTec AD -> VisA"]
 Benchmark = Literal["VisA", "MVTec AD"]
 
-METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
-"""What Table 1 gives, in its order."""
 SOURCE = (
     "published rows are as printed in arXiv 2604.02871, Table 1; nothing of them was rerun here"
 )
@@ -90,7 +90,7 @@ def published(direction: Direction) -> dict[str, Mapping[str, float | None]]:
     return {
         method: {
             metric: None if value is None else round(value / 100, 4)
-            for metric, value in zip(METRICS, numbers, strict=True)
+            for metric, value in zip(PUBLISHED, numbers, strict=True)
         }
         for method, numbers in _TABLE_1[direction].items()
     }

@@ -37,11 +37,11 @@ from pipeline.scoring.blocks import (
 from pipeline.scoring.categories import CategoryScores, score_categories
 from pipeline.scoring.detector import Detector, make_detector, require_same_tokens
 from pipeline.scoring.document import (
-    as_parquet,
     categories_table,
     images_table,
     metrics_document,
 )
+from pipeline.tables import as_parquet
 from spg_core.errors import MetricError, SpgError
 
 MAPS = "maps.zarr"

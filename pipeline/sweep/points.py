@@ -12,15 +12,12 @@ from pipeline.fitting.guide_settings import guides_id
 from pipeline.fitting.sae_settings import sae_id
 from pipeline.fitting.saes import fit_saes
 from pipeline.inputs import CachedDataset
+from pipeline.metrics import METRICS
 from pipeline.scoring.score import score_group
 from pipeline.sweep.grid import Point
 from spg_core.errors import SpgError
 
 Row = dict[str, Any]
-METRICS = (
-    *("image_auroc", "image_ap", "image_f1max"),
-    *("pixel_auroc", "pixel_ap", "pixel_aupro", "pixel_f1max"),
-)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from pipeline.scoring.detector import require_same_tokens
 from pipeline.sweep.estimate import estimate
 from pipeline.sweep.grid import Point, grid_points
 from pipeline.sweep.points import OpenSweep, Row, run_points
-from pipeline.sweep.table import heatmaps, sweep_table, to_parquet
+from pipeline.sweep.table import heatmaps, sweep_table
+from pipeline.tables import as_parquet
 from pipeline.versions import library_versions
 from spg_core.errors import ConfigError, FitError
 
@@ -203,7 +204,7 @@ def _save(
     """Write table and heatmaps, then the document, whose presence means that it is whole."""
     place = f"sweeps/{identifier}"
     table = sweep_table(rows)
-    store.replace(f"{place}/{TABLE}", [to_parquet(table)])
+    store.replace(f"{place}/{TABLE}", [as_parquet(table)])
     figures = heatmaps(rows, identifier)
     for name, picture in figures.items():
         store.replace(f"{place}/{name}", [picture])

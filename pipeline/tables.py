@@ -18,18 +18,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from pipeline.metrics import METRICS, percent
 from spg_core.errors import ConfigError, StoreError
 
-COLUMNS = {
-    "image_auroc": "image AUROC",
-    "image_ap": "AP",
-    "image_f1max": "F1-max",
-    "pixel_auroc": "pixel AUROC",
-    "pixel_ap": "AP",
-    "pixel_aupro": "AUPRO",
-    "pixel_f1max": "F1-max",
-}
-"""Every metric of `metrics.json` and its heading, in the order of the tables."""
 SUFFIXES = (".csv", ".tex", ".parquet")
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
     special: f"\\{special}" for special in "&%$#_{}"
@@ -56,7 +47,7 @@ class Table:
     """Rows in order, the metrics shown, and remarks below."""
 
     metrics: Sequence[str]
-    """Keys of `COLUMNS`."""
+    """Keys of `METRICS`."""
     rows: Sequence[Row]
     notes: Sequence[str] = ()
 
@@ -64,7 +55,7 @@ class Table:
 def metrics_table(document: Mapping[str, Any]) -> str:
     """Give the content of `metrics.json` as a text table in %, the mean last, with footnotes."""
     rows = score_rows(document, section="")
-    return to_text(Table(metrics=list(COLUMNS), rows=rows, notes=score_notes(document)))
+    return to_text(Table(metrics=list(METRICS), rows=rows, notes=score_notes(document)))
 
 
 def score_rows(document: Mapping[str, Any], section: str) -> list[Row]:
@@ -78,7 +69,7 @@ def score_rows(document: Mapping[str, Any], section: str) -> list[Row]:
 
 
 def _metrics(values: Mapping[str, Any]) -> dict[str, float | None]:
-    return {name: values[name] for name in COLUMNS}
+    return {name: values[name] for name in METRICS}
 
 
 def score_notes(document: Mapping[str, Any]) -> list[str]:
@@ -95,7 +86,7 @@ def to_text(table: Table) -> str:
     rich = RichTable(box=box.SIMPLE_HEAD)
     rich.add_column(_first_heading(table))
     for metric in table.metrics:
-        rich.add_column(COLUMNS[metric], justify="right")
+        rich.add_column(METRICS[metric].heading, justify="right")
     for row, opens_section, opens_kind in _with_breaks(table.rows):
         if opens_section or opens_kind:
             rich.add_section()
@@ -114,7 +105,9 @@ def to_text(table: Table) -> str:
 def to_latex(table: Table) -> str:
     """Write a `tabular` in %, for the booktabs package; remarks become comments above it."""
     width = len(table.metrics) + 1
-    head = " & ".join([_first_heading(table), *(COLUMNS[metric] for metric in table.metrics)])
+    head = " & ".join(
+        [_first_heading(table), *(METRICS[metric].heading for metric in table.metrics)]
+    )
     lines = [r"% needs \usepackage{booktabs}"]
     lines += [f"% {line}" for note in table.notes for line in note.splitlines()]
     lines += [rf"\begin{{tabular}}{{l{'r' * len(table.metrics)}}}", r"\toprule", rf"{head} \\"]
@@ -149,8 +142,13 @@ def to_parquet(table: Table) -> bytes:
     schema = pa.schema(
         {name: pa.float64() if name in table.metrics else pa.string() for name in _fields(table)}
     )
+    return as_parquet(pa.Table.from_pylist(as_records(table), schema=schema))
+
+
+def as_parquet(table: pa.Table) -> bytes:
+    """Give a table as a Parquet file."""
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(as_records(table), schema=schema), sink)
+    pq.write_table(table, sink)
     return bytes(sink.getvalue().to_pybytes())
 
 
@@ -216,8 +214,3 @@ def _shown(row: Row) -> str:
 
 def _first_heading(table: Table) -> str:
     return "category" if any(row.kind == "category" for row in table.rows) else "method"
-
-
-def percent(value: float | None) -> str:
-    """Give a share as `92.3`, a dash where there is none."""
-    return "-" if value is None else f"{100 * value:.1f}"

@@ -6,22 +6,19 @@ stays dark. H x W is the model's input, w x h the image as it was given.
 
 from typing import Final
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_COLOURS: Final = 256
-_PALETTE: Final[bytes] = matplotlib.colormaps["inferno"](np.arange(_COLOURS), bytes=True)[
-    :, :3
-].tobytes()
+from pipeline.drawing.palette import N_COLOURS, coloured, levels
+
 _STRONGEST: Final = 0.7
 """How much of the photo the colour hides where the map is 1; at 0 it hides nothing."""
 
 
 def heatmap(values: NDArray[np.float32]) -> Image.Image:
     """Draw a map `(H, W)` in [0, 1] as a palette image: palette index = round(255 * value)."""
-    return _coloured(_levels(values))
+    return coloured(levels(values))
 
 
 def overlay(photo: Image.Image, values: NDArray[np.float32]) -> Image.Image:
@@ -34,16 +31,6 @@ def overlay(photo: Image.Image, values: NDArray[np.float32]) -> Image.Image:
         photo: RGB of any size and shape; it is not changed.
         values: the map.
     """
-    levels = _levels(values).resize(photo.size, Image.Resampling.BILINEAR)
-    cover = levels.point([round(_STRONGEST * level) for level in range(_COLOURS)])
-    return Image.composite(_coloured(levels).convert("RGB"), photo, cover)
-
-
-def _levels(values: NDArray[np.float32]) -> Image.Image:
-    return Image.fromarray(np.rint(np.clip(values, 0, 1) * (_COLOURS - 1)).astype(np.uint8))
-
-
-def _coloured(levels: Image.Image) -> Image.Image:
-    image = levels.copy()
-    image.putpalette(_PALETTE)
-    return image
+    seen = levels(values).resize(photo.size, Image.Resampling.BILINEAR)
+    cover = seen.point([round(_STRONGEST * level) for level in range(N_COLOURS)])
+    return Image.composite(coloured(seen).convert("RGB"), photo, cover)
