@@ -10,9 +10,9 @@ from pipeline.report.data import (
     Atom,
     AtomPatch,
     CategoryCurves,
-    Curve,
     GalleryItem,
     ImageRow,
+    Line,
     LinePlot,
     MetricRow,
     ReportData,
@@ -68,7 +68,7 @@ def sample(names: tuple[str, str] = ("bottle", "screw"), defect: str = "crack") 
         )
         for pick in picks
     ]
-    line = Curve(x=[0.0, 0.1, 1.0], y=[0.0, 0.8, 1.0])
+    line = Line(x=[0.0, 0.1, 1.0], y=[0.0, 0.8, 1.0])
     patch = AtomPatch(
         image_path=images[1].image_path,
         category=names[0],

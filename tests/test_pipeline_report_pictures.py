@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.report.charts import _thin, histogram, line_chart
 from pipeline.report.data import (
-    Curve,
+    Line,
 )
 from pipeline.report.gallery import Pick, select_gallery
 from pipeline.report.pictures import MAX_SIDE, heatmap_picture, mask_picture, thumbnail_picture
@@ -139,7 +139,7 @@ def test_scores_that_are_not_finite_or_not_one_an_image_are_refused() -> None:
 
 
 def test_a_line_runs_from_corner_to_corner_of_its_box() -> None:
-    chart = line_chart("t", "x", "y", {"a": Curve(x=[0, 1], y=[0, 1])})
+    chart = line_chart("t", "x", "y", {"a": Line(x=[0, 1], y=[0, 1])})
 
     assert chart is not None
     assert chart.paths[0].d == f"M{chart.left:g} {chart.bottom:g}L{chart.right:g} {chart.top:g}"
@@ -147,7 +147,7 @@ def test_a_line_runs_from_corner_to_corner_of_its_box() -> None:
 
 
 def test_a_log_axis_has_powers_of_ten_at_equal_steps() -> None:
-    chart = line_chart("t", "x", "y", {"a": Curve(x=[0.01, 1, 100], y=[1, 2, 3])}, log_x=True)
+    chart = line_chart("t", "x", "y", {"a": Line(x=[0.01, 1, 100], y=[1, 2, 3])}, log_x=True)
 
     assert chart is not None
     assert [tick.label for tick in chart.x_ticks] == ["0.01", "0.1", "1", "10", "100"]
@@ -167,14 +167,14 @@ def test_bars_of_a_histogram_are_shares_of_their_own_group() -> None:
 
 
 def test_what_cannot_be_drawn_is_left_out() -> None:
-    lost = Curve(x=[0, 1, 2], y=[np.nan, 1, np.inf])
+    lost = Line(x=[0, 1, 2], y=[np.nan, 1, np.inf])
 
     assert line_chart("t", "x", "y", {"a": lost}) is None
     assert histogram("t", "x", {"normal": np.array([])}, x_range=(0.0, 1.0)) is None
 
 
 def test_a_constant_line_is_drawn_in_the_middle() -> None:
-    chart = line_chart("t", "x", "y", {"a": Curve(x=[1, 2, 3], y=[5, 5, 5])})
+    chart = line_chart("t", "x", "y", {"a": Line(x=[1, 2, 3], y=[5, 5, 5])})
 
     assert chart is not None
     middle = (chart.top + chart.bottom) / 2
@@ -202,7 +202,7 @@ def _distance_to_path(point: Any, path: Any) -> float:
 def test_a_curve_over_a_million_thresholds_stays_small() -> None:
     x = np.linspace(0, 1, 1_000_001)
 
-    chart = line_chart("t", "x", "y", {"a": Curve(x=x, y=1 - (1 - x) ** 9)})
+    chart = line_chart("t", "x", "y", {"a": Line(x=x, y=1 - (1 - x) ** 9)})
 
     assert chart is not None
     assert len(chart.paths[0].d) < 2_000

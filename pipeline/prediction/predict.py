@@ -88,7 +88,7 @@ def _predictions(
     with ThreadPoolExecutor(config.decoders) as pool:
         for batch in _batches(pool, images, backbone.spec, config.batch_size):
             usable = [one.pixels for one in batch if one.pixels is not None]
-            maps = iter(compute_maps(backbone, detector, usable) if usable else ())
+            maps = iter(maps_of(backbone, detector, usable) if usable else ())
             judged = [(one, next(maps) if one.pixels is not None else None) for one in batch]
             futures = [
                 pool.submit(_judge, one, found, detector, threshold, config.out)
@@ -124,7 +124,7 @@ def _decode(listed: Listed, name: str, spec: BackboneSpec) -> _Decoded:
 
 
 @torch.inference_mode()
-def compute_maps(
+def maps_of(
     backbone: Backbone, detector: Detector, pixels: Sequence[Tensor]
 ) -> NDArray[np.float32]:
     """Give the maps `(B, H, W)` float32 in [0, 1] of model inputs `(3, H, W)`."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.report.data import Curve
+from pipeline.report.data import Line
 
 WIDTH, HEIGHT = 340.0, 230.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 14.0, 12.0, 42.0
@@ -85,7 +85,7 @@ def line_chart(
     title: str,
     x_label: str,
     y_label: str,
-    lines: Mapping[str, Curve],
+    lines: Mapping[str, Line],
     *,
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
@@ -152,7 +152,7 @@ def histogram(
 
 
 def _finite(
-    curve: Curve, x_range: tuple[float, float] | None, log_x: bool
+    curve: Line, x_range: tuple[float, float] | None, log_x: bool
 ) -> tuple[FloatArray, FloatArray]:
     x, y = np.asarray(curve.x, dtype=np.float64), np.asarray(curve.y, dtype=np.float64)
     kept = np.isfinite(x) & np.isfinite(y)

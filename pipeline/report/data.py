@@ -68,7 +68,7 @@ class GalleryItem:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
+class Line:
     """A line: `x[i]`, `y[i]`."""
 
     x: Sequence[float] | npt.NDArray[np.floating]
@@ -79,9 +79,9 @@ class Curve:
 class CategoryCurves:
     """Curves of one category; rates in [0, 1]."""
 
-    image_roc: Curve | None = None
-    pixel_roc: Curve | None = None
-    pro: Curve | None = None
+    image_roc: Line | None = None
+    pixel_roc: Line | None = None
+    pro: Line | None = None
     """Per-region overlap against false-positive rate."""
 
 
@@ -122,7 +122,7 @@ class LinePlot:
     title: str
     x_label: str
     y_label: str
-    lines: Mapping[str, Curve]
+    lines: Mapping[str, Line]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from pipeline.report.data import (
     Atom,
     AtomPatch,
     CategoryCurves,
-    Curve,
     GalleryItem,
+    Line,
     MetricRow,
     ReportData,
 )
@@ -143,13 +143,13 @@ def _rate_charts(curves: CategoryCurves) -> list[Chart | None]:
     return [roc, pro]
 
 
-def _up_to(curve: Curve, limit: float) -> Curve:
+def _up_to(curve: Line, limit: float) -> Line:
     """Cut a curve of ascending x at `limit`, with an interpolated end point."""
     x, y = np.asarray(curve.x, dtype=np.float64), np.asarray(curve.y, dtype=np.float64)
     if not (x > limit).any():
         return curve
     kept = x <= limit
-    return Curve(x=np.append(x[kept], limit), y=np.append(y[kept], np.interp(limit, x, y)))
+    return Line(x=np.append(x[kept], limit), y=np.append(y[kept], np.interp(limit, x, y)))
 
 
 def _card(item: GalleryItem, top: float) -> Card:
@@ -212,8 +212,8 @@ def tau_chart(data: ReportData) -> Chart | None:
         "tau (log scale)",
         "mean over categories",
         {
-            METRICS["image_auroc"].label: Curve(x=curve.tau, y=curve.image_auroc),
-            METRICS["image_ap"].label: Curve(x=curve.tau, y=curve.image_ap),
+            METRICS["image_auroc"].label: Line(x=curve.tau, y=curve.image_auroc),
+            METRICS["image_ap"].label: Line(x=curve.tau, y=curve.image_ap),
         },
         log_x=True,
     )

@@ -17,10 +17,10 @@ from pipeline.progress import say
 from pipeline.report.data import (
     Atom,
     CategoryCurves,
-    Curve,
     GalleryItem,
     GuideName,
     ImageRow,
+    Line,
     LinePlot,
     ReportData,
     Sparsity,
@@ -144,9 +144,9 @@ def _gallery(
 def _curves(one: CategoryScores) -> CategoryCurves:
     image, pixel = one.image_curves, one.pixel_curves
     return CategoryCurves(
-        image_roc=Curve(x=image.roc.x, y=image.roc.y) if image else None,
-        pixel_roc=Curve(x=pixel.roc.x, y=pixel.roc.y) if pixel else None,
-        pro=Curve(x=pixel.pro.x, y=pixel.pro.y) if pixel else None,
+        image_roc=Line(x=image.roc.x, y=image.roc.y) if image else None,
+        pixel_roc=Line(x=pixel.roc.x, y=pixel.roc.y) if pixel else None,
+        pro=Line(x=pixel.pro.x, y=pixel.pro.y) if pixel else None,
     )
 
 
@@ -206,7 +206,7 @@ def _training(store: Objects, guides: Artifact) -> list[LinePlot]:
             for field in fields:
                 points = [(line["step"], line[field]) for line in lines if field in line]
                 thin = points[:: max(1, len(points) // 400)]
-                drawn[field] = Curve(x=[float(x) for x, _ in thin], y=[float(y) for _, y in thin])
+                drawn[field] = Line(x=[float(x) for x, _ in thin], y=[float(y) for _, y in thin])
             plots.append(
                 LinePlot(title=f"{what}: {label}", x_label="step", y_label=label, lines=drawn)
             )
