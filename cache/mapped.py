@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.layout import INDEX_BYTES, array_dtype
+from cache.local_files import open_regular
 from cache.shard import decode_index
 from spg_core.errors import StoreError
 
@@ -23,7 +24,7 @@ class MappedShard:
     def __init__(
         self, path: Path, expected_bytes: int, n_rows: int, array: str, item_shape: tuple[int, ...]
     ) -> None:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = file.seek(0, 2)
             if size != expected_bytes:
                 raise StoreError(f"it has {size} bytes, {expected_bytes} were written")

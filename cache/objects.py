@@ -104,10 +104,17 @@ class Objects(Protocol):
 
 def check_name(name: str) -> str:
     """Return `name` if it stays inside the store. Raises: StoreError."""
-    parts = name.split("/")
-    if any(part in ("", ".", "..") for part in parts) or "\\" in name or "\0" in name:
+    if not is_name(name):
         raise StoreError(f"{name!r} is not an object name: expected parts joined by single '/'")
     return name
+
+
+def is_name(name: str) -> bool:
+    """Tell whether `name` can be an object's: parts joined by single '/', inside the store."""
+    parts = name.split("/")
+    # A lone surrogate stands for bytes of a file's name that are not UTF-8; nothing of ours is.
+    foreign = "\\" in name or "\0" in name or any("\ud800" <= char <= "\udfff" for char in name)
+    return not foreign and not any(part in ("", ".", "..") for part in parts)
 
 
 def total_bytes(parts: Sequence[Part]) -> int:

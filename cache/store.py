@@ -1,24 +1,42 @@
 """Open a store: a folder, or the URL of an object store."""
 
+import re
 from pathlib import Path
+from urllib.parse import unquote
 
 from cache.local_objects import LocalObjects
 from cache.objects import Objects
-from spg_core.errors import NotInStore
+from spg_core.errors import NotInStore, StoreError
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
+"""What begins like this is a URL, or was meant as one; one letter is a drive of Windows."""
+_SERVED = ("s3", "gs", "az")
+_MEANT = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "azure": "az"}
 
 
 def open_store(url_or_path: str | Path, read_only: bool = False) -> Objects:
     """Open a folder or an object-store URL such as `s3://bucket/prefix`; creates nothing.
 
+    A folder may be written as `~/store` or `file:///store` (with `%20` for a space), too.
+
     Raises:
-        StoreError: the URL cannot be understood.
+        StoreError: it names no store that can be served; says how it is written.
     """
     text = str(url_or_path)
-    if "://" in text and not text.startswith("file://"):
-        from cache.remote_objects import RemoteObjects  # obstore takes a while to import
+    if not text.strip() or "\0" in text:
+        raise StoreError(
+            f"{text!r} names no store; give a folder such as ./spg-store, or s3://bucket/prefix"
+        )
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        return LocalObjects(Path(text), read_only)
+    if scheme[1] == "file":
+        return LocalObjects(_file_path(text), read_only)
+    if scheme[1] not in _SERVED or not _is_plain(text):
+        raise StoreError(f"cannot open the store {text}: {_advice(text, scheme[1])}")
+    from cache.remote_objects import RemoteObjects  # obstore takes a while to import
 
-        return RemoteObjects(text, read_only)
-    return LocalObjects(Path(text.removeprefix("file://")), read_only)
+    return RemoteObjects(text, read_only)
 
 
 def open_existing_store(url_or_path: str | Path, read_only: bool = False) -> Objects:
@@ -26,9 +44,45 @@ def open_existing_store(url_or_path: str | Path, read_only: bool = False) -> Obj
 
     Raises:
         NotInStore: the folder is not there.
-        StoreError: the URL cannot be understood.
+        StoreError: it names no store that can be served.
     """
     objects = open_store(url_or_path, read_only)
-    if isinstance(objects, LocalObjects) and not objects.root.is_dir():
+    if isinstance(objects, LocalObjects) and not objects.is_folder():
         raise NotInStore(f"no store at {objects.where}, there is no such folder")
     return objects
+
+
+def _file_path(text: str) -> Path:
+    """Give the folder of `file:///folder`, its escapes resolved."""
+    host, slash, path = text.removeprefix("file:").removeprefix("//").partition("/")
+    if host not in ("", "localhost") or not slash or "%00" in path:
+        raise StoreError(
+            f"cannot open the store {text}: a file URL has three slashes and a path from the root, "
+            "file:///data/store; or give the folder itself"
+        )
+    return Path("/" + unquote(path))
+
+
+def _is_plain(url: str) -> bool:
+    """Tell whether a URL is a bucket and a prefix, with nothing that could mean something else."""
+    _, separator, rest = url.partition("://")
+    parts = rest.rstrip("/").split("/")
+    return separator != "" and not any(part in ("", ".", "..") for part in parts)
+
+
+def _advice(text: str, scheme: str) -> str:
+    rest = text.removeprefix(f"{scheme}:").strip("/")
+    known = _MEANT.get(scheme.lower(), scheme.lower())
+    if known in _SERVED:
+        plain = "/".join(part for part in rest.split("/") if part not in ("", ".", ".."))
+        return f"did you mean {known}://{plain or 'bucket/prefix'} ?"
+    match known:
+        case "memory":
+            return "it would keep nothing; give a folder such as ./spg-store"
+        case "http" | "https":
+            return "write s3://bucket/prefix, with the server's address in AWS_ENDPOINT_URL"
+        case _:
+            return (
+                "stores are folders, and URLs that begin with "
+                f"{', '.join(f'{name}://' for name in _SERVED)}; for a folder write ./{text}"
+            )
