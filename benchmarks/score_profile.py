@@ -134,7 +134,11 @@ def _resolve(name: str) -> Any:
 
 
 def profile(
-    opened: Callable[[], CachedDataset], detector: Detector, category: str, rounds: int
+    store: Objects,
+    opened: Callable[[], CachedDataset],
+    detector: Detector,
+    category: str,
+    rounds: int,
 ) -> tuple[dict[str, float], int]:
     """Score a category several times; give ms an image by stage, of the best round, and images."""
     config, best = ScoreConfig(), {"": float("inf")}
@@ -143,7 +147,7 @@ def profile(
         data, clock = opened(), Clock()
         rows = data.manifest.rows_of(category)
         with timed_stages(clock), clock.stage(OTHER):
-            workers = Here(Scoring(data, plans, [[]]))
+            workers = Here(Scoring(store, data, plans))
             pending = submit_category(workers, submit_inputs(workers, data, category, rows), 0)
             finish_category(workers, data, plans[0], [config], pending)
         if sum(clock.seconds.values()) < sum(best.values()):
@@ -263,7 +267,7 @@ def main() -> None:
             detector = make_detector(load_artifact(store, "guides", "latest"), ScoreConfig())
             opened = partial(open_dataset, store, "mvtec", BACKBONE)
             for category in opened().manifest.categories:
-                taken, n_images = profile(opened, detector, category, options.rounds)
+                taken, n_images = profile(store, opened, detector, category, options.rounds)
                 title = f"{category}, {n_images} images, 784 x {detector.spec.d_model} tokens"
                 print(table(title, taken), flush=True)
     else:
@@ -272,7 +276,7 @@ def main() -> None:
         wide = open_store(scratch)
         detector = write_wide(wide, wide_spec(options.width), options.images)
         opened = partial(open_dataset, wide, "made-up", "made-up")
-        taken, n_images = profile(opened, detector, "made-up", options.rounds)
+        taken, n_images = profile(wide, opened, detector, "made-up", options.rounds)
         print(table(f"made-up, {n_images} images, 784 x {options.width} tokens", taken))
 
 

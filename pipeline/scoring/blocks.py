@@ -16,14 +16,13 @@ Axes: G detectors; n images of a block; P patches.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cache.maps import open_maps
+from cache.maps import write_maps
 from cache.objects import Objects
 from pipeline.cluster_store import StoreTicket, open_ticket
 from pipeline.device import resolve_device
@@ -56,7 +55,7 @@ class MapPlan:
     aupros: tuple[str, ...] = ("exact",)
     """Pixels are counted for each; clip200 takes up to twice the time."""
     kept_as: tuple[str, ...] = ()
-    """Where in the store the maps are kept (`cache.maps.create_maps`)."""
+    """Where in the store the maps are kept (`cache.maps`)."""
     curves: bool = False
     """Whether a report wants curves, too."""
 
@@ -78,11 +77,11 @@ class ScoreJob:
 class Scoring:
     """An opened job: everything that a block needs but its rows."""
 
+    store: Objects
+    """Where maps are kept."""
     data: CachedDataset
     plans: Sequence[MapPlan]
     """All on one device."""
-    kept_maps: Sequence[Sequence[Any]]
-    """For each plan the arrays of `cache.maps` its maps go to."""
 
 
 @dataclass(frozen=True)
@@ -99,16 +98,10 @@ class BlockInputs:
 def open_scoring(
     store: Objects, data: CachedDataset, plans: Sequence[MapPlan], device: str
 ) -> Scoring:
-    """Put detectors on a device and open the arrays their maps are kept in.
-
-    Raises: NotInStore, ConfigError.
-    """
+    """Put detectors on a device. Raises: ConfigError."""
     where = resolve_device(device)
-    return Scoring(
-        data,
-        [replace(plan, detector=plan.detector.to(where)) for plan in plans],
-        [[open_maps(store, name) for name in plan.kept_as] for plan in plans],
-    )
+    placed = [replace(plan, detector=plan.detector.to(where)) for plan in plans]
+    return Scoring(store, data, placed)
 
 
 def open_score_job(job: ScoreJob) -> Scoring:
@@ -137,10 +130,17 @@ def block_inputs(scoring: Scoring, rows: Rows, with_masks: bool) -> BlockInputs:
 
 def block_maps(scoring: Scoring, inputs: BlockInputs, which: int) -> Maps:
     """Make the maps of a plan for a block, and keep them in the store where that was asked."""
-    maps = draw_maps(scoring.plans[which].detector, inputs.patches[which])
-    for kept in scoring.kept_maps[which]:
-        kept[inputs.rows] = maps  # a chunk is an image, so no two blocks share one
+    plan = scoring.plans[which]
+    maps = draw_maps(plan.detector, inputs.patches[which])
+    for name in plan.kept_as:
+        # a chunk is an image, so no two blocks share one
+        write_maps(scoring.store, name, maps_shape(scoring.data), inputs.rows, maps)
     return maps
+
+
+def maps_shape(data: CachedDataset) -> tuple[int, int, int]:
+    """Give images, height and width of all maps of a dataset."""
+    return data.cache.n_images, data.spec.height, data.spec.width
 
 
 def block_scores(scoring: Scoring, maps: Maps, which: int) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ does, and 3 kB an image of the category and detector; no group has to be split f
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cache.maps import create_maps
+from cache.maps import finish_maps, has_maps
 from cache.objects import Objects
 from pipeline.artifacts import (
     Artifact,
@@ -30,6 +30,7 @@ from pipeline.scoring.blocks import (
     MapPlan,
     ScoreJob,
     Scoring,
+    maps_shape,
     open_score_job,
     open_scoring,
     report_taus,
@@ -161,18 +162,18 @@ def _find(
         f"{data.dataset}-from-{parent.id.rpartition('-')[0]}",
         {"guides": parent.id, "cache": data.cache.key, "config": settings},
     )
-    if _is_done(store, identifier, extras):
+    if _is_done(store, identifier, data, extras):
         say(f"scores {identifier} are there already")
         return load_artifact(store, "scores", identifier)
     return _Request(identifier, parent, data, config, make_detector(parent, config))
 
 
-def _is_done(store: Objects, identifier: str, extras: _Extras) -> bool:
+def _is_done(store: Objects, identifier: str, data: CachedDataset, extras: _Extras) -> bool:
     place = folder("scores", identifier)
     return (
         is_complete(store, "scores", identifier)
         and (not extras.report or store.size(f"{place}/{REPORT}") is not None)
-        and (not extras.save_maps or store.size(f"{place}/{MAPS}/zarr.json") is not None)
+        and (not extras.save_maps or has_maps(store, f"{place}/{MAPS}", maps_shape(data)))
     )
 
 
@@ -213,31 +214,35 @@ def _score_all(
     store: Objects, data: CachedDataset, sharing: Sequence[Sequence[_Request]], extras: _Extras
 ) -> list[list[list[CategoryScores]] | MetricError]:
     """Score every category here or by workers, with each list of requests that share maps."""
-    plans = [_plan(requests, extras) for requests in sharing]
-    shape = (data.cache.n_images, data.spec.height, data.spec.width)
-    for name in (name for plan in plans for name in plan.kept_as):
-        create_maps(store, name, shape)
+    plans = [_plan(store, requests, extras) for requests in sharing]
     configs = [[one.config for one in requests] for requests in sharing]
     device = configs[0][0].device
     if extras.cluster.is_here:
         here = Here(open_scoring(store, data, plans, device))
-        return score_categories(here, data, plans, configs)
-    with store_ticket(store) as ticket:
-        job = ScoreJob(ticket, data.dataset, data.backbone, data.cache.key, plans, device)
-        with open_workers(extras.cluster, open_score_job, job) as workers:
-            workers.ask_all(_is_ready)
-            return score_categories(workers, data, plans, configs)
+        scored = score_categories(here, data, plans, configs)
+    else:
+        with store_ticket(store) as ticket:
+            job = ScoreJob(ticket, data.dataset, data.backbone, data.cache.key, plans, device)
+            with open_workers(extras.cluster, open_score_job, job) as workers:
+                workers.ask_all(_is_ready)
+                scored = score_categories(workers, data, plans, configs)
+    for plan, categories in zip(plans, scored, strict=True):
+        for name in plan.kept_as if not isinstance(categories, MetricError) else ():
+            finish_maps(store, name, maps_shape(data))
+    return scored
 
 
-def _plan(requests: Sequence[_Request], extras: _Extras) -> MapPlan:
-    """Plan the maps that some requests share."""
+def _plan(store: Objects, requests: Sequence[_Request], extras: _Extras) -> MapPlan:
+    """Plan the maps that some requests share; those that are kept already stay as they are."""
+    shape = maps_shape(requests[0].data)
     taus = [one.config.tau for one in requests] + list(report_taus() if extras.report else ())
     names = [f"{folder('scores', one.id)}/{MAPS}" for one in requests] if extras.save_maps else []
+    missing = tuple(name for name in names if not has_maps(store, name, shape))
     return MapPlan(
         detector=requests[0].detector,
         taus=tuple(dict.fromkeys(taus)),
         aupros=tuple(dict.fromkeys(one.config.aupro for one in requests)),
-        kept_as=tuple(names),
+        kept_as=missing,
         curves=extras.report,
     )
 
