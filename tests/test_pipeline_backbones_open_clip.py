@@ -112,6 +112,19 @@ def test_open_clip_names_that_cannot_give_patch_tokens_are_refused() -> None:
         load_backbone("open_clip:ViT-B-16-SigLIP/webli")
 
 
+def test_half_precision_clip_weights_load_at_another_size(tiny_clip: Path, tmp_path: Path) -> None:
+    state = {key: value.half() for key, value in load_file(tiny_clip).items()}
+    half, rounded = tmp_path / "half.safetensors", tmp_path / "rounded.safetensors"
+    save_file(state, half)
+    save_file({key: value.float() for key, value in state.items()}, rounded)
+    name, pixels = "open_clip:ViT-Test-quickgelu/openai", torch.randn(1, 3, 84, 84)
+
+    found = load_backbone(name, image_size=84, weights=half)(pixels).tokens
+
+    expected = load_backbone(name, image_size=84, weights=rounded)(pixels).tokens
+    assert torch.equal(found, expected)
+
+
 def test_open_clip_weights_of_another_model_are_refused(tiny_clip: Path) -> None:
     state = load_file(tiny_clip)
     del state["visual.ln_post.weight"]

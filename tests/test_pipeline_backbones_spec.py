@@ -235,7 +235,7 @@ def test_a_hub_repository_without_safetensors_gives_its_torch_file(
 ) -> None:
     from huggingface_hub.errors import EntryNotFoundError
 
-    from pipeline.backbones.weights import hub_file
+    from pipeline.backbones.hub import hub_file
 
     local = tmp_path / "pytorch_model.bin"
     local.write_bytes(b"x")

@@ -1,35 +1,29 @@
 """Patch tokens of open_clip's own vision transformers.
 
-B images, n patch tokens, d channels. The whole CLIP is loaded strictly by open_clip, which also
-resamples the position embedding to the input size; then only the image tower is kept.
+B images, n patch tokens, d channels. Only the image tower is built, and loaded strictly; open_clip
+resamples the position embedding to the input size.
 Source: mlfoundations/open_clip, `open_clip.transformer.VisionTransformer`.
 """
 
-import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from pipeline.backbones.hub import hub_file
 from pipeline.backbones.spec import BackboneRequest, BackboneSpec, Channels
 from pipeline.backbones.timm_models import check_image_size, check_layer
-from pipeline.backbones.weights import check_weights_file, hub_file, sha256_of_file
+from pipeline.backbones.weights import (
+    check_weights_file,
+    read_state_dict,
+    require_fit,
+    sha256_of_file,
+)
 from spg_core.errors import BackboneError, ConfigError
 from spg_core.types import PatchGrid
 
 HUB_FILE_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-# What open_clip, torch and safetensors raise for damaged files and for weights that do not fit.
-LOAD_ERRORS = (
-    RuntimeError,
-    pickle.UnpicklingError,
-    SafetensorError,
-    EOFError,
-    KeyError,
-    ValueError,
-    AttributeError,
-    ImportError,
-)
 PROJECTED = "openclip"
 """The one name whose tokens METHOD.md defines after the visual projection."""
 
@@ -91,7 +85,7 @@ def open_open_clip(model_and_tag: str, request: BackboneRequest) -> tuple[nn.Mod
 
     weights = request.weights or _hub_weights(weights_config, request.name)
     check_weights_file(weights)
-    visual = _image_tower(model_name, weights, size)
+    visual = _image_tower(model_name, config, weights, size)
     spec = BackboneSpec(
         name=request.name,
         library="open_clip",
@@ -178,19 +172,20 @@ def _hub_weights(config: dict[str, Any], name: str) -> Path:
     return hub_file(repository, tuple(dict.fromkeys((safe, file_name))), name=name)
 
 
-def _image_tower(model_name: str, weights: Path, size: int) -> nn.Module:
-    """Build the model at an input size, load the file strictly, keep the image tower."""
-    import open_clip
+def _image_tower(model_name: str, config: dict[str, Any], weights: Path, size: int) -> nn.Module:
+    """Build the image tower at an input size and load the file's `visual.` part strictly."""
+    from open_clip.model import _build_vision_tower, resize_pos_embed
 
-    try:
-        model = open_clip.create_model(
-            model_name, pretrained=str(weights), force_image_size=(size, size), weights_only=True
-        )
-    except LOAD_ERRORS as error:
-        raise BackboneError(
-            f"{weights} does not fit open_clip:{model_name}: {' '.join(str(error).split())[:600]}"
-        ) from error
-    visual: nn.Module = model.visual
+    vision = {**config["vision_cfg"], "image_size": (size, size)}
+    visual: nn.Module = _build_vision_tower(
+        config["embed_dim"], vision, config.get("quick_gelu", False)
+    )
+    found = read_state_dict(weights)
+    state = {key: value for key, value in found.items() if key.startswith("visual.")}
+    resize_pos_embed(state, SimpleNamespace(visual=visual))
+    wanted = {f"visual.{key}": value for key, value in visual.state_dict().items()}
+    require_fit(state, wanted, f"{weights} does not fit open_clip:{model_name}")
+    visual.load_state_dict({key.removeprefix("visual."): value for key, value in state.items()})
     return visual
 
 

@@ -12,14 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.backbones.attention_bias import split_biases
+from pipeline.backbones.hub import first_line, hub_file
 from pipeline.backbones.spec import BackboneRequest, BackboneSpec
-from pipeline.backbones.weights import (
-    check_weights_file,
-    first_line,
-    hub_file,
-    read_state_dict,
-    sha256_of_file,
-)
+from pipeline.backbones.weights import check_weights_file, read_state_dict, sha256_of_file
 from spg_core.errors import BackboneError, ConfigError
 from spg_core.types import PatchGrid
 
@@ -78,7 +74,7 @@ def open_timm(model_name: str, request: BackboneRequest) -> tuple[nn.Module, Bac
 
     weights = request.weights or _hub_weights(config, request.name)
     check_weights_file(weights)
-    model = _with_weights(model_name, weights, size, config)
+    model = _with_weights(model_name, weights, size, config, draft)
     spec = BackboneSpec(
         name=request.name,
         library="timm",
@@ -184,11 +180,10 @@ def _hub_weights(config: Any, name: str) -> Path:
             f"weights tag to the name, as in timm:vit_small_patch16_224.augreg_in1k"
         )
     names = (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILE_NAMES
-    gated = "dinov3" in (config.license or "")
-    return hub_file(config.hf_hub_id, names, name=name, gated=gated)
+    return hub_file(config.hf_hub_id, names, name=name)
 
 
-def _with_weights(model_name: str, weights: Path, size: int, config: Any) -> nn.Module:
+def _with_weights(model_name: str, weights: Path, size: int, config: Any, draft: Any) -> nn.Module:
     """Build the model at an input size and load the file strictly, the classifier left out."""
     import timm
 
@@ -197,6 +192,12 @@ def _with_weights(model_name: str, weights: Path, size: int, config: Any) -> nn.
     for head in heads:
         state.pop(f"{head}.weight", None)
         state.pop(f"{head}.bias", None)
+    options: dict[str, Any] = {}
+    attention = draft.blocks[0].attn
+    if hasattr(attention, "q_bias"):
+        state = split_biases(state, model_has_biases=attention.q_bias is not None)
+        if attention.q_bias is None and any(key.endswith("attn.q_bias") for key in state):
+            options["qkv_bias"] = True
     # Without a classifier to adapt timm loads strictly, so any other difference is an error.
     # custom_load is the path of .npz files, which would ignore a state dict.
     overlay = {
@@ -210,6 +211,7 @@ def _with_weights(model_name: str, weights: Path, size: int, config: Any) -> nn.
             pretrained_cfg_overlay=overlay,
             num_classes=0,
             img_size=size,
+            **options,
         )
     except (RuntimeError, KeyError, ValueError) as error:
         raise BackboneError(

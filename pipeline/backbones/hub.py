@@ -1,0 +1,103 @@
+"""The model hub: a repository's weights as a local file, from the hub's cache or downloaded.
+
+What the hub's cache gives is a link below `snapshots/`; it is never resolved, since the file it
+points to, below `blobs/`, has a digest for a name.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from spg_core.errors import BackboneError
+
+
+def hub_file(repository: str, file_names: Sequence[str], *, name: str) -> Path:
+    """Give the local path of a hub repository's weights, downloading them if they are not cached.
+
+    Args:
+        repository: `owner/model` on the hub.
+        file_names: candidates, best first.
+        name: the backbone as the user typed it, for the message.
+
+    Raises:
+        BackboneError: neither the hub's cache nor the hub gives any of the files.
+    """
+    from huggingface_hub import (
+        get_hf_file_metadata,
+        hf_hub_download,
+        hf_hub_url,
+        try_to_load_from_cache,
+    )
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        EntryNotFoundError,
+        HTTPError,  # of whichever HTTP library this version of the hub's client uses
+    )
+
+    # The cache is asked first, so a filled cache works offline and needs no time-out.
+    for file_name in file_names:
+        cached = try_to_load_from_cache(repository, file_name)
+        if isinstance(cached, str):
+            return Path(cached)
+    last: Exception | None = None
+    for file_name in file_names:
+        try:
+            # One plain request first: without a network hf_hub_download retries for 20 seconds.
+            get_hf_file_metadata(hf_hub_url(repository, file_name))
+            return Path(hf_hub_download(repository, file_name))
+        except EntryNotFoundError as error:
+            last = error
+        except (HTTPError, OSError, ValueError) as error:
+            last = error
+            break
+    raise BackboneError(
+        f"the weights of {name} cannot be had: {_reason(repository, file_names, last)}; give a "
+        f"file with --weights FILE, fill the hub's cache (HF_HOME) on a connected machine, or "
+        f"name a mirror in HF_ENDPOINT{_LOGIN.get(repository.partition('.')[0], '')}"
+    ) from last
+
+
+_DINOV3_LOGIN = (
+    " (timm's copy of DINOv3 needs no login; only Meta's own asks you to accept its licence)"
+)
+_LOGIN = {
+    f"timm/vit_{size}_patch16_dinov3": _DINOV3_LOGIN
+    for size in ("small", "small_plus", "base", "large", "huge_plus", "7b")
+}
+
+
+def _reason(repository: str, file_names: Sequence[str], error: Exception | None) -> str:
+    """Say in words why the hub gave nothing."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    hub = constants.ENDPOINT
+    match error:
+        case GatedRepoError():
+            return (
+                f"hub repository {repository} is gated: accept its licence at {hub}/{repository} "
+                "and log in (`hf auth login`)"
+            )
+        case RepositoryNotFoundError():
+            return f"{hub} has no open repository {repository}; a private one needs a login"
+        case EntryNotFoundError():
+            return f"hub repository {repository} holds none of {', '.join(file_names)}"
+        case OfflineModeIsEnabled():
+            return (
+                f"hub repository {repository} is not in the hub's cache {constants.HF_HUB_CACHE}, "
+                "and HF_HUB_OFFLINE forbids to ask the hub"
+            )
+        case _:
+            return (
+                f"hub repository {repository} is neither cached nor reachable at {hub} "
+                f"({first_line(error)})"
+            )
+
+
+def first_line(error: BaseException | None) -> str:
+    """Give the first line of an error's message, at most 200 characters, or the error's type."""
+    lines = str(error).strip().splitlines() if error else []
+    return lines[0][:200] if lines else type(error).__name__
