@@ -6,13 +6,17 @@ Each file is read once; the same bytes are hashed and decoded.
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
-from manifests.images import decode_image, decode_mask, read_bytes, thumbnail
+from manifests.images import Mask, decode_image, fit_mask, load_mask, read_bytes, thumbnail
 from manifests.lists import Entry
-from manifests.problems import Problem
+from manifests.problems import Kind, Problem
 from spg_core.errors import DatasetError
+
+MAX_STRETCH: Final = 1.1
+"""Most by which a mask's sides may differ in proportion from its image's: sizes are rounded."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,11 @@ def examine(entry: Entry, root: Path, *, exif: bool, thumbnails: bool) -> Examin
     mask_id, mask_pixels = None, 0
     if entry.mask_path is not None:
         try:
-            data = read_bytes(root / entry.mask_path)
-            mask = decode_mask(data, entry.mask_path)
-            mask_id, mask_pixels = hashlib.sha256(data).hexdigest(), int(np.count_nonzero(mask))
-            problems += _mask_problems(entry, mask.shape, size, mask_pixels)
+            mask = load_mask(root / entry.mask_path, entry.mask_path)
+            width, height = size or mask.pixels.shape[::-1]
+            mask_pixels = int(np.count_nonzero(fit_mask(mask.pixels, height, width)))
+            mask_id = mask.mask_id
+            problems += _mask_problems(entry, mask, (width, height), mask_pixels)
         except DatasetError as error:
             problems.append(_undecodable(root, entry.mask_path, error))
     elif entry.label == 1:
@@ -77,13 +82,21 @@ def examine(entry: Entry, root: Path, *, exif: bool, thumbnails: bool) -> Examin
 
 
 def _mask_problems(
-    entry: Entry, mask_shape: tuple[int, ...], size: tuple[int, int] | None, mask_pixels: int
+    entry: Entry, mask: Mask, size: tuple[int, int], mask_pixels: int
 ) -> list[Problem]:
     assert entry.mask_path is not None
     problems = []
-    if size is not None and mask_shape != (size[1], size[0]):
-        detail = f"{mask_shape[1]} x {mask_shape[0]} pixels, its image {size[0]} x {size[1]}"
-        problems.append(Problem("mask size", entry.mask_path, detail))
+    height, width = mask.pixels.shape
+    if (width, height) != size:
+        # A mask of another shape is cut, padded or turned, and stretching it would move defects.
+        stretch = width * size[1] / (height * size[0])
+        same_shape = 1 / MAX_STRETCH <= stretch <= MAX_STRETCH
+        detail = f"{width} x {height} pixels, its image {size[0]} x {size[1]}"
+        kind: Kind = "resized mask" if same_shape else "mask size"
+        problems.append(Problem(kind, entry.mask_path, detail))
+    if mask.background > 0:
+        detail = f"above {mask.background} is defect"
+        problems.append(Problem("grey mask", entry.mask_path, detail))
     if entry.label == 1 and mask_pixels == 0:
         problems.append(Problem("empty mask", entry.mask_path))
     if entry.label == 0 and mask_pixels > 0:

@@ -7,16 +7,19 @@ counts. Sixteen-bit colour PNGs reach us as their high bytes, which is a proper 
 grey ones are refused, because their range in use (often 12 bits) cannot be known from the file.
 """
 
+import hashlib
 import io
 import struct
 import zlib
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from manifests.files import read_bytes as read_bytes  # part of this module's face
+from manifests.levels import background_of, levels_of
 from manifests.schema import MAX_PIXELS
 from spg_core.errors import DatasetError
 
@@ -58,28 +61,35 @@ def open_image(path: Path, *, exif: bool = False) -> Image.Image:
     return decode_image(read_bytes(path), str(path), exif=exif)
 
 
+class Mask(NamedTuple):
+    """A mask file as read."""
+
+    pixels: NDArray[np.bool_]
+    """Anomalous pixels `(height, width)`."""
+    mask_id: str
+    """SHA-256 of the file's bytes, 64 hex digits."""
+    background: int
+    """Largest level that counts as background: 0, or half of the largest in a mask of greys."""
+
+
+def load_mask(path: Path, name: str) -> Mask:
+    """Read a mask file, with the digest of the very bytes that were decoded.
+
+    Raises:
+        DatasetError: The file cannot be read or decoded; says `name`.
+    """
+    data = read_bytes(path)
+    levels, background = _decode_levels(data, name)
+    return Mask(levels > background, hashlib.sha256(data).hexdigest(), background)
+
+
 def read_mask(path: Path) -> NDArray[np.bool_]:
-    """Read a mask file as bool `(height, width)`, True where the raw value is not 0.
+    """Read a mask file as bool `(height, width)`, as `decode_mask`.
 
     Raises:
-        DatasetError: The file cannot be read or decoded, or is stored with loss.
+        DatasetError: The file cannot be read or decoded.
     """
-    return decode_mask(read_bytes(path), str(path))
-
-
-def read_bytes(path: Path) -> bytes:
-    """Read a whole file.
-
-    Raises:
-        DatasetError: The file cannot be read or is empty.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if not data:
-        raise DatasetError(f"{path}: the file is empty (0 bytes)")
-    return data
+    return load_mask(path, str(path)).pixels
 
 
 def decode_image(data: bytes, name: str, *, exif: bool = False) -> Image.Image:
@@ -106,38 +116,27 @@ def decode_mask(data: bytes, name: str) -> NDArray[np.bool_]:
 
     Anomalous is a raw value other than 0: class ids as in VisA, 255 as in MVTec AD, the index of a
     palette image (not its colour). Of a colour mask, any channel other than 0; alpha is ignored.
+    A mask of many greys is cut at half of its largest, see `manifests.levels`.
     """
-    try:
-        image = _open(data, name)
-        if image.format in LOSSY_FORMATS:
-            raise DatasetError(
-                f"{name}: a mask stored as {image.format} has noise that would count as defect; "
-                f"store masks without loss, as PNG"
-            )
-        pixels = np.asarray(image)
-        match image.mode:
-            case "1" | "L" | "P" | "I" | "I;16" | "I;16B" | "I;16L" | "I;16N":
-                mask = pixels != 0
-            case "LA" | "PA":
-                mask = pixels[..., 0] != 0
-            case "RGB" | "RGBA":
-                mask = (pixels[..., :3] != 0).any(axis=2)
-            case _:
-                raise DatasetError(
-                    f"{name}: pixel mode {image.mode} is not a mask; expected grey, palette or RGB"
-                )
-        return np.asarray(mask, dtype=np.bool_)
-    except DECODE_ERRORS as error:
-        raise DatasetError(f"{name}: cannot be decoded ({_reason(error)})") from error
+    levels, background = _decode_levels(data, name)
+    return np.asarray(levels > background)
+
+
+def fit_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
+    """Bring a mask to its image's size: the nearest pixel, so that none is invented."""
+    if mask.shape == (height, width):
+        return mask
+    pixels = Image.fromarray(mask.astype(np.uint8))
+    return np.asarray(pixels.resize((width, height), Image.Resampling.NEAREST), dtype=np.bool_)
 
 
 def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.uint8]:
     """Resize a mask from its native size to the model's input size.
 
-    Pillow's bilinear filter on float32: when it shrinks, it averages over the covered area, so an
-    output pixel says which share of it is anomalous; more than half makes it anomalous. A defect
-    may vanish by that, which the caller counts. The released code does the same on 8-bit pixels,
-    where exactly half rounds up; METHOD.md's "> 0.5" does not.
+    As the released code does it: 0 and 255 in 8 bits, Pillow's bilinear filter, then 128 or more.
+    When the filter shrinks, it averages over the covered area, so an output pixel says which share
+    of it is anomalous; half makes it anomalous. A defect may vanish by that, which the caller
+    counts.
 
     Args:
         mask: Anomalous pixels, bool `(native height, native width)`.
@@ -147,10 +146,9 @@ def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.
     Returns:
         uint8 `(height, width)`, 0 or 1.
     """
-    share = Image.fromarray(mask.astype(np.float32))
-    resized = np.asarray(share.resize((width, height), Image.Resampling.BILINEAR))
-    # Half covered must come out the same on every machine, whatever the last bit of the sum.
-    return (resized > 0.5 + 1e-6).astype(np.uint8)
+    pixels = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
+    resized = np.asarray(pixels.resize((width, height), Image.Resampling.BILINEAR))
+    return (resized >= 128).astype(np.uint8)
 
 
 def thumbnail(image: Image.Image, side: int = 256) -> bytes:
@@ -159,6 +157,17 @@ def thumbnail(image: Image.Image, side: int = 256) -> bytes:
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
+
+
+def _decode_levels(data: bytes, name: str) -> tuple[NDArray[np.integer], int]:
+    """Give a mask's levels `(height, width)` and the largest that is background."""
+    try:
+        image = _open(data, name)
+        levels = levels_of(image, name)
+        lossy = image.format in LOSSY_FORMATS
+        return levels, background_of(levels, lossy=lossy, name=name)
+    except DECODE_ERRORS as error:
+        raise DatasetError(f"{name}: cannot be decoded ({_reason(error)})") from error
 
 
 def _open(data: bytes, name: str) -> Image.Image:

@@ -12,7 +12,9 @@ line a kind beside the finished manifest.
 | missing file, unreadable folder | error | error | error | the list and the disk disagree |
 | leaves the root, symlink loop | error | error | error | reads what the user did not name |
 | unusable name (not UTF-8, control character) | error | error | error | not fit for a manifest |
-| mask size | error | error | error | pixels cannot be matched |
+| mask size (of another shape) | error | error | error | pixels cannot be matched |
+| resized mask (another size, the same shape) | warning | warning | warning | as their authors do |
+| grey mask (once a JPEG, smooth edges) | warning | warning | warning | cut at half of its largest |
 | ambiguous mask (two masks, or one for two images) | error | error | error | one would be wrong |
 | mask on a good image | error | error | error | label and mask contradict |
 | listed twice | error | error | - | counted twice in every metric |
@@ -48,6 +50,8 @@ Kind = Literal[
     "symlink loop",
     "unusable name",
     "mask size",
+    "resized mask",
+    "grey mask",
     "ambiguous mask",
     "mask on a good image",
     "listed twice",
@@ -68,6 +72,8 @@ LAYOUTS: Final[tuple[str, ...]] = get_args(Layout)
 WARNINGS: Final[frozenset[Kind]] = frozenset(
     {
         "empty mask",
+        "resized mask",
+        "grey mask",
         "duplicate bytes",
         "duplicate bytes, other label",
         "orphan mask",
@@ -84,6 +90,8 @@ MEANING: Final[dict[Kind, str]] = {
     "missing mask": "defective image without a mask",
     "empty mask": "defective image whose mask is empty",
     "mask size": "mask of another size than its image",
+    "resized mask": "mask of another size than its image, brought to it (nearest pixel)",
+    "grey mask": "mask of many greys, cut at half of its largest",
     "duplicate bytes": "image with the bytes of an earlier one",
     "duplicate bytes, other label": "image with the bytes of one that has another label",
     "mask on a good image": "good image whose mask is not empty",
@@ -97,7 +105,10 @@ MEANING: Final[dict[Kind, str]] = {
 """Kinds that need more words than their name."""
 
 WARNING_NAMES: Final = 20
-"""Most file names in one warning; its count is always the full one."""
+"""Most files named for one kind of problem; its count is always the full one."""
+
+MAX_TEXT: Final = 400
+"""Most characters of one problem: a path in a list may be as long as it likes."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +121,13 @@ class Problem:
 
     def __str__(self) -> str:
         text = f"{self.path}: {self.detail}" if self.detail else self.path
-        # A name may hold anything: escape what is not UTF-8, and what a terminal would obey.
-        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        return printable(text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} ..")
+
+
+def printable(text: str) -> str:
+    """Escape what is not UTF-8, and what a terminal would obey: a name on disk may hold both."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def is_warning(problem: Problem, layout: Layout) -> bool:
@@ -126,19 +141,20 @@ def settle(problems: Sequence[Problem], layout: Layout, root: Path) -> tuple[str
     """Raise all errors at once, or give the warnings, one counted line a kind.
 
     Raises:
-        DatasetError: At least one problem is an error; the message lists every one of them, and
-            the warnings after them.
+        DatasetError: At least one problem is an error; the message counts every one of them,
+            names the first few of each kind, and gives the warnings after them.
     """
     errors = {problem for problem in problems if not is_warning(problem, layout)}
     warnings = _warning_lines(problem for problem in problems if is_warning(problem, layout))
     if not errors:
         return warnings
     count = "1 problem" if len(errors) == 1 else f"{len(errors)} problems"
-    shown_root = Problem("wrong layout", str(root))
-    lines = [f"{count} in {shown_root} (layout {layout}); no manifest was made"]
+    lines = [f"{count} in {printable(str(root))} (layout {layout}); no manifest was made"]
     for kind, found in _by_kind(errors).items():
         lines.append(f"  {MEANING.get(kind, kind)} ({len(found)}):")
-        lines += [f"    {problem}" for problem in found]
+        lines += [f"    {problem}" for problem in found[:WARNING_NAMES]]
+        rest = len(found) - WARNING_NAMES
+        lines += [f"    and {rest} more"] if rest > 0 else []
     lines += [f"  also: {line}" for line in warnings]
     raise DatasetError("\n".join(lines))
 

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.transforms import Resize  # type: ignore[import-untyped]
+from torchvision.transforms.functional import to_tensor  # type: ignore[import-untyped]
 
 from manifests.images import (
     decode_image,
@@ -73,7 +75,7 @@ def test_a_mask_with_loss_is_refused(tmp_path: Path) -> None:
         read_mask(tmp_path / "mask.jpg")
 
 
-def test_half_a_pixel_is_not_anomalous_and_more_than_half_is() -> None:
+def test_half_a_pixel_is_anomalous_as_in_the_released_code_and_less_is_not() -> None:
     half = np.zeros((4, 4), dtype=np.bool_)
     half[:, :2] = True
     checkers = np.indices((8, 8)).sum(axis=0) % 2 == 0
@@ -81,8 +83,18 @@ def test_half_a_pixel_is_not_anomalous_and_more_than_half_is() -> None:
     thick[:, :5] = True
 
     assert resize_mask(half, 2, 2).tolist() == [[1, 0], [1, 0]]
-    assert resize_mask(checkers, 1, 1).tolist() == [[0]]
+    assert resize_mask(checkers, 1, 1).tolist() == [[1]]
     assert resize_mask(thick, 1, 1).tolist() == [[1]]
+    assert resize_mask(~thick, 1, 1).tolist() == [[0]]
+
+
+def test_masks_are_resized_as_torchvision_resizes_them_for_the_released_code() -> None:
+    mask = np.random.default_rng(3).random((97, 61)) < 0.4
+    image = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
+
+    theirs = to_tensor(Resize((32, 40))(image))[0].numpy() > 0.5
+
+    assert np.array_equal(resize_mask(mask, 32, 40), theirs)
 
 
 def test_a_small_defect_vanishes_when_the_mask_shrinks() -> None:

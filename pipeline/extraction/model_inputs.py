@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from manifests.images import decode_image, read_bytes, read_mask, resize_mask
+from manifests.images import decode_image, fit_mask, read_bytes, read_mask, resize_mask
 from manifests.table import Manifest
 from pipeline.backbones.preprocess import preprocess
 from pipeline.backbones.spec import BackboneSpec
@@ -89,12 +89,14 @@ class _Items(Dataset[_Item]):
                 f"{path} changed after it was checked; run the extraction again, it starts from "
                 "the images as they are then"
             )
-        pixels = preprocess(decode_image(data, str(path), exif=spec.exif), spec)
+        image = decode_image(data, str(path), exif=spec.exif)
+        pixels = preprocess(image, spec)
         mask_path = self._masks[row]
         if mask_path is None:
             mask = np.zeros((spec.height, spec.width), np.uint8)
         else:
-            mask = resize_mask(read_mask(self._root / mask_path), spec.height, spec.width)
+            native = fit_mask(read_mask(self._root / mask_path), image.height, image.width)
+            mask = resize_mask(native, spec.height, spec.width)
         return pixels, torch.from_numpy(mask), ""
 
 
