@@ -15,9 +15,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from manifests.problems import Layout
+
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 BACKBONE = "timm:vit_tiny_patch16_224"
-LAYOUTS = {"surface": "visa", "mvtec": "mvtec"}
+LAYOUTS: dict[str, Layout] = {"surface": "visa", "mvtec": "mvtec"}
 COLUMNS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_aupro")
 
 

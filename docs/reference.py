@@ -38,6 +38,8 @@ def _sections(command: Any, path: str) -> list[str]:
         names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
         if parameter.param_type_name == "argument":
             names = f"`{parameter.name}`"
+        elif "|" in (parameter.metavar or ""):
+            names += f" {parameter.metavar}".replace("|", "\\|")
         default = "required" if parameter.required else _default(parameter.default)
         text = " ".join((parameter.help or "").split()).replace("|", "\\|")
         lines.append(f"| {names} | {default} | {text} |")

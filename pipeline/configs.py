@@ -9,67 +9,110 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from msgspec import Meta
+
+from manifests.problems import Layout
 from spg_core.errors import ConfigError
+from spg_core.fields import Device, FilePath, Name, check_fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreConfig:
+    """Which store a command works on."""
+
+    store: FilePath = "./spg-store"
+    """Folder or URL (s3://bucket/prefix) of the store."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractConfig:
     """Turn the images of a dataset into a token cache."""
 
-    backbone: str
+    backbone: Name
     """dinov3, dinov2, siglip, openclip, gabor, timm:MODEL or open_clip:MODEL/TAG."""
-    dataset: str
-    """Layout of the images: mvtec, visa, folder, or meta (an AnomalyCLIP meta.json)."""
-    root: str
+    dataset: Layout
+    """Layout of the images; meta is an AnomalyCLIP meta.json."""
+    root: FilePath
     """Folder that holds the images."""
-    name: str | None = None
-    """Name of the dataset in the store; the layout's name if not given."""
-    split: str = "test"
-    """test, train or all; guides need the test split, which holds the defects."""
-    image_size: int | None = None
-    """Side in pixels of the square model input; None takes the backbone's."""
-    weights: str | None = None
-    """A safetensors or torch file; None asks the hub's local cache, then the hub."""
-    layer: int | None = None
-    """Index of the block whose tokens are stored, from 0; None is the last."""
+    name: Name | None = None
+    """Name of the dataset in the store; the layout's otherwise."""
+    split: Literal["test", "train", "all"] = "test"
+    """Which images; guides need the test split, which holds the defects."""
+    image_size: Annotated[int, Meta(ge=1, le=16384)] | None = None
+    """Side of the square model input in pixels; the backbone's otherwise."""
+    weights: FilePath | None = None
+    """Weights file (safetensors or torch); the hub's local cache, then the hub otherwise."""
+    layer: Annotated[int, Meta(ge=0, le=1000)] | None = None
+    """Block whose tokens are stored, from 0; the last otherwise."""
     final_norm: bool | None = None
-    """Whether tokens pass the model's final norm; None takes the backbone's default."""
-    resize_filter: str | None = None
-    """bilinear or bicubic, both antialiased; None takes the backbone's default."""
-    compute_dtype: str | None = None
-    """float32, bfloat16 or float16; None is float32 on a CPU and bfloat16 on a GPU."""
+    """Pass tokens through the model's final norm; the backbone's choice otherwise."""
+    resize_filter: Literal["bilinear", "bicubic"] | None = None
+    """How images are resized, antialiased; the backbone's choice otherwise."""
+    compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Numbers the model computes in; float32 on a CPU and bfloat16 on a GPU otherwise."""
     exif: bool = False
-    """Whether to rotate images as their EXIF tag says."""
+    """Rotate images as their EXIF tag says."""
     thumbnails: bool = False
-    """Whether the manifest carries a small JPEG of each model input, for reports."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    batch_size: int = 16
+    """Keep a small JPEG of each model input in the manifest, so that reports show pictures."""
+    device: Device = "auto"
+    """Where the model runs."""
+    batch_size: Annotated[int, Meta(ge=1, le=4096)] = 16
     """Images a forward pass; a batch never crosses a shard's border."""
-    decoders: int = 2
+    decoders: Annotated[int, Meta(ge=0, le=256)] = 2
     """Processes that decode images ahead of the model; 0 decodes in this one."""
 
     def __post_init__(self) -> None:
-        """Raises: ConfigError for counts that cannot be."""
-        at_least(1, batch_size=self.batch_size)
-        at_least(0, decoders=self.decoders)
+        """Raises: ConfigError for a value out of range."""
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
     """Where the work of a command is done; nothing here changes what comes out."""
 
-    workers: int = 0
-    """Processes of this machine that share the work; 0 does it in this one."""
-    scheduler: str | None = None
-    """Address of a running Dask scheduler whose workers do it instead."""
+    workers: Annotated[int, Meta(ge=0, le=1024)] = 0
+    """Processes of this machine that share the work; 0 uses this one alone."""
+    scheduler: Name | None = None
+    """Address of a running Dask scheduler whose workers do it, tcp://HOST:8786."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a value out of range."""
+        check_fields(self)
 
     @property
     def is_here(self) -> bool:
         """Whether the work is done in this process."""
         return self.workers == 0 and self.scheduler is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSaeSource:
+    """Whose tokens an SAE is trained on."""
+
+    dataset: Name
+    """Auxiliary dataset, by its name in the store."""
+    backbone: Name
+    """Backbone whose tokens are used."""
+    key: Name | None = None
+    """Key of the cache, or its start, where there are several."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for an empty name."""
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitGuidesSource:
+    """Which SAE guides are fitted over."""
+
+    sae: Name
+    """SAE: id, start of an id, path, or latest."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for an empty name."""
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)

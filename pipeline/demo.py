@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.store import open_store
+from manifests.problems import Layout
 from pipeline.artifacts import Artifact
 from pipeline.configs import ExtractConfig, FitGuidesConfig, FitSaeConfig, ScoreConfig
 from pipeline.extraction.extract import extract
@@ -40,10 +41,11 @@ def demo(folder: str) -> Artifact:
     sample = write_sample(place / "images")
     where = ["--store", str(place / "store")]
     store = open_store(place / "store")
-    for name, layout, root in (
+    products: list[tuple[str, Layout, Path]] = [
         (AUXILIARY, "visa", sample.auxiliary),
         (TARGET, "mvtec", sample.target),
-    ):
+    ]
+    for name, layout, root in products:
         config = ExtractConfig(
             backbone="gabor", dataset=layout, name=name, root=str(root), thumbnails=True
         )

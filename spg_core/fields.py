@@ -15,6 +15,7 @@ it takes them (`tau` of inf is the mean). The same types check a stored document
 import math
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -22,6 +23,7 @@ import msgspec
 from msgspec import Meta
 
 from spg_core.errors import ConfigError
+from spg_core.nearest import near
 
 Count = Annotated[int, Meta(ge=1, le=2**31)]
 """A number of things, at least one."""
@@ -33,6 +35,14 @@ Rate = Annotated[float, Meta(gt=0, le=1e3)]
 """An optimiser's step size."""
 Decay = Annotated[float, Meta(ge=0, lt=1)]
 """The share of an average that stays at each step."""
+Name = Annotated[str, Meta(pattern=r"^[^\0]+$")]
+"""What something is called; not empty."""
+FilePath = Annotated[str, Meta(pattern=r"^[^\0]+$", extra={"path": True})]
+"""A file, a folder or a URL; `~` stands for the home folder."""
+Device = Annotated[
+    str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$", description="auto, cpu, cuda or cuda:N")
+]
+"""Where the maths runs."""
 
 
 def check_fields(config: Any) -> None:
@@ -42,14 +52,75 @@ def check_fields(config: Any) -> None:
     """
     for name, kind in field_types(type(config)).items():
         value = getattr(config, name)
-        try:
-            checked = msgspec.convert(value, kind)
-        except (msgspec.ValidationError, OverflowError):
-            raise ConfigError(
-                f"--{name.replace('_', '-')} is {value!r:.60}; it must be {describe(kind)}"
-            ) from None
-        if type(checked) is not type(value):
+        checked = check_value(name, kind, value)
+        if checked is not value:
             object.__setattr__(config, name, checked)
+
+
+def check_value(name: str, kind: Any, value: Any, *, as_text: bool = False) -> Any:
+    """Give a value as its field holds it: of its type, in its range, `~` of a path expanded.
+
+    Args:
+        name: of the field.
+        kind: its type.
+        value: what was given.
+        as_text: read numbers, true and false, and the parts of a list `1,2,3` from text.
+
+    Raises: ConfigError naming the option, what was given and what it takes.
+    """
+    given = value
+    if as_text and isinstance(value, str) and is_list(kind):
+        given = [part.strip() for part in value.split(",") if part.strip()]
+    try:
+        checked = msgspec.convert(given, kind, strict=not as_text)
+    except (msgspec.ValidationError, OverflowError):
+        raise ConfigError(
+            f"--{name.replace('_', '-')} is {value!r:.60}; it must be {describe(kind)}"
+            f"{near(value, words(kind))}"
+        ) from None
+    if isinstance(checked, str) and checked.startswith("~") and _is_path(kind):
+        return _expanded(name, checked)
+    return checked
+
+
+def _expanded(name: str, path: str) -> str:
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:
+        raise ConfigError(f"--{name.replace('_', '-')} is {path!r}; no such home folder") from None
+
+
+def is_list(kind: Any) -> bool:
+    """Tell whether a field holds several values."""
+    return any(get_origin(one) in (tuple, list) for one in alternatives(kind))
+
+
+def words(kind: Any) -> list[str]:
+    """Give the words a field takes, empty where it takes other things."""
+    found = []
+    for one in alternatives(kind):
+        if get_origin(one) is Literal:
+            found += [str(word) for word in get_args(one)]
+        elif get_origin(one) in (tuple, list):
+            found += words(get_args(one)[0])
+    return found
+
+
+def alternatives(kind: Any) -> list[Any]:
+    """Give what a type may be, without its ranges: `int` and `None` of a `Count | None`."""
+    match get_origin(kind):
+        case origin if origin in (Union, UnionType):
+            return [part for one in get_args(kind) for part in alternatives(one)]
+        case origin if origin is Annotated:
+            return alternatives(get_args(kind)[0])
+    return [kind]
+
+
+def _is_path(kind: Any) -> bool:
+    if get_origin(kind) in (Union, UnionType):
+        return any(_is_path(one) for one in get_args(kind))
+    facts = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
+    return any(isinstance(fact, Meta) and (fact.extra or {}).get("path") for fact in facts)
 
 
 def field_types(stage: Any) -> Mapping[str, Any]:
@@ -71,11 +142,27 @@ def describe(kind: Any) -> str:
             return _either([describe(one) for one in get_args(kind)])
         case origin if origin is Annotated:
             inner, *facts = get_args(kind)
-            bounds = [_range(fact) for fact in facts if isinstance(fact, Meta)]
-            return ", ".join([describe(inner), *filter(None, bounds)])
+            metas = [fact for fact in facts if isinstance(fact, Meta)]
+            if inner is str:
+                return bounds(kind) or ("a path" if _is_path(kind) else "text, not empty")
+            return ", ".join([describe(inner), *filter(None, map(_range, metas))])
         case origin if origin in (tuple, list):
             return f"a list, each {describe(get_args(kind)[0])}"
     return str(getattr(kind, "__name__", kind))
+
+
+def bounds(kind: Any) -> str:
+    """Say the range alone, or what a text may be: `1 to 64`; empty where there is none."""
+    match get_origin(kind):
+        case origin if origin in (Union, UnionType):
+            return " or ".join(filter(None, map(bounds, get_args(kind))))
+        case origin if origin in (tuple, list):
+            return bounds(get_args(kind)[0])
+        case origin if origin is Annotated:
+            metas = [fact for fact in get_args(kind)[1:] if isinstance(fact, Meta)]
+            told = map(_range, metas)
+            return ", ".join(filter(None, [bounds(get_args(kind)[0]), *told]))
+    return ""
 
 
 _PLAIN: dict[Any, str] = {
@@ -87,6 +174,8 @@ _PLAIN: dict[Any, str] = {
 
 
 def _range(meta: Meta) -> str:
+    if meta.description:
+        return meta.description
     lower = f"{_number(meta.ge)} or more" if meta.ge is not None else ""
     lower = f"above {_number(meta.gt)}" if meta.gt is not None else lower
     upper = f"at most {_number(meta.le)}" if meta.le is not None else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cache.store import open_store
+from manifests.problems import Layout
 from pipeline.artifacts import Artifact
 from pipeline.configs import ExtractConfig, FitGuidesConfig, FitSaeConfig
 from pipeline.extraction.extract import extract
@@ -33,7 +34,11 @@ class SmallStore:
 
 def extract_config(images: Path, which: str) -> ExtractConfig:
     """Give the extraction of `aux` (VisA layout) or `target` (MVTec AD layout)."""
-    layout, folder = {"aux": ("visa", "auxiliary"), "target": ("mvtec", "target")}[which]
+    layouts: dict[str, tuple[Layout, str]] = {
+        "aux": ("visa", "auxiliary"),
+        "target": ("mvtec", "target"),
+    }
+    layout, folder = layouts[which]
     return ExtractConfig(
         backbone="gabor",
         dataset=layout,
