@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from obstore.exceptions import BaseError
 
-from cache.local_objects import LocalObjects
 from cache.objects import Objects
-from cache.remote_objects import RemoteObjects
+from cache.zarr_access import zarr_store
 from spg_core.errors import NotInStore, StoreError
 
 Shape = tuple[int, int, int]
@@ -34,12 +33,12 @@ def write_maps(
 
     Raises: StoreError.
     """
-    import zarr.storage
+    import zarr
 
     if objects.read_only:
         raise StoreError(f"{objects.where} was opened read-only; {name} is not changed")
     plan = _planned(shape).async_array
-    place = zarr.storage.StorePath(_zarr_store(objects, name), "")
+    place = zarr_store(objects, name)
     with _explained(objects, name):
         zarr.Array(zarr.AsyncArray(plan.metadata, place, plan.config))[rows] = maps
 
@@ -75,7 +74,7 @@ def open_maps(objects: Objects, name: str) -> Any:
 
     if objects.size(f"{name}/{_DESCRIPTION}") is None:
         raise NotInStore(f"no maps at {objects.where}/{name}; score with --save-maps makes them")
-    return zarr.open_array(_zarr_store(objects, name), mode="r")
+    return zarr.open_array(zarr_store(objects, name, read_only=True), mode="r")
 
 
 def _planned(shape: Shape) -> Any:
@@ -107,15 +106,3 @@ def _explained(objects: Objects, name: str) -> Iterator[None]:
             f"{'no room for' if full else 'cannot write'} {objects.where}/{name}: {reason}; "
             "score again once that is mended"
         ) from error
-
-
-def _zarr_store(objects: Objects, name: str) -> Any:
-    import zarr.storage
-
-    match objects:
-        case LocalObjects():
-            return zarr.storage.LocalStore(objects.local_path(name))
-        case RemoteObjects():
-            return zarr.storage.StorePath(zarr.storage.ObjectStore(objects.store), name)
-        case _:
-            raise AssertionError(f"no Zarr store for {objects!r}")

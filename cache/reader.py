@@ -6,7 +6,6 @@ chunk when it is first touched; wrong bytes raise `CorruptStore` and are never r
 """
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
@@ -17,19 +16,16 @@ from numpy.typing import NDArray
 
 from cache.find import choose_cache, read_record
 from cache.layout import IMAGES_PER_SHARD, MANIFEST, array_dtype, shard_name
-from cache.mapped import MappedShard
 from cache.mirror import Mirror
-from cache.objects import Objects
+from cache.objects import SMALL_OBJECT_BYTES, Objects
+from cache.open_shards import OpenShards
 from cache.record import CacheRecord
-from cache.shard import crc32c, decode_mask
+from cache.shard import MappedShard, decode_mask
 from spg_core.errors import CorruptStore, NotInStore, StoreError
 
 DEFAULT_MEMORY_BYTES = 4 << 30
 
 Rows = slice | Sequence[int] | NDArray[np.integer[Any]]
-
-_OPEN_MAPS = 256
-"""Shards mapped at a time; each map holds a file descriptor and 1,024 is a common limit."""
 
 
 def open_cache(
@@ -88,9 +84,7 @@ class TokenCache:
         self.d_model = geometry.d_model
         self.has_cls = geometry.has_cls
         self.mask_size = geometry.mask_size
-        self._seen = {array: np.zeros(self.n_images, np.bool_) for array in geometry.arrays}
-        self._maps: OrderedDict[tuple[str, int], MappedShard] = OrderedDict()
-        self._lock = Lock()
+        self._shards = OpenShards(objects, folder, record, mirror)
         self._loading = Lock()
         self._resident: NDArray[np.float16] | None = None
 
@@ -118,7 +112,8 @@ class TokenCache:
         name = f"{self.folder}/{MANIFEST}"
         shown = f"{self.objects.where}/{name}"
         try:
-            data = self.objects.get(name, max_bytes=self.record.manifest_bytes)
+            limit = min(self.record.manifest_bytes, SMALL_OBJECT_BYTES)
+            data = self.objects.get(name, max_bytes=limit)
         except NotInStore as error:
             raise CorruptStore(f"{shown} is missing from a complete cache") from error
         except StoreError as error:
@@ -139,20 +134,6 @@ class TokenCache:
         """Return the masks of image rows, `(n, height, width)` of 0 and 1. Raises: StoreError."""
         return self.read_rows("masks", rows)
 
-    def gather(self, token_indices: NDArray[np.integer[Any]]) -> NDArray[np.float16]:
-        """Return single tokens, `(n, dim)` float16; token `row * tokens_per_image + patch`."""
-        indices = _checked_indices(token_indices, self.n_tokens, "token")
-        out = np.empty((len(indices), self.d_model), np.float16)
-        per_shard = IMAGES_PER_SHARD * self.tokens_per_image
-        shards = indices // per_shard
-        order = np.argsort(shards, kind="stable")
-        for chosen in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1):
-            if len(chosen):
-                shard = int(shards[chosen[0]])
-                inside = indices[chosen] - shard * per_shard
-                out[chosen] = self.shard_tokens(shard, inside // self.tokens_per_image)[inside]
-        return out
-
     def gather_sorted(self, token_indices: NDArray[np.int64], out: NDArray[np.float16]) -> None:
         """Fill `out`, `(n, dim)`, with tokens whose indices ascend; in one sweep over the shards.
 
@@ -172,8 +153,7 @@ class TokenCache:
 
     def shard_tokens(self, shard: int, local_rows: NDArray[np.int64]) -> NDArray[np.float16]:
         """Return the map `(tokens, dim)` of a shard, `local_rows` of its images verified."""
-        mapped = self._map("tokens", shard)
-        self._verify("tokens", shard, mapped, local_rows)
+        mapped = self._shards.verified("tokens", shard, local_rows)
         return mapped.values.reshape(-1, self.d_model)
 
     def read_ahead(self, shards: Sequence[int]) -> None:
@@ -194,29 +174,23 @@ class TokenCache:
                     tokens[start : start + per_shard] = self.shard_tokens(
                         shard, np.arange(len(rows))
                     )
-                self.close_maps()
+                self._shards.close()
                 self._resident = tokens
             return self._resident
-
-    def close_maps(self) -> None:
-        """Unmap all shards; the next read maps again what it needs."""
-        with self._lock:
-            self._maps.clear()
 
     def read_rows(self, array: str, rows: Rows) -> NDArray[Any]:
         """Return image rows of the array called `tokens`, `cls` or `masks`, verified."""
         if array not in self.geometry.arrays:
             raise StoreError(f"{self.where} has no {array}")
         asked = np.arange(self.n_images)[rows] if isinstance(rows, slice) else np.asarray(rows)
-        indices = _checked_indices(asked, self.n_images, "image row")
+        indices = _checked_rows(asked, self.n_images)
         shape = (len(indices), *self.geometry.item_shape(array))
         out: NDArray[Any] = np.empty(shape, array_dtype(array))
         shards = indices // IMAGES_PER_SHARD
         for shard in np.unique(shards).tolist():
             chosen = np.flatnonzero(shards == shard)
             local = indices[chosen] - shard * IMAGES_PER_SHARD
-            mapped = self._map(array, shard)
-            self._verify(array, shard, mapped, local)
+            mapped = self._shards.verified(array, shard, local)
             if array == "masks":
                 self._decode_masks(shard, mapped, local, chosen, out)
             else:
@@ -237,75 +211,14 @@ class TokenCache:
             try:
                 out[position] = decode_mask(mapped.chunk(row), self.mask_size)
             except StoreError as error:
-                raise self._corrupt("masks", shard, f"image row {row}: {error}") from error
-
-    def _map(self, array: str, shard: int) -> MappedShard:
-        with self._lock:
-            mapped = self._maps.get((array, shard))
-            if mapped is not None:
-                self._maps.move_to_end((array, shard))
-                return mapped
-        mapped = self._open_shard(array, shard)
-        with self._lock:
-            self._maps[array, shard] = mapped
-            while len(self._maps) > _OPEN_MAPS:
-                self._maps.popitem(last=False)
-        return mapped
-
-    def _open_shard(self, array: str, shard: int) -> MappedShard:
-        name = shard_name(array, shard)
-        if self.mirror is not None:
-            path: Path | None = self.mirror.fetch(name)
-        else:
-            path = self.objects.local_path(f"{self.folder}/{name}")
-        assert path is not None
-        expected = self.record.receipts[shard].objects[array].size_bytes
-        n_rows = len(self.geometry.shard_rows(shard))
-        try:
-            return MappedShard(path, expected, n_rows, array, self.geometry.item_shape(array))
-        except StoreError as error:
-            raise self._corrupt(array, shard, str(error)) from error
-        except OSError as error:
-            problem = error.strerror or str(error)
-            if isinstance(error, FileNotFoundError | NotADirectoryError):
-                raise self._corrupt(array, shard, "the file is missing") from error
-            raise StoreError(f"cannot read {self.where}/{name}: {problem}") from error
-
-    def _verify(
-        self,
-        array: str,
-        shard: int,
-        mapped: MappedShard,
-        local_rows: NDArray[np.integer[Any]],
-    ) -> None:
-        start = shard * IMAGES_PER_SHARD
-        seen = self._seen[array][start : start + IMAGES_PER_SHARD]
-        fresh = local_rows[~seen[local_rows]]
-        if len(fresh) == 0:
-            return
-        expected = self.record.receipts[shard].objects[array].crc32c
-        for row in np.unique(fresh).tolist():
-            if crc32c(mapped.chunk(row)) != expected[row]:
-                raise self._corrupt(
-                    array, shard, f"the bytes of image row {start + row} do not match their CRC-32C"
-                )
-            seen[row] = True
-
-    def _corrupt(self, array: str, shard: int, problem: str) -> CorruptStore:
-        rows = self.geometry.shard_rows(shard)
-        name = shard_name(array, shard)
-        copy = "" if self.mirror is None else f"; its local copy is {self.mirror.local_file(name)}"
-        return CorruptStore(
-            f"{self.where}/{name} (images {rows.start} to {rows.stop - 1}): {problem}{copy}"
-        )
+                raise self._shards.corrupt("masks", shard, f"image row {row}: {error}") from error
 
 
-def _checked_indices(indices: NDArray[np.integer[Any]], n: int, what: str) -> NDArray[np.int64]:
-    checked = np.asarray(indices)
-    if checked.size == 0:
+def _checked_rows(rows: NDArray[np.integer[Any]], n_images: int) -> NDArray[np.int64]:
+    if rows.size == 0:
         return np.empty(0, np.int64)
-    if checked.ndim != 1 or checked.dtype.kind not in "iu":
-        raise StoreError(f"{what} indices are a list of whole numbers, got {checked.dtype}")
-    if checked.min() < 0 or checked.max() >= n:
-        raise StoreError(f"{what} {checked.min()} to {checked.max()} asked for, there are {n}")
-    return checked.astype(np.int64)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise StoreError(f"image row indices are a list of whole numbers, got {rows.dtype}")
+    if rows.min() < 0 or rows.max() >= n_images:
+        raise StoreError(f"image row {rows.min()} to {rows.max()} asked for, there are {n_images}")
+    return rows.astype(np.int64)

@@ -7,7 +7,10 @@ little-endian float16, so a shard of tokens is a C array that can be mapped into
 shards by hand are four to five times as fast.
 """
 
+import mmap
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -16,6 +19,7 @@ from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
 from cache.layout import IMAGES_PER_SHARD, INDEX_BYTES, array_dtype
+from cache.local_files import open_regular
 from spg_core.errors import StoreError
 
 ABSENT = np.iinfo(np.uint64).max
@@ -141,3 +145,38 @@ def is_storable(values: NDArray[np.generic]) -> bool:
     # On the bit patterns: a third of the time np.isfinite takes.
     magnitude = np.bitwise_and(values.view(np.uint16), 0x7FFF)
     return bool(magnitude.max() < 0x7BFF)
+
+
+class MappedShard:
+    """A shard's file mapped into memory, its size and its index checked first.
+
+    `values` are its decoded entries, `(n_rows, *item_shape)`, empty for compressed masks.
+
+    Raises:
+        StoreError: size or index are wrong; the caller names the file.
+        OSError: the file cannot be opened.
+    """
+
+    def __init__(
+        self, path: Path, expected_bytes: int, n_rows: int, array: str, item_shape: tuple[int, ...]
+    ) -> None:
+        with open_regular(path) as file:
+            size = file.seek(0, 2)
+            if size != expected_bytes:
+                raise StoreError(f"it has {size} bytes, {expected_bytes} were written")
+            self._data = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+        self._index = decode_index(self._data[-INDEX_BYTES:], n_rows, size)
+        self._bytes = np.frombuffer(self._data, np.uint8)
+        self.values: NDArray[Any] = np.empty(0)
+        if array != "masks":
+            dtype = array_dtype(array)
+            item_bytes = int(np.prod(item_shape)) * dtype.itemsize
+            if not (self._index[:, 1] == item_bytes).all():
+                raise StoreError(f"its shard index has images of other than {item_bytes} bytes")
+            raw = self._bytes[: n_rows * item_bytes]
+            self.values = raw.view(dtype).reshape(n_rows, *item_shape)
+
+    def chunk(self, row: int) -> NDArray[np.uint8]:
+        """Return the stored bytes of one image, without a copy."""
+        start, length = self._index[row].tolist()
+        return self._bytes[start : start + length]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from cache.key import cache_key, canonical_json
 from cache.reader import TokenCache, open_cache
 from cache.shard import crc32c
 from cache.store import open_store
-from cache.views import as_dask_array, open_zarr
+from cache.zarr_access import as_dask_array, open_zarr
 from spg_core.errors import CorruptStore, IncompleteCache, NotInStore, StoreError
 from tests.cache_samples import (
     COVERS,
@@ -66,9 +67,6 @@ def test_rows_come_back_in_the_order_asked_for(shared: TokenCache, rows: list[in
 def test_single_tokens_are_gathered_by_index(shared: TokenCache, indices: list[int]) -> None:
     tokens = SAMPLE.tokens.reshape(-1, 5)
 
-    gathered = shared.gather(np.array(indices, np.int64))
-
-    np.testing.assert_array_equal(gathered, tokens[indices])
     ascending = np.unique(indices).astype(np.int64)
     out = np.empty((len(ascending), 5), np.float16)
     if len(ascending):
@@ -99,6 +97,56 @@ def test_dask_and_zarr_see_the_same_arrays(shared: TokenCache) -> None:
     np.testing.assert_array_equal(open_zarr(shared)["tokens"][:], SAMPLE.tokens)
     with pytest.raises(StoreError, match="has no depth, it has masks, cls, tokens"):
         as_dask_array(shared, "depth")
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        np.s_[5],
+        np.s_[-1],
+        np.s_[5, 2],
+        np.s_[-150, -1, -1],
+        np.s_[64, :, 1],
+        np.s_[::-1],
+        np.s_[149:20:-40, 1:3],
+        np.s_[10:10],
+        np.s_[[3, 149, 64], 2],
+        np.s_[:, [4, 0]],
+        np.s_[..., 3],
+        np.s_[None, 7],
+        np.arange(150) % 70 == 3,
+    ],
+)
+@pytest.mark.parametrize("array", ["tokens", "masks"])
+def test_dask_indexes_as_numpy_does(shared: TokenCache, array: str, index: Any) -> None:
+    expected = getattr(SAMPLE, array)[index]
+
+    found = as_dask_array(shared, array)[index].compute()
+
+    np.testing.assert_array_equal(found, expected)
+    assert (np.asarray(found).dtype, np.shape(found)) == (expected.dtype, expected.shape)
+
+
+def test_dask_slices_of_slices_read_the_right_images(shared: TokenCache) -> None:
+    lazy = as_dask_array(shared)
+
+    np.testing.assert_array_equal(lazy[60:140][10].compute(), SAMPLE.tokens[70])
+    np.testing.assert_array_equal(lazy[60:140][::-1][3, 1].compute(), SAMPLE.tokens[136, 1])
+    with pytest.raises(IndexError):
+        lazy[150]
+
+
+def test_means_of_large_float16_are_finite_as_float32(tmp_path: Path) -> None:
+    sample = make_sample(extras=False)
+    sample.tokens[:] = 60_000
+    cache, _ = fresh(tmp_path, sample)
+
+    lazy = as_dask_array(cache, as_float32=True)
+
+    assert lazy.dtype == lazy[:3].compute().dtype == np.float32
+    assert as_dask_array(cache).dtype == np.float16
+    assert lazy.name != as_dask_array(cache).name
+    assert float(lazy.mean().compute()) == np.float16(60_000)
 
 
 @pytest.mark.parametrize("rows", [[150], [-1], [0.5], [[0]]])
@@ -134,9 +182,9 @@ def test_a_flipped_bit_stops_gathering_and_loading_too(tmp_path: Path) -> None:
     cache, folder = fresh(tmp_path)
     flip_byte(folder / "tokens.zarr/tokens/c/2/0/0", 60 * 21)  # of image 149
 
-    np.testing.assert_array_equal(cache.gather(np.array([893])), SAMPLE.tokens[148, [5]])
-    with pytest.raises(CorruptStore, match="image row 149"):
-        cache.gather(np.array([0, 894]))
+    out = np.empty((1, 5), np.float16)
+    cache.gather_sorted(np.array([893]), out)
+    np.testing.assert_array_equal(out, SAMPLE.tokens[148, [5]])
     with pytest.raises(CorruptStore, match="image row 149"):
         cache.gather_sorted(np.array([0, 894]), np.empty((2, 5), np.float16))
     with pytest.raises(CorruptStore, match="image row 149"):
@@ -173,6 +221,16 @@ def test_a_shard_that_is_not_whole_is_named(tmp_path: Path, damage: str, message
             path.write_bytes(data[:-1028] + index + crc32c(bytes(index)).to_bytes(4, "little"))
 
     with pytest.raises(CorruptStore, match=rf"tokens/c/1/0/0 \(images 64 to 127\): {message}"):
+        cache.tokens([100])
+
+
+def test_a_pipe_in_place_of_a_shard_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    cache, folder = fresh(tmp_path)
+    path = folder / "tokens.zarr/tokens/c/1/0/0"
+    path.unlink()
+    os.mkfifo(path)
+
+    with pytest.raises(StoreError, match="tokens/c/1/0/0: it is not a regular file"):
         cache.tokens([100])
 
 

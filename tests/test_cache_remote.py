@@ -14,7 +14,7 @@ from cache.reader import TokenCache, open_cache
 from cache.store import open_store
 from cache.stream import token_batches
 from cache.verify import verify_cache
-from cache.views import as_dask_array, open_zarr
+from cache.zarr_access import as_dask_array, open_zarr
 from spg_core.errors import CorruptStore, StoreError
 from tests.cache_samples import (
     MANIFEST_BYTES,
