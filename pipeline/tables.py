@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from pipeline.files import check_place, write_file
 from pipeline.metrics import METRICS, percent
-from spg_core.errors import ConfigError, StoreError
+from spg_core.errors import ConfigError
 
 SUFFIXES = (".csv", ".tex", ".parquet")
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
@@ -152,11 +153,15 @@ def as_parquet(table: pa.Table) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def check_suffix(name: str) -> str:
-    """Give the suffix of a table's file. Raises: ConfigError unless it is one of `SUFFIXES`."""
+def check_out(name: str) -> str:
+    """Give the suffix of a table's file, before anything is computed for it.
+
+    Raises: ConfigError unless it is one of `SUFFIXES`, StoreError where no file can be written.
+    """
     suffix = Path(name).suffix
     if suffix not in SUFFIXES:
         raise ConfigError(f"{name} should end in one of {', '.join(SUFFIXES)}")
+    check_place(Path(name))
     return suffix
 
 
@@ -165,17 +170,14 @@ def write_table(table: Table, name: str) -> None:
 
     Raises: ConfigError for another suffix, StoreError where nothing can be written.
     """
-    match check_suffix(name):
+    match check_out(name):
         case ".csv":
             data = to_csv(table).encode()
         case ".tex":
             data = to_latex(table).encode()
         case _:
             data = to_parquet(table)
-    try:
-        Path(name).write_bytes(data)
-    except OSError as error:
-        raise StoreError(f"cannot write {name}: {error.strerror or error}") from None
+    write_file(Path(name), data)
 
 
 def _fields(table: Table) -> list[str]:

@@ -171,3 +171,11 @@ def test_json_errors_leave_stdout_empty(tmp_path):
     assert result.returncode == 1
     with pytest.raises(json.JSONDecodeError):
         json.loads(result.stdout)
+
+
+def test_a_table_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path):
+    for out, reason in (("t.md", "should end in"), ("none/t.csv", "No such file or directory")):
+        result = run("table", "--scores", "x", "--out", out, "--store", "none", cwd=tmp_path)
+
+        assert reason in result.stderr
+        assert result.stderr.count("\n") == 1

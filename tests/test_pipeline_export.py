@@ -201,6 +201,30 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(small, tmp
         export(small[0], str(tmp_path / "a.onnx"), ScoreConfig())
 
 
+@pytest.mark.parametrize("name", ["guides", "meta"])
+def test_a_json_of_another_kind_is_never_replaced_by_the_sidecar(small, tmp_path, name):
+    guides, weights = small
+    shutil.copytree(guides.path, tmp_path / "guides")
+    (tmp_path / "guides" / "meta.json").write_text("[1, 2]")
+    before = {path: path.read_bytes() for path in (tmp_path / "guides").iterdir()}
+
+    with pytest.raises(StoreError, match=rf"{name}\.json is there and was not written by this"):
+        export(guides, str(tmp_path / "guides" / f"{name}.onnx"), ScoreConfig(), weights)
+
+    assert {path: path.read_bytes() for path in (tmp_path / "guides").iterdir()} == before
+
+
+def test_an_earlier_export_is_replaced(small, exported, tmp_path):
+    guides, weights = small
+    for path in (exported.path, exported.sidecar):
+        shutil.copy(path, tmp_path)
+
+    made = export(guides, str(tmp_path / "detector.onnx"), ScoreConfig(sigma=0), weights)
+
+    assert json.loads(Path(made.sidecar).read_text())["scoring"]["sigma"] == 0
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_impossible_places_are_refused(small, tmp_path):
     guides, weights = small
     (tmp_path / "file").write_bytes(b"")

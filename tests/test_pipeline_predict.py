@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from pipeline.drawing.overlay import heatmap, overlay
 from pipeline.prediction.inputs import find_images, output_names
 from pipeline.prediction.predict import predict
 from pipeline.scoring.score import score
-from spg_core.errors import ArtifactError, ConfigError
+from spg_core.errors import ArtifactError, ConfigError, StoreError
 from tests.s3_server import s3_url  # noqa: F401 - the fixture
 
 
@@ -166,6 +167,31 @@ def test_files_folders_and_globs_are_listed_once_and_in_order(tmp_path):
     )
 
 
+def test_what_is_no_file_is_refused_without_reading_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+
+    listed = find_images(
+        [f"{tmp_path}/pipe.png", "/dev/zero", f"{tmp_path}/loop.png", "n" * 300, "a\0b"]
+    )
+
+    assert [one.error.rpartition(": ")[2] for one in listed] == [
+        "not a regular file",
+        "not a regular file",
+        "no such file or folder",
+        "cannot be read (File name too long)",
+        "no such file or folder",
+    ]
+
+
+def test_nothing_to_judge_is_told_before_a_model_is_loaded(small_store, monkeypatch):
+    monkeypatch.setattr("pipeline.prediction.predict.load_stored_backbone", None)
+
+    (one,) = judged(small_store.guides, ["nosuch.png"])
+
+    assert one.error == "nosuch.png: no such file or folder"
+
+
 def test_a_folder_without_images_is_an_error(tmp_path):
     (one,) = find_images([str(tmp_path)])
 
@@ -184,6 +210,39 @@ def test_images_of_one_name_get_pictures_of_their_own(small_store, images, tmp_p
     written = {one.overlay for one in predictions[:2]}
     assert written == {f"{tmp_path}/out/{folder}/000.png.overlay.png" for folder in "ab"}
     assert all(Path(path).is_file() for path in written)
+
+
+def test_an_input_is_never_replaced_by_a_picture(small_store, images, tmp_path):
+    first, second = tmp_path / "x.png", tmp_path / "x.png.overlay.png"
+    for path in (first, second):
+        shutil.copy(images[0], path)
+    link = tmp_path / "elsewhere.png"
+    link.symlink_to(second)
+    before = second.read_bytes()
+
+    for other in (second, link):
+        with pytest.raises(StoreError, match=r"x\.png\.overlay\.png is "):
+            judged(small_store.guides, [str(first), str(other)], out=str(tmp_path))
+
+    assert second.read_bytes() == before
+    assert sorted(tmp_path.iterdir()) == [link, first, second]
+
+
+def test_only_pictures_of_an_earlier_run_are_replaced(small_store, images, tmp_path):
+    image, out = str(tmp_path / "x.png"), str(tmp_path)
+    shutil.copy(images[0], image)
+    (one,) = judged(small_store.guides, [image], out=out)
+    before = Path(one.overlay).read_bytes()
+    (again,) = judged(small_store.guides, [image], out=out)
+
+    assert Path(again.overlay).read_bytes() == before
+    with pytest.raises(StoreError, match="is an image to judge"):
+        judged(small_store.guides, [image, one.overlay], out=out)
+    Image.new("RGB", (3, 3)).save(one.overlay)
+    theirs = Path(one.overlay).read_bytes()
+    with pytest.raises(StoreError, match="was not written by this command"):
+        judged(small_store.guides, [image], out=out)
+    assert Path(one.overlay).read_bytes() == theirs
 
 
 # --- pictures -------------------------------------------------------------------------------------

@@ -87,11 +87,11 @@ def reproduce(
 def _table1(config: ReproduceConfig, store: str, out: str | None, as_json: bool) -> None:
     from cache.store import open_store
     from pipeline.reproduce.needs import both_datasets, require_caches
-    from pipeline.tables import as_records, check_suffix, to_text, write_table
+    from pipeline.tables import as_records, check_out, to_text, write_table
 
     if out is not None:
         # before the hours of work, not after them
-        check_suffix(out)
+        check_out(out)
     objects = open_store(store)
     require_caches(objects, both_datasets(config), store)
     from pipeline.reproduce.table1 import table1

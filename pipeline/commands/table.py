@@ -17,10 +17,13 @@ def table(
     debug: Debug = False,
 ) -> None:
     """Print the table of some scores, a category a row, beside the published means."""
+    from pipeline.tables import as_records, check_out, to_text, write_table
+
+    if out is not None:
+        check_out(out)
     from cache.store import open_store
     from pipeline.artifacts import load_artifact
     from pipeline.scoring.compare import score_table
-    from pipeline.tables import as_records, to_text, write_table
 
     objects = open_store(store)
     artifact = load_artifact(objects, "scores", scores)

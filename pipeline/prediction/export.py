@@ -12,9 +12,8 @@ import hashlib
 import importlib.util
 import json
 import logging
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,12 @@ from pipeline.backbones.load import Backbone
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.backbones.stored import load_stored_backbone
 from pipeline.configs import ScoreConfig
+from pipeline.files import check_place, new_file, write_file
 from pipeline.prediction.export_module import ExportedDetector
 from pipeline.prediction.threshold import describe, load_threshold, scoring_of
 from pipeline.scoring.detector import Detector, make_detector
 from pipeline.versions import library_versions
-from spg_core.errors import ArtifactError, BackboneError, ConfigError, StoreError
+from spg_core.errors import ArtifactError, BackboneError, ConfigError
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4
@@ -40,6 +40,7 @@ TOLERANCE = 1e-4
 INPUT, OUTPUTS = "pixels", ("map", "score")
 METADATA = "spg"
 FORMAT = 1
+KIND = "onnx-detector"
 _LARGEST_BYTES = 2**31 - 2**24  # protobuf's limit on one message, with room for the graph
 _CHECK_IMAGES = 3
 
@@ -66,25 +67,25 @@ def export(guides: Artifact, out: str, config: ScoreConfig, weights: str | None 
         ConfigError: the `export` extra is not installed, or `out` is no `.onnx` path.
         BackboneError: the backbone has an operation that ONNX lacks, or is too large for one file.
         ArtifactError: the weights are not those of the guides, or the file does not agree with us.
-        StoreError: the file cannot be written.
+        StoreError: the file cannot be written, or its sidecar's name is taken by another file.
     """
     _require_packages()
     target = Path(out)
     if target.suffix != ".onnx" or target.is_dir():
         raise ConfigError(f"out is the path of a file that ends in .onnx, got {out}")
+    sidecar = target.with_suffix(".json")
+    check_place(target, make_folders=True)
+    check_place(sidecar, _is_sidecar, make_folders=True)
     detector = make_detector(guides, config)
     backbone = load_stored_backbone(detector.spec, weights, "cpu")
     document = describe_file(guides, backbone.spec, config)
-    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
-    sidecar = target.with_suffix(".json")
-    with _writing(temporary):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(target, make_folders=True) as temporary:
         write_onnx(ExportedDetector(backbone, detector), backbone.spec, temporary, document)
         document["check"] = compare(temporary, backbone, detector)
         with temporary.open("rb") as file:
             document["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-        sidecar.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
-        temporary.replace(target)
+        text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+        write_file(sidecar, text.encode(), _is_sidecar)
     return Exported(str(target), str(sidecar), document)
 
 
@@ -176,7 +177,7 @@ def describe_file(guides: Artifact, spec: BackboneSpec, config: ScoreConfig) -> 
         threshold = {"value": saved["threshold"], "source": describe(saved)}
     return {
         "format": FORMAT,
-        "kind": "onnx-detector",
+        "kind": KIND,
         "guides": guides.id,
         "backbone": {"name": spec.name, "covers": spec.covers()},
         "scoring": scoring_of(config),
@@ -217,18 +218,12 @@ def _require_packages() -> None:
         )
 
 
-@contextmanager
-def _writing(temporary: Path) -> Iterator[None]:
-    """Leave no temporary behind, and turn a disk's error into ours."""
+def _is_sidecar(path: Path) -> bool:
+    """Tell whether a file is the sidecar of an earlier export."""
     try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"{error.filename or temporary} cannot be written ({error.strerror or error})"
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+        return bool(json.loads(path.read_bytes())["kind"] == KIND)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
 
 
 @contextmanager

@@ -49,10 +49,18 @@ def _full(path: str) -> str:
 
 def _expand(argument: str) -> Iterator[Listed]:
     path = Path(argument)
+    try:
+        is_there = path.exists()
+    except OSError as error:
+        yield Listed(argument, f"{argument}: cannot be read ({error.strerror or error})")
+        return
     if path.is_dir():
         yield from _folder(path)
-    elif path.exists():
+    elif path.is_file():
         yield Listed(argument)
+    elif is_there:
+        # reading a pipe or a device may never end
+        yield Listed(argument, f"{argument}: not a regular file")
     elif not glob.has_magic(argument):
         yield Listed(argument, f"{argument}: no such file or folder")
     else:

@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from manifests.images import open_image
@@ -26,7 +25,8 @@ from pipeline.backbones.preprocess import preprocess
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.backbones.stored import load_stored_backbone
 from pipeline.configs import PredictConfig, ScoreConfig
-from pipeline.drawing.overlay import heatmap, overlay
+from pipeline.drawing.overlay import heatmap, is_picture, overlay, save_picture
+from pipeline.files import check_place, new_file
 from pipeline.prediction.inputs import HEATMAP, OVERLAY, Listed, output_names
 from pipeline.prediction.threshold import Threshold, choose_threshold
 from pipeline.scoring.detector import Detector, make_detector
@@ -71,11 +71,38 @@ def predict(
     """
     if config.out is not None and Path(config.out).exists() and not Path(config.out).is_dir():
         raise ConfigError(f"out is a folder for pictures, but {config.out} is a file")
+    if config.out is not None:
+        check_pictures(images, Path(config.out))
     threshold = choose_threshold(guides, scoring, config.threshold)
     detector = make_detector(guides, scoring)
+    if all(one.error is not None for one in images):
+        # nothing to judge is told at once, not after a model is loaded
+        return (Prediction(path=one.path, error=one.error) for one in images)
     backbone = load_stored_backbone(detector.spec, config.weights, scoring.device)
     detector = detector.to(backbone.device)
     return _predictions(backbone, detector, threshold, images, config)
+
+
+def check_pictures(images: Sequence[Listed], out: Path) -> None:
+    """Refuse a folder in which the pictures would replace an input, or a file that is not ours.
+
+    Raises: StoreError naming the file.
+    """
+    inputs = {_identity(Path(one.path)) for one in images if one.error is None}
+    for one, name in zip(images, output_names(images), strict=True):
+        for ending in (HEATMAP, OVERLAY) if one.error is None else ():
+            place = out / (name + ending)
+            check_place(place, is_picture, make_folders=True)
+            if place.exists() and _identity(place) in inputs:
+                raise StoreError(
+                    f"{place} is an image to judge and would be replaced by a picture of "
+                    f"{one.path}; choose another --out"
+                )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _predictions(
@@ -178,15 +205,7 @@ def _draw(
     written = []
     for ending, picture in ((HEATMAP, heatmap(found)), (OVERLAY, overlay(photo, found))):
         place = target.with_name(target.name + ending)
-        _save(picture, place)
+        with new_file(place, is_picture, make_folders=True) as temporary:
+            save_picture(picture, temporary)
         written.append(str(place))
     return written[0], written[1]
-
-
-def _save(picture: Image.Image, place: Path) -> None:
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        # 1 is four times as fast as Pillow's default and a few percent larger
-        picture.save(place, "PNG", compress_level=1)
-    except OSError as error:
-        raise StoreError(f"{place} cannot be written ({error.strerror or error})") from error

@@ -14,6 +14,7 @@ from cache.objects import Objects
 from pipeline import __version__
 from pipeline.backbones.spec import slug
 from pipeline.configs import FigureConfig, ReproduceConfig, SweepConfig
+from pipeline.files import check_place, new_file
 from pipeline.sweep.table import sweep_table
 from pipeline.tables import as_parquet
 from pipeline.versions import library_versions
@@ -51,22 +52,23 @@ def save_figure(
 
 
 def check_out(path: str) -> None:
-    """Refuse a file a figure cannot be written to. Raises: ConfigError."""
+    """Refuse a file a figure cannot be written to. Raises: ConfigError, StoreError."""
     if Path(path).suffix not in _SUFFIXES:
         raise ConfigError(f"a figure is written to {', '.join(_SUFFIXES)}, got {path!r}")
+    check_place(Path(path))
 
 
 def write_out(figure: Figure, path: str) -> None:
-    """Write the picture (.png) or the points (.parquet, .csv) to a file."""
-    match Path(path).suffix:
-        case ".png":
-            Path(path).write_bytes(figure.picture)
-        case ".parquet":
-            pq.write_table(sweep_table(figure.rows), path)
-        case ".csv":
-            pyarrow.csv.write_csv(sweep_table(figure.rows), path)
-        case _:
-            check_out(path)
+    """Write the picture (.png) or the points (.parquet, .csv). Raises: as `check_out`."""
+    check_out(path)
+    with new_file(Path(path)) as temporary:
+        match temporary.suffix:
+            case ".png":
+                temporary.write_bytes(figure.picture)
+            case ".parquet":
+                pq.write_table(sweep_table(figure.rows), temporary)
+            case _:
+                pyarrow.csv.write_csv(sweep_table(figure.rows), temporary)
 
 
 def sweep_config(
