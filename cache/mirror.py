@@ -1,23 +1,24 @@
 """Keep the shards of a remote cache in a local folder, so that it is fetched once.
 
-A shard is fetched when it is first read, checked against the SHA-256 in `cache.json`, and renamed
+A shard is fetched when it is first read, checked against the BLAKE3 in `cache.json`, and renamed
 into place, so processes may share a mirror. The folder has a size cap: a cache that would not fit
 is refused before the first fetch, and nothing is ever evicted.
 """
 
 import hashlib
 import os
-import secrets
 import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from cache.layout import shard_name
-from cache.objects import GRACE_SECONDS, TEMPORARY_PREFIX, Objects
+from cache.local_objects import LocalObjects
+from cache.objects import GRACE_SECONDS, Objects
 from cache.record import CacheRecord, StoredObject
 from cache.verify import check_bytes
 from spg_core.errors import CorruptStore, NotInStore, StoreError
@@ -31,9 +32,14 @@ _FETCHES = 4
 
 
 def default_mirror_folder() -> Path:
-    """Return `$XDG_CACHE_HOME/spg-pipe/mirror`, by default in `~/.cache`."""
+    """Return `$XDG_CACHE_HOME/spg-pipe/mirror`, by default in `~/.cache`. Raises: StoreError."""
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "spg-pipe" / "mirror"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "spg-pipe" / "mirror"
+    except RuntimeError as error:
+        raise StoreError(
+            f"nowhere to mirror a remote cache ({error}); set HOME or XDG_CACHE_HOME to a folder"
+        ) from error
 
 
 class Mirror:
@@ -61,6 +67,7 @@ class Mirror:
         digests = "".join(stored.blake3 for _, _, stored in self._stored.values())
         content = hashlib.sha256(digests.encode("ascii")).hexdigest()[:16]
         self.folder = self.root / f"{record.key}-{content}"
+        self._kept = LocalObjects(self.root)
         self._pool = ThreadPoolExecutor(_FETCHES, thread_name_prefix="mirror")
         self._running: dict[str, Future[Path]] = {}
         self._lock = Lock()
@@ -110,8 +117,9 @@ class Mirror:
 
     def _fetch(self, name: str) -> Path:
         path = self.local_file(name)
+        kept_name = f"{self.folder.name}/{path.name}"
         array, shard, stored = self._stored[name]
-        if path.exists() and path.stat().st_size == stored.size_bytes:
+        if self._kept.size(kept_name) == stored.size_bytes:
             return path
         self._refuse_if_too_large()
         where = f"{self._objects.where}/{self._folder}/{name}"
@@ -123,14 +131,7 @@ class Mirror:
                 f"{where} (images {rows.start} to {rows.stop - 1}) is missing from a complete cache"
             ) from error
         check_bytes(data, array, shard, self._record, where)
-        temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(data)
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise StoreError(f"cannot mirror into {path}: {error.strerror}") from error
+        self._kept.replace(kept_name, [data])
         return path
 
     def _refuse_if_too_large(self) -> None:
@@ -138,14 +139,15 @@ class Mirror:
         with self._lock:
             if self._has_room:
                 return
-            for old in self.root.glob(f"*/{TEMPORARY_PREFIX}*"):
-                if time.time() - old.stat().st_mtime > GRACE_SECONDS:
-                    old.unlink(missing_ok=True)
-            there = {file: file.stat().st_size for file in self.root.glob("*/*") if file.is_file()}
+            for old in list(self._kept.temporaries("")):
+                if time.time() - old.modified > GRACE_SECONDS:
+                    with suppress(StoreError):  # somebody else's: theirs to sweep
+                        self._kept.delete(old.name)
+            there = {info.name: info.size_bytes for info in self._kept.walk("")}
             missing = sum(
                 stored.size_bytes
                 for name, (_, _, stored) in self._stored.items()
-                if self.local_file(name) not in there
+                if f"{self.folder.name}/{self.local_file(name).name}" not in there
             )
             used = sum(there.values())
             if used + missing > self._max_bytes:

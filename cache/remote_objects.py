@@ -2,18 +2,16 @@
 
 Objects go up as single PUTs with `If-None-Match: *`; multipart uploads are not used because some
 servers (Ceph among them) ignore the condition there. A server that ignores it altogether is found
-out by a probe before anything is written. Credentials come from the environment (`AWS_*`), from
-the shared credentials file, or from the machine's role.
+out by a probe before anything is written. Each PUT carries an id of its own, so that a writer whose
+answer got lost recognises what it wrote. `cache.remote_store` opens the connection.
 """
 
-import configparser
-import os
+import contextlib
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import obstore
 from obstore.exceptions import (
@@ -23,7 +21,6 @@ from obstore.exceptions import (
     PermissionDeniedError,
     UnauthenticatedError,
 )
-from obstore.store import from_url
 
 from cache.objects import (
     SMALL_OBJECT_BYTES,
@@ -32,15 +29,21 @@ from cache.objects import (
     Part,
     as_view,
     check_name,
+    is_name,
     is_temporary,
 )
+from cache.remote_store import connect
 from spg_core.errors import NotInStore, StoreError
-
-if TYPE_CHECKING:
-    from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3Config
 
 _ATTEMPTS = 4
 _FIRST_WAIT_SECONDS = 0.2
+ANSWER_SECONDS = 30.0
+"""A server that is silent for so long is given up."""
+WHOLE_SECONDS = 300.0
+"""Limit of a request as a whole."""
+_LARGE_BYTES = 1 << 23
+WRITE_ID = "spgwrite"
+"""Name of the metadata that tells whose PUT made an object; letters only, for all servers."""
 _MISSING = (NotFoundError, FileNotFoundError)
 _FAILED = (BaseError, OSError)
 
@@ -54,10 +57,7 @@ class RemoteObjects:
         self.where = url.rstrip("/")
         self.read_only = read_only
         self._proved = False
-        try:
-            self.store = _connect(self.where)
-        except (*_FAILED, ValueError) as error:
-            raise StoreError(f"cannot open the store {url}: {_first_line(error)}") from error
+        self.store, self._for_large = connect(self.where, ANSWER_SECONDS, WHOLE_SECONDS)
 
     def __reduce__(self) -> tuple[type["RemoteObjects"], tuple[str, bool]]:
         return RemoteObjects, (self.where, self.read_only)
@@ -93,20 +93,20 @@ class RemoteObjects:
     ) -> bool:
         """Publish the joined parts, once approved; False, nothing changed, when the name is taken.
 
-        After a lost answer the retry may find its own object: False then, too, and the caller
-        compares what is stored, as after any lost race.
+        After a lost answer the retry finds its own object, and knows it by its id.
         """
         self._refuse_if_read_only(name)
         body = b"".join(as_view(part) for part in parts)
-        path = check_name(name)
+        path, mine = check_name(name), {WRITE_ID: secrets.token_hex(16)}
         if approve is not None:
             approve()
 
         def put() -> bool:
+            store = self._store_for(body)
             try:
-                obstore.put(self.store, path, body, mode="create", use_multipart=False)
+                obstore.put(store, path, body, mode="create", use_multipart=False, attributes=mine)
             except AlreadyExistsError:
-                return False
+                return self._has(path, mine)
             return True
 
         return self._try("write", name, put)
@@ -116,7 +116,8 @@ class RemoteObjects:
         self._refuse_if_read_only(name)
         body = b"".join(as_view(part) for part in parts)
         path = check_name(name)
-        self._try("write", name, lambda: obstore.put(self.store, path, body, use_multipart=False))
+        store = self._store_for(body)
+        self._try("write", name, lambda: obstore.put(store, path, body, use_multipart=False))
 
     def size(self, name: str) -> int | None:
         """Return the object's bytes, None when there is none."""
@@ -158,15 +159,17 @@ class RemoteObjects:
         if self._proved:
             return
         name = f"{TEMPORARY_PREFIX}probe-{secrets.token_hex(8)}"
-        self.put_new(name, [b"probe"])
+        self._refuse_if_read_only(name)
         try:
+            self.put_new(name, [b"probe"])
             if self.put_new(name, [b"other"]):
                 raise StoreError(
                     f"{self.where} ignores If-None-Match, so two writers could lose each other's "
                     "data; use a server with conditional writes"
                 )
         finally:
-            self.delete(name)
+            with contextlib.suppress(StoreError):  # swept after a day; what failed before counts
+                self.delete(name)
         self._proved = True
 
     def free_bytes(self) -> int | None:
@@ -177,6 +180,17 @@ class RemoteObjects:
         if self.read_only:
             raise StoreError(f"{self.where} was opened read-only; {name} is not changed")
 
+    def _store_for(self, body: bytes) -> "obstore.store.ObjectStore":
+        return self.store if len(body) < _LARGE_BYTES else self._for_large
+
+    def _has(self, path: str, mine: dict[str, str]) -> bool:
+        """Tell whether the object that is there was made by our own PUT."""
+        try:
+            there = obstore.get(self.store, path, options={"head": True}).attributes
+        except _MISSING:
+            return False
+        return there.get(WRITE_ID) == mine[WRITE_ID]
+
     def _files(self, prefix: str) -> Iterator[ObjectInfo]:
         def fetch() -> list[ObjectInfo]:
             pages = obstore.list(self.store, prefix=prefix or None, chunk_size=1000)
@@ -184,13 +198,14 @@ class RemoteObjects:
                 ObjectInfo(meta["path"], meta["size"], meta["last_modified"].timestamp())
                 for page in pages
                 for meta in page
+                if is_name(meta["path"])
             ]
 
         return iter(sorted(self._try("list", prefix, fetch), key=lambda info: info.name))
 
     def _try(self, verb: str, name: str, request: Callable[[], Result]) -> Result:
         """Make a request; repeat it after a failure that may pass, such as a cut connection."""
-        wait = _FIRST_WAIT_SECONDS
+        wait, start = _FIRST_WAIT_SECONDS, time.monotonic()
         for attempt in range(_ATTEMPTS):
             try:
                 return request()
@@ -199,11 +214,19 @@ class RemoteObjects:
             except (PermissionDeniedError, UnauthenticatedError) as error:
                 raise self._explain(error, verb, name) from error
             except _FAILED as error:
+                if time.monotonic() - start > ANSWER_SECONDS:
+                    raise self._silence(error, verb, name, time.monotonic() - start) from error
                 if attempt == _ATTEMPTS - 1 or _is_final(error):
                     raise self._explain(error, verb, name) from error
                 time.sleep(wait)
                 wait *= 2
         raise AssertionError("the last attempt returns or raises")
+
+    def _silence(self, error: Exception, verb: str, name: str, seconds: float) -> StoreError:
+        return StoreError(
+            f"cannot {verb} {self.where}/{name}: no answer for {seconds:.0f} s "
+            f"({_first_line(error)}); check the network and AWS_ENDPOINT_URL, then run it again"
+        )
 
     def _explain(self, error: Exception, verb: str, name: str) -> StoreError:
         shown = f"{self.where}/{name}" if name else self.where
@@ -214,58 +237,10 @@ class RemoteObjects:
             return NotInStore(f"{shown} is not in the store")
         if isinstance(error, PermissionDeniedError | UnauthenticatedError):
             return StoreError(
-                f"no permission to {verb} {shown}; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY "
-                "and the bucket's policy"
+                f"no permission to {verb} {shown}; check the credentials (AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE) and the bucket's policy"
             )
         return StoreError(f"cannot {verb} {shown}: {_first_line(error)}")
-
-
-def _connect(url: str) -> "ObjectStore":
-    client: ClientConfig = {
-        "timeout": timedelta(minutes=5),
-        "connect_timeout": timedelta(seconds=10),
-    }
-    retry: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(minutes=2)}
-    if not url.startswith("s3://"):
-        return from_url(url, client_options=client, retry_config=retry)
-    config = _s3_config()
-    endpoint = config.get("endpoint") or _environment("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-    if endpoint:
-        config["endpoint"] = endpoint
-        client["allow_http"] = endpoint.startswith("http://")
-    return from_url(url, config=config, client_options=client, retry_config=retry)
-
-
-def _s3_config() -> "S3Config":
-    """Return what the AWS files say where the environment says nothing."""
-    config: S3Config = {}
-    profile = os.environ.get("AWS_PROFILE", "default")
-    files = configparser.ConfigParser(interpolation=None)
-    folder = Path.home() / ".aws"
-    files.read(
-        [
-            os.environ.get("AWS_CONFIG_FILE", folder / "config"),
-            os.environ.get("AWS_SHARED_CREDENTIALS_FILE", folder / "credentials"),
-        ]
-    )
-    found: dict[str, str] = {}
-    for section in (f"profile {profile}", profile):
-        if files.has_section(section) or section == files.default_section:
-            found.update(files[section])
-    if "aws_access_key_id" in found and not _environment("AWS_ACCESS_KEY_ID"):
-        config["access_key_id"] = found["aws_access_key_id"]
-        config["secret_access_key"] = found.get("aws_secret_access_key", "")
-        if "aws_session_token" in found:
-            config["session_token"] = found["aws_session_token"]
-    if "endpoint_url" in found and not _environment("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
-        config["endpoint"] = found["endpoint_url"]
-    region = _environment("AWS_REGION", "AWS_DEFAULT_REGION") or found.get("region")
-    config["region"] = region or "us-east-1"
-    return config
-
-
-def _environment(*names: str) -> str | None:
-    return next((os.environ[name] for name in names if os.environ.get(name)), None)
 
 
 def _is_final(error: Exception) -> bool:

@@ -44,16 +44,18 @@ from cache.shard import (
     new_digest,
 )
 from cache.zarr_group import zarr_metadata
-from spg_core.errors import CorruptStore, IncompleteCache, NotInStore, StoreError
+from spg_core.errors import (
+    CorruptStore,
+    IncompleteCache,
+    ManifestDiffers,
+    NotInStore,
+    StoreError,
+)
 
 _MASK_SHRINKS = 20
 """Defect masks compress 50-fold and more; the estimate of a cache's size counts on this."""
 _ATTEMPTS = 3
 _THREADS = 8
-
-
-class ManifestDiffers(StoreError):
-    """The finished or finishing cache has another manifest: labels or splits changed since."""
 
 
 class CacheWriter:

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from cache.local_objects import LocalObjects
@@ -24,12 +24,13 @@ class StoreTicket:
 def store_ticket(store: Objects) -> Iterator[StoreTicket]:
     """Put a probe into the store for as long as workers, late ones too, must find it there."""
     probe = f"{TEMPORARY_PREFIX}probe-{secrets.token_hex(8)}"
-    if not store.put_new(probe, [probe.encode()]):
-        raise StoreError(f"{store.where} already holds {probe}, which nobody should have made")
     try:
+        if not store.put_new(probe, [probe.encode()]):
+            raise StoreError(f"{store.where} already holds {probe}, which nobody should have made")
         yield StoreTicket(_url(store), probe)
     finally:
-        store.delete(probe)
+        with suppress(StoreError):  # swept after a day; how the work itself ended counts
+            store.delete(probe)
 
 
 def open_ticket(ticket: StoreTicket) -> Objects:

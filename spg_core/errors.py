@@ -7,6 +7,7 @@
     |-- StoreError       the store cannot do what is asked: full, read-only, no create-only writes
     |   |-- NotInStore       nothing there under that name
     |   |-- IncompleteCache  a cache that is only partly written
+    |   |-- ManifestDiffers  the cache was written with other labels, splits or masks
     |   `-- CorruptStore     stored bytes are not what was written; names the file
     |-- ArtifactError    an SAE, guides or scores do not fit the cache or each other
     |-- ClusterError     Dask workers cannot be reached, cannot do the work, or keep dying
@@ -44,6 +45,10 @@ class NotInStore(StoreError):
 
 class IncompleteCache(StoreError):
     """A cache is only partly written."""
+
+
+class ManifestDiffers(StoreError):
+    """The finished or finishing cache has another manifest: labels or splits changed since."""
 
 
 class CorruptStore(StoreError):

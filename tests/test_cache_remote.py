@@ -2,6 +2,7 @@
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -205,3 +206,49 @@ def test_the_mirror_lives_in_the_users_cache_folder(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_mirror_folder() == Path.home() / ".cache/spg-pipe/mirror"
+
+
+def test_a_user_without_a_home_is_told_where_a_mirror_could_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+
+    with pytest.raises(StoreError, match=r"nowhere to mirror .*; set HOME or XDG_CACHE_HOME"):
+        default_mirror_folder()
+
+
+def test_what_another_process_is_about_to_rename_in_a_mirror_may_vanish(
+    remote: Objects, tmp_path: Path
+) -> None:
+    write_cache(remote, SAMPLE)
+    cache = mirrored(remote, tmp_path)
+    assert cache.mirror is not None
+    cache.mirror.folder.mkdir()
+    # A name that is listed and is gone when it is looked at.
+    (cache.mirror.folder / ".tmp-1").symlink_to("renamed meanwhile")
+
+    np.testing.assert_array_equal(cache.tokens([0]), SAMPLE.tokens[[0]])
+
+
+def test_a_mirror_that_cannot_be_made_is_an_error_that_names_it(
+    remote: Objects, tmp_path: Path
+) -> None:
+    write_cache(remote, SAMPLE)
+    (tmp_path / "file").write_bytes(b"")
+
+    with pytest.raises(StoreError, match=rf"cannot write {tmp_path}/file/.*Not a directory"):
+        mirrored(remote, tmp_path / "file").tokens([0])
+
+
+def test_readers_that_share_a_mirror_get_the_same_shards(remote: Objects, tmp_path: Path) -> None:
+    write_cache(remote, SAMPLE)
+    caches = [mirrored(remote, tmp_path) for _ in range(4)]
+
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda cache: cache.tokens(slice(None)), caches):
+            np.testing.assert_array_equal(found, SAMPLE.tokens)
+    assert not list(tmp_path.rglob(".tmp-*"))

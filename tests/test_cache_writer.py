@@ -19,8 +19,7 @@ from cache.record import parse_record
 from cache.shard import crc32c
 from cache.store import open_store
 from cache.verify import verify_cache
-from cache.writer import ManifestDiffers
-from spg_core.errors import CorruptStore, IncompleteCache, StoreError
+from spg_core.errors import CorruptStore, IncompleteCache, ManifestDiffers, StoreError
 from tests.cache_samples import (
     COVERS,
     MANIFEST_BYTES,

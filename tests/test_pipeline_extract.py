@@ -18,12 +18,12 @@ from cache.find import find_caches
 from cache.gc import find_garbage, remove_garbage
 from cache.local_objects import LocalObjects
 from cache.store import open_store
-from cache.writer import CacheWriter, ManifestDiffers
+from cache.writer import CacheWriter
 from pipeline.backbones.preprocess import preprocess
 from pipeline.extraction import shards as heavy
 from pipeline.extraction.extract import checked_manifest, extract
 from pipeline.inputs import open_dataset
-from spg_core.errors import ConfigError, DatasetError, StoreError
+from spg_core.errors import ConfigError, DatasetError, ManifestDiffers, StoreError
 from tests.cache_samples import folder_digests
 from tests.tiny_images import config_of, tiny_backbone, write_images, write_mask
 

@@ -3,11 +3,12 @@
 import pyarrow as pa
 
 from cache.layout import MANIFEST
-from cache.writer import CacheWriter, ManifestDiffers
+from cache.writer import CacheWriter
 from manifests.schema import THUMBNAIL
 from manifests.table import Manifest, manifest_from_bytes, manifest_to_bytes
 from pipeline.progress import say
 from pipeline.versions import library_versions
+from spg_core.errors import ManifestDiffers
 
 _NAMED = 5
 
