@@ -7,7 +7,7 @@ content (parents, configuration, seed, version), so the same request finds the s
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +20,9 @@ from torch import Tensor
 from cache.objects import Objects
 from cache.store import open_store
 from pipeline import __version__
+from pipeline.progress import say
 from pipeline.versions import library_versions
-from spg_core.errors import ArtifactError, CorruptStore, NotInStore
+from spg_core.errors import ArtifactError, CorruptStore, NotInStore, StoreError
 
 Kind = Literal["saes", "guides", "scores"]
 FORMAT = 1
@@ -86,7 +87,7 @@ def save_artifact(
 
 
 def load_artifact(store: Objects, kind: Kind, reference: str) -> Artifact:
-    """Read an artifact by id, unique prefix of an id, path, or `latest`.
+    """Read an artifact by id, unique prefix of an id, path, or `latest`; say which it is.
 
     Raises: NotInStore where there is none, ArtifactError where several fit, CorruptStore where the
     files are torn or do not belong together.
@@ -109,6 +110,8 @@ def load_artifact(store: Objects, kind: Kind, reference: str) -> Artifact:
     if kind in _TENSORS:
         tensors = _load_tensors(store, f"{place}/{_TENSORS[kind]}".lstrip("/"), document)
     path = f"{store.where}/{place}".rstrip("/")
+    if reference != document["id"]:
+        say(f"{_SAY[kind]} {reference}: {document['id']}")
     return Artifact(kind, str(document["id"]), path, document, tensors)
 
 
@@ -120,6 +123,50 @@ def _load_tensors(store: Objects, name: str, document: Mapping[str, Any]) -> dic
         return dict(safetensors.torch.load(data))
     except safetensors.SafetensorError as error:
         raise CorruptStore(f"{store.where}/{name} is not a safetensors file: {error}") from None
+
+
+def make_latest(store: Objects, artifact: Artifact) -> None:
+    """Let `latest` mean this artifact: its command was given for its own sake.
+
+    The points of a sweep, ablations and controls never are; so `latest` does not change a user's
+    detector in silence. Where the store cannot be written, nothing is remembered.
+    """
+    if store.read_only:
+        return
+    note = {"format": FORMAT, "kind": artifact.kind, "id": artifact.id}
+    try:
+        store.replace(_latest(artifact.kind), [json.dumps(note).encode()])
+    except StoreError as error:
+        say(f"`latest` does not mean {artifact.id}: {error}")
+
+
+def _latest(kind: Kind) -> str:
+    return f"latest/{kind}.json"
+
+
+def _read_latest(store: Objects, kind: Kind) -> str:
+    """Give the id that `latest` means. Raises: NotInStore, CorruptStore."""
+    name = _latest(kind)
+    ids = list_artifacts(store, kind)
+    try:
+        identifier = str(json.loads(store.get(name))["id"])
+    except NotInStore:
+        raise NotInStore(
+            f"no {_SAY[kind]} 'latest' in {store.where}/{kind}: `spg-pipe {_MAKE[kind]}` has made "
+            f"none there that is not a control; there are: {_listed(kind, ids)}"
+        ) from None
+    except (ValueError, TypeError, LookupError) as error:
+        raise CorruptStore(f"{store.where}/{name} does not name {_SAY[kind]} ({error})") from None
+    if identifier not in ids:
+        raise NotInStore(
+            f"the latest {_SAY[kind]} were {identifier}, which are not in {store.where} any more; "
+            f"there are: {_listed(kind, ids)}"
+        )
+    return identifier
+
+
+def _listed(kind: Kind, ids: Sequence[str]) -> str:
+    return ", ".join(ids) or f"none yet; `spg-pipe {_MAKE[kind]}` makes them"
 
 
 def list_artifacts(store: Objects, kind: Kind) -> list[str]:
@@ -141,17 +188,20 @@ def _resolve(store: Objects, kind: Kind, reference: str) -> tuple[Objects, str]:
         return open_store(str(path), read_only=True), ""
     if "/" not in reference and reference != "latest" and is_complete(store, kind, reference):
         return store, reference
+    identifier = _read_latest(store, kind) if reference == "latest" else ""
+    return store, identifier or _by_prefix(store, kind, reference)
+
+
+def _by_prefix(store: Objects, kind: Kind, reference: str) -> str:
     ids = list_artifacts(store, kind)
-    if reference == "latest" and ids:
-        return store, ids[-1]
     fitting = [identifier for identifier in ids if identifier.startswith(reference)]
     match fitting:
         case [only]:
-            return store, only
+            return only
         case []:
-            known = ", ".join(ids) if ids else f"none yet; `spg-pipe {_MAKE[kind]}` makes them"
             raise NotInStore(
-                f"no {_SAY[kind]} {reference!r} in {store.where}/{kind}; there are: {known}"
+                f"no {_SAY[kind]} {reference!r} in {store.where}/{kind}; there are: "
+                f"{_listed(kind, ids)}"
             )
         case _:
             raise ArtifactError(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cache.store import open_store
-from pipeline.artifacts import artifact_id, load_artifact, save_artifact
+from pipeline.artifacts import artifact_id, load_artifact, make_latest, save_artifact
 from spg_core.errors import ArtifactError, CorruptStore, NotInStore
 
 TENSORS = {"guides_ema": torch.arange(6.0).reshape(2, 3)}
@@ -14,7 +14,9 @@ TENSORS = {"guides_ema": torch.arange(6.0).reshape(2, 3)}
 
 def saved(tmp_path, identifier="a-1", **document):
     store = open_store(tmp_path)
-    return store, save_artifact(store, "guides", identifier, {"config": {}, **document}, TENSORS)
+    made = save_artifact(store, "guides", identifier, {"config": {}, **document}, TENSORS)
+    make_latest(store, made)
+    return store, made
 
 
 def test_an_artifact_comes_back_as_it_was_saved(tmp_path):

@@ -21,6 +21,7 @@ from pipeline.prediction.threshold import (
     fpr_threshold,
     load_threshold,
     measured_at,
+    require_use,
 )
 from spg_core.errors import ConfigError, CorruptStore, MetricError
 from spg_core.image_metrics import image_metrics
@@ -186,3 +187,29 @@ def test_impossible_thresholds_and_rates_are_refused(small_store, own_guides):
         choose_threshold(own_guides, ScoreConfig(), 1.5)
     with pytest.raises(ConfigError, match=r"a share of the normal images in \[0, 1\), got 1"):
         calibrate(open_store(small_store.url), own_guides, ScoreConfig(), 1.0)
+
+
+@pytest.mark.parametrize(("threshold", "flags"), [(0.0, "every"), (0.25, "every"), (0.7501, "no")])
+def test_a_threshold_that_tells_nothing_apart_is_refused_with_the_scores(threshold, flags):
+    scores = np.array([0.25, 0.3, 0.5, 0.75], np.float32)
+    labels = np.array([False, True, False, True])
+
+    with pytest.raises(
+        MetricError,
+        match=f"flags {flags} image .* 2 normal images score 0.2500 to 0.5000 and "
+        "2 anomalous images score 0.3000 to 0.7500",
+    ):
+        require_use(scores, labels, threshold)
+    require_use(scores, labels, 0.4)
+
+
+def test_a_detector_that_says_the_same_of_every_image_is_not_calibrated(
+    small_store, own_guides, monkeypatch
+):
+    monkeypatch.setattr(
+        "pipeline.scoring.blocks.pool", lambda maps, _: np.full(len(maps), 0.5, np.float32)
+    )
+
+    with pytest.raises(MetricError, match="flags every image it was chosen on"):
+        calibrate(open_store(small_store.url), own_guides, ScoreConfig(), None)
+    assert load_threshold(own_guides) is None

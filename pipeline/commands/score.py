@@ -1,6 +1,6 @@
 """`spg-pipe score`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -53,16 +53,17 @@ def score(
 ) -> None:
     """Score a cached dataset with fitted guides: maps, image scores, metrics."""
     from cache.store import open_store
+    from pipeline.artifacts import load_artifact
     from pipeline.scoring.score import score as run
     from pipeline.tables import metrics_table
 
     objects = open_store(store)
-    config = from_recipe(
-        ScoreConfig, recipe or _recipe_of(objects, guides), given(ctx, ScoreConfig)
-    )
+    artifact = load_artifact(objects, "guides", guides)
+    fitted = str(artifact.document["config"]["recipe"])
+    config = from_recipe(ScoreConfig, recipe or fitted, given(ctx, ScoreConfig))
     made = run(
         objects,
-        guides,
+        artifact,
         dataset,
         config,
         key=key,
@@ -75,9 +76,3 @@ def score(
     else:
         typer.echo(metrics_table(made.document))
         typer.echo(f"{made.path}/report.html" if report else made.path)
-
-
-def _recipe_of(objects: Any, guides: str) -> str:
-    from pipeline.artifacts import load_artifact
-
-    return str(load_artifact(objects, "guides", guides).document["config"]["recipe"])

@@ -1,17 +1,21 @@
 """Fit-guides: learn two sparse guides over a trained dictionary, from cached tokens and masks."""
 
 from cache.objects import Objects
-from pipeline.artifacts import Artifact, is_complete, load_artifact
+from pipeline.artifacts import Artifact, is_complete, load_artifact, make_latest
 from pipeline.configs import FitGuidesConfig
 from pipeline.fitting.guide_group import fit_guide_group
 from pipeline.fitting.guide_settings import guides_id
 from pipeline.progress import say
+from spg_core.errors import SpgError
 
 
-def fit_guides(store: Objects, sae: str, config: FitGuidesConfig) -> Artifact:
+def fit_guides(
+    store: Objects, sae: str, config: FitGuidesConfig, *, direct: bool = True
+) -> Artifact:
     """Fit guides over an SAE (id, prefix, path, `latest`) on the dataset it was fitted on.
 
-    Killed, it goes on from its last checkpoint and ends with the same bits.
+    Killed, it goes on from its last checkpoint and ends with the same bits. `latest` means them
+    from then on, unless they are a control or only a step (`direct`) of something else.
 
     Raises: ArtifactError, ConfigError, FitError, StoreError.
     """
@@ -19,8 +23,11 @@ def fit_guides(store: Objects, sae: str, config: FitGuidesConfig) -> Artifact:
     identifier = guides_id(parent.id, config)
     if is_complete(store, "guides", identifier):
         say(f"guides {identifier} are there already")
-        return load_artifact(store, "guides", identifier)
-    made = fit_guide_group(store, [(parent, config)])[identifier]
-    if isinstance(made, Artifact):
-        return made
-    raise made
+        made: Artifact | SpgError = load_artifact(store, "guides", identifier)
+    else:
+        made = fit_guide_group(store, [(parent, config)])[identifier]
+    if isinstance(made, SpgError):
+        raise made
+    if direct and config.dictionary == "sae":
+        make_latest(store, made)
+    return made

@@ -62,7 +62,8 @@ def calibrate(
 
     Returns: the saved document.
 
-    Raises: ConfigError, MetricError, NotInStore, StoreError.
+    Raises: ConfigError, MetricError (also for a threshold that tells no image from another),
+        NotInStore, StoreError.
     """
     from pipeline.device import resolve_device
     from pipeline.inputs import open_dataset
@@ -81,6 +82,7 @@ def calibrate(
     scores = np.concatenate([pool(compute_maps(detector, data, b), config.tau) for b in blocks])
     labels = data.manifest.labels.astype(np.bool_)
     value = f1max_threshold(scores, labels) if fpr is None else fpr_threshold(scores, labels, fpr)
+    require_use(scores, labels, value)
     document = {
         "format": FORMAT,
         "kind": "threshold",
@@ -203,6 +205,22 @@ def fpr_threshold(scores: NDArray[np.float32], labels: NDArray[np.bool_], fpr: f
             f"no threshold reaches a false-positive rate of {fpr:g}: a normal image scores {stay}"
         )
     return value
+
+
+def require_use(scores: NDArray[np.float32], labels: NDArray[np.bool_], threshold: float) -> None:
+    """Refuse a threshold that flags all of its own images, or none. Raises: MetricError."""
+    flagged = scores.astype(np.float64) >= threshold
+    if flagged.any() and not flagged.all():
+        return
+    ranges = [
+        f"{part.size} {name} images score {part.min():.4f} to {part.max():.4f}"
+        for name, part in (("normal", scores[~labels]), ("anomalous", scores[labels]))
+    ]
+    raise MetricError(
+        f"the threshold {threshold:.4f} flags {'every' if flagged.any() else 'no'} image it was "
+        f"chosen on, so it judges nothing: {' and '.join(ranges)}; take other guides, tau or "
+        "sigma, or give a rate with --fpr"
+    )
 
 
 def measured_at(

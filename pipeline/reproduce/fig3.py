@@ -31,7 +31,8 @@ def fig3(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> Figur
         raise ConfigError(f"taus must be positive and finite, got {varied.taus}")
     stages = stage_configs(config)
     aux = open_dataset(store, config.aux, config.backbone, config.aux_key)
-    guides = fit_guides(store, fit_sae(store, aux, stages.sae).id, stages.guides)
+    sae = fit_sae(store, aux, stages.sae, direct=False)
+    guides = fit_guides(store, sae.id, stages.guides, direct=False)
     every = [*taus, _MAXIMUM]
     wanted = [(guides.id, replace(stages.score, tau=tau)) for tau in every]
     made = score_group(store, wanted, config.target, key=config.target_key)

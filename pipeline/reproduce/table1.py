@@ -79,9 +79,10 @@ def table1(store: Objects, config: ReproduceConfig) -> Table1:
 def one_direction(store: Objects, stages: Stages, fitted_on: Need, scored_on: Need) -> Artifact:
     """Fit an SAE and guides on one dataset and score the other."""
     data = open_dataset(store, fitted_on.dataset, fitted_on.backbone, fitted_on.key)
-    sae = fit_sae(store, data, stages.sae)
-    guides = fit_guides(store, sae.id, stages.guides)
-    return score(store, guides.id, scored_on.dataset, stages.score, key=scored_on.key)
+    sae = fit_sae(store, data, stages.sae, direct=False)
+    guides = fit_guides(store, sae.id, stages.guides, direct=False)
+    target, key = scored_on.dataset, scored_on.key
+    return score(store, guides, target, stages.score, key=key, direct=False)
 
 
 def stage_configs(config: ReproduceConfig) -> Stages:

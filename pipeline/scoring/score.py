@@ -18,6 +18,7 @@ from pipeline.artifacts import (
     folder,
     is_complete,
     load_artifact,
+    make_latest,
     save_artifact,
 )
 from pipeline.cluster import Here, open_workers
@@ -71,7 +72,7 @@ class _Request:
 
 def score(
     store: Objects,
-    guides: str,
+    guides: str | Artifact,
     dataset: str,
     config: ScoreConfig,
     *,
@@ -79,9 +80,11 @@ def score(
     save_maps: bool = False,
     report: bool = False,
     cluster: ClusterConfig | None = None,
+    direct: bool = True,
 ) -> Artifact:
     """Score a cached dataset with fitted guides, or give the scores the same request made before.
 
+    `latest` means these scores from then on, unless they are a step (`direct`) of something else.
     What comes out does not depend on `cluster`, to the last bit on like processors.
 
     Raises: NotInStore, ArtifactError, MetricError, StoreError, ClusterError.
@@ -90,6 +93,8 @@ def score(
     [made] = _score(store, [(guides, config)], dataset, key, extras)
     if isinstance(made, SpgError):
         raise made
+    if direct:
+        make_latest(store, made)
     return made
 
 
@@ -119,7 +124,7 @@ def score_group(
 
 def _score(
     store: Objects,
-    wanted: Sequence[tuple[str, ScoreConfig]],
+    wanted: Sequence[tuple[str | Artifact, ScoreConfig]],
     dataset: str,
     key: str | None,
     extras: _Extras,
@@ -128,7 +133,7 @@ def _score(
     opened: dict[str, CachedDataset] = {}
     for guides, config in wanted:
         try:
-            parent = load_artifact(store, "guides", guides)
+            parent = load_artifact(store, "guides", guides) if isinstance(guides, str) else guides
             backbone = parent.document["backbone"]["name"]
             if backbone not in opened:
                 opened[backbone] = open_dataset(store, dataset, backbone, key)

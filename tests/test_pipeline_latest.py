@@ -1,0 +1,83 @@
+"""What `latest` means: what the last command of its own made, never a part of something else."""
+
+import shutil
+
+import pytest
+
+from cache.store import open_store
+from pipeline.artifacts import list_artifacts, load_artifact
+from pipeline.configs import FigureConfig, FitGuidesConfig, ReproduceConfig, ScoreConfig
+from pipeline.fitting.guides import fit_guides
+from pipeline.reproduce.fig3 import fig3
+from pipeline.reproduce.fig_s1 import fig_s1
+from pipeline.scoring.score import score
+from spg_core.errors import CorruptStore, NotInStore
+from tests.small_store import GUIDES, SAE
+
+SMALL = ReproduceConfig(
+    aux="aux", target="target", backbone="gabor", width=SAE.width, k=SAE.k, sae_epochs=1,
+    guide_epochs=1, seed=5,
+)  # fmt: skip
+VARIED = FigureConfig(guide_ks="8", taus="0.5")
+
+
+@pytest.fixture
+def own(small_store, tmp_path):
+    return open_store(shutil.copytree(small_store.url, tmp_path / "store"))
+
+
+def test_ablations_and_figures_do_not_become_latest(small_store, own):
+    before = score(own, small_store.guides.id, "target", ScoreConfig(tau=0.125))
+
+    fig_s1(own, SMALL, VARIED)
+    fig3(own, SMALL, VARIED)
+
+    assert len(list_artifacts(own, "guides")) > len(
+        list_artifacts(open_store(small_store.url), "guides")
+    )
+    assert load_artifact(own, "saes", "latest").id == small_store.sae.id
+    assert load_artifact(own, "guides", "latest").id == small_store.guides.id
+    assert load_artifact(own, "scores", "latest").id == before.id
+
+
+def test_controls_do_not_become_latest(small_store, own):
+    control = FitGuidesConfig(epochs=1, images_per_step=4, dictionary="random")
+
+    fit_guides(own, small_store.sae.id, control)
+
+    assert load_artifact(own, "guides", "latest").id == small_store.guides.id
+
+
+def test_what_is_asked_for_again_becomes_latest_though_it_is_there_already(small_store, own):
+    other = fit_guides(own, small_store.sae.id, FitGuidesConfig(epochs=1, images_per_step=4))
+    assert load_artifact(own, "guides", "latest").id == other.id
+
+    fit_guides(own, small_store.sae.id, GUIDES)
+
+    assert load_artifact(own, "guides", "latest").id == small_store.guides.id
+
+
+def test_a_reference_is_answered_with_what_it_means(small_store, own, capsys):
+    load_artifact(own, "guides", "latest")
+    load_artifact(own, "guides", small_store.guides.id[:-2])
+    load_artifact(own, "guides", small_store.guides.id)
+
+    said = "".join(capsys.readouterr().err.split())
+    assert said.count(small_store.guides.id) == 2
+    assert f"guideslatest:{small_store.guides.id}" in said
+
+
+def test_a_latest_that_was_removed_or_torn_is_named(small_store, own):
+    shutil.rmtree(own.local_path(f"guides/{small_store.guides.id}"))
+    with pytest.raises(NotInStore, match=f"were {small_store.guides.id}, which are not in"):
+        load_artifact(own, "guides", "latest")
+
+    own.replace("latest/guides.json", [b'{"id": 3'])
+    with pytest.raises(CorruptStore, match=r"latest/guides\.json"):
+        load_artifact(own, "guides", "latest")
+
+
+def test_a_store_that_is_only_read_keeps_its_latest(small_store, own, tmp_path):
+    read = open_store(own.where, read_only=True)
+
+    assert fit_guides(read, small_store.sae.id, GUIDES).id == small_store.guides.id
