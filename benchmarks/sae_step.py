@@ -32,29 +32,31 @@ from pipeline.fitting.token_source import TokenSource
 from pipeline.inputs import open_dataset
 from spg_core.products import inner_products
 from spg_core.sae import Sae, active_atoms, decode, encode
-from spg_core.sae_config import initial_weights
+from spg_core.sae_config import SaeConfig
 from spg_core.sae_gradients import PATHS, Path
 from spg_core.sae_loss import dead_atoms, fvu, l0
-from spg_core.sae_step import SaeStepConfig, SaeTrainer
+from spg_core.sae_step import SaeTrainer
+from spg_core.sae_weights import initial_weights
 
 Step = Callable[[Tensor], object]
 IMAGES = 16
+D_MODEL = 1024
 BASELINE = "dense autograd + Adam"
 FLOOR_MM = "one encoder product, torch.mm"
 FLOOR_ONEDNN = "one encoder product, oneDNN"
 
 
-def ours_sparse(config: SaeStepConfig) -> Step:
-    return SaeTrainer(config, path="sparse").step
+def ours_sparse(config: SaeConfig) -> Step:
+    return SaeTrainer(config, D_MODEL, path="sparse").step
 
 
-def ours_dense(config: SaeStepConfig) -> Step:
-    return SaeTrainer(config, path="dense").step
+def ours_dense(config: SaeConfig) -> Step:
+    return SaeTrainer(config, D_MODEL, path="dense").step
 
 
-def plain(config: SaeStepConfig) -> Step:
+def plain(config: SaeConfig) -> Step:
     """The released loop: dense latents, autograd, torch.optim.Adam as it comes."""
-    encoder, dictionary = (weights.requires_grad_() for weights in initial_weights(config))
+    encoder, dictionary = (weights.requires_grad_() for weights in initial_weights(config, D_MODEL))
     adam = torch.optim.Adam([encoder, dictionary], lr=1e-3, betas=(0.5, 0.999))
 
     def step(tokens: Tensor) -> None:
@@ -70,9 +72,9 @@ def plain(config: SaeStepConfig) -> Step:
     return step
 
 
-def overcomplete(config: SaeStepConfig) -> Step:
+def overcomplete(config: SaeConfig) -> Step:
     library = importlib.import_module("overcomplete.sae")
-    model = library.TopKSAE(config.d_model, nb_concepts=config.n_latents, top_k=config.k)
+    model = library.TopKSAE(D_MODEL, nb_concepts=config.width, top_k=config.k)
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
 
     def step(tokens: Tensor) -> None:
@@ -82,11 +84,11 @@ def overcomplete(config: SaeStepConfig) -> Step:
     return step
 
 
-def sae_lens(config: SaeStepConfig) -> Step:
+def sae_lens(config: SaeConfig) -> Step:
     topk = importlib.import_module("sae_lens.saes.topk_sae")
     base = importlib.import_module("sae_lens.saes.sae")
     model = topk.TopKTrainingSAE(
-        topk.TopKTrainingSAEConfig(d_in=config.d_model, d_sae=config.n_latents, k=config.k)
+        topk.TopKTrainingSAEConfig(d_in=D_MODEL, d_sae=config.width, k=config.k)
     )
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
 
@@ -103,11 +105,11 @@ def sae_lens(config: SaeStepConfig) -> Step:
     return step
 
 
-def sparsify(config: SaeStepConfig) -> Step:
+def sparsify(config: SaeConfig) -> Step:
     os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")
     library = importlib.import_module("sparsify.sparse_coder")
     model = library.SparseCoder(
-        config.d_model, library.SparseCoderConfig(num_latents=config.n_latents, k=config.k)
+        D_MODEL, library.SparseCoderConfig(num_latents=config.width, k=config.k)
     )
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
 
@@ -128,18 +130,18 @@ def update(adam: torch.optim.Adam, loss: Tensor) -> None:
     adam.step()
 
 
-def floor_mm(config: SaeStepConfig) -> Step:
-    encoder, _ = initial_weights(config)
+def floor_mm(config: SaeConfig) -> Step:
+    encoder, _ = initial_weights(config, D_MODEL)
     return lambda tokens: tokens @ encoder.T
 
 
-def floor_onednn(config: SaeStepConfig) -> Step:
-    encoder, _ = initial_weights(config)
+def floor_onednn(config: SaeConfig) -> Step:
+    encoder, _ = initial_weights(config, D_MODEL)
     # In the chunks a step uses, the faster way.
     return lambda tokens: [inner_products(chunk, encoder) for chunk in torch.split(tokens, 1024)]
 
 
-CONTENDERS: dict[str, Callable[[SaeStepConfig], Step]] = {
+CONTENDERS: dict[str, Callable[[SaeConfig], Step]] = {
     FLOOR_MM: floor_mm,
     FLOOR_ONEDNN: floor_onednn,
     "ours, sparse": ours_sparse,
@@ -151,7 +153,7 @@ CONTENDERS: dict[str, Callable[[SaeStepConfig], Step]] = {
 }
 
 
-def build(config: SaeStepConfig) -> dict[str, Step]:
+def build(config: SaeConfig) -> dict[str, Step]:
     steps = {}
     for name, make in CONTENDERS.items():
         try:
@@ -173,11 +175,11 @@ def best_seconds(
     return best
 
 
-def table(best: dict[str, float], n_tokens: int, config: SaeStepConfig) -> str:
+def table(best: dict[str, float], n_tokens: int, config: SaeConfig) -> str:
     floor = min(best[FLOOR_MM], best[FLOOR_ONEDNN])
     lines = [
-        f"B = {n_tokens}, d = {config.d_model}, C = {config.n_latents}, k = {config.k}; "
-        f"floor {2e-9 * n_tokens * config.d_model * config.n_latents / floor:.0f} GFLOP/s",
+        f"B = {n_tokens}, d = {D_MODEL}, C = {config.width}, k = {config.k}; "
+        f"floor {2e-9 * n_tokens * D_MODEL * config.width / floor:.0f} GFLOP/s",
         "",
         "| step | ms | against dense autograd | of the floor | of torch.mm |",
         "|---|--:|--:|--:|--:|",
@@ -197,12 +199,12 @@ def split(cache: TokenCache) -> dict[str, NDArray[np.int64]]:
 
 
 def trained(
-    source: TokenSource, config: SaeStepConfig, rows: NDArray[np.int64], path: Path, epochs: int
+    source: TokenSource, config: SaeConfig, rows: NDArray[np.int64], path: Path, epochs: int
 ) -> tuple[Sae, int, int]:
     """Train on 16 images a step in an order that depends on the seed alone; also give the number
     of steps, and of atoms dead in the step with most.
     """
-    trainer = SaeTrainer(config, path=path)
+    trainer = SaeTrainer(config, source.cache.d_model, path=path)
     order = np.random.default_rng(config.seed)
     n_dead = []
     for _ in range(epochs):
@@ -220,7 +222,7 @@ def judged(sae: Sae, tokens: Tensor) -> str:
     return f"{unexplained:.5f} | {l0(latents).item():.3f} | {dead}"
 
 
-def compare_paths(cache: TokenCache, settings: Sequence[SaeStepConfig], epochs: int) -> str:
+def compare_paths(cache: TokenCache, settings: Sequence[SaeConfig], epochs: int) -> str:
     """Both paths of each setting, on images they were trained on and on images they were not."""
     source, parts = TokenSource(cache, torch.device("cpu")), split(cache)
     tokens = {name: source.images(rows).flatten(0, 1).float() for name, rows in parts.items()}
@@ -240,8 +242,8 @@ def compare_paths(cache: TokenCache, settings: Sequence[SaeStepConfig], epochs: 
     first = settings[0]
     head = (
         f"{sizes} images of {cache.tokens_per_image} tokens, d = {cache.d_model}, "
-        f"C = {first.n_latents}, k = {first.k}, {n_steps} steps, atoms dead after "
-        f"{first.dead_after_tokens} tokens, at most {most_dead} dead in a step"
+        f"C = {first.width}, k = {first.k}, {n_steps} steps, atoms dead after "
+        f"{first.dead_after} tokens, at most {most_dead} dead in a step"
     )
     return "\n".join([head, "", *lines])
 
@@ -265,11 +267,10 @@ def main() -> None:
     if options.store is not None:
         cache = open_dataset(open_store(options.store), options.dataset, options.backbone).cache
         settings = [
-            SaeStepConfig(
-                n_latents=options.width,
-                d_model=cache.d_model,
+            SaeConfig(
+                width=options.width,
                 k=options.k,
-                dead_after_tokens=options.dead_after,
+                dead_after=options.dead_after,
                 seed=seed,
             )
             for seed in options.seeds
@@ -277,10 +278,10 @@ def main() -> None:
         print(compare_paths(cache, settings, options.epochs))
         return
     clock = time.perf_counter if options.clock == "wall" else time.process_time
-    config = SaeStepConfig(d_model=1024)
+    config = SaeConfig()
     print(f"torch {torch.__version__}, {options.threads} threads, {options.clock} clock\n")
     for n_tokens in options.tokens:
-        tokens = torch.randn((n_tokens, config.d_model))
+        tokens = torch.randn((n_tokens, D_MODEL))
         print(table(best_seconds(build(config), tokens, options.rounds, clock), n_tokens, config))
         print(flush=True)
 

@@ -29,9 +29,11 @@ from pipeline.fitting.sae_path import remembered_path
 from pipeline.fitting.token_source import TokenSource
 from pipeline.inputs import CachedDataset, open_dataset
 from spg_core.anomaly_map import map_operator
-from spg_core.guide_step import GuideFit, GuideRecipe, GuideTrainer, guide_batch
-from spg_core.sae_config import initial_weights
-from spg_core.sae_step import SaeStepConfig, SaeTrainer
+from spg_core.guide_config import GuideConfig
+from spg_core.guide_step import GuideFit, GuideTrainer, guide_batch
+from spg_core.sae_config import SaeConfig
+from spg_core.sae_step import SaeTrainer
+from spg_core.sae_weights import initial_weights
 from spg_core.types import PatchGrid
 
 CPU = torch.device("cpu")
@@ -51,13 +53,12 @@ def batches(cache: TokenCache, n_steps: int) -> list[Tensor]:
     return found
 
 
-def settings(cache: TokenCache, width: int, k: int) -> SaeStepConfig:
-    return SaeStepConfig(n_latents=width, d_model=cache.d_model, k=k)
-
-
 def together(cache: TokenCache, grid: Sequence[tuple[int, int]], n_steps: int) -> float:
-    configs = [settings(cache, *point) for point in grid]
-    trainers = [SaeTrainer(one, path=remembered_path(one, CPU)) for one in configs]
+    d_model = cache.d_model
+    configs = [SaeConfig(width=width, k=k) for width, k in grid]
+    trainers = [
+        SaeTrainer(one, d_model, path=remembered_path(one, d_model, CPU)) for one in configs
+    ]
     start = process_time()
     for tokens in batches(cache, n_steps):
         for trainer in trainers:
@@ -70,11 +71,13 @@ def separately(cache: TokenCache, grid: Sequence[tuple[int, int]], n_steps: int)
 
 
 def dense(cache: TokenCache, grid: Sequence[tuple[int, int]], n_steps: int) -> float:
-    return sum(dense_one(cache, settings(cache, *point), n_steps) for point in grid)
+    return sum(dense_one(cache, SaeConfig(width=width, k=k), n_steps) for width, k in grid)
 
 
-def dense_one(cache: TokenCache, config: SaeStepConfig, n_steps: int) -> float:
-    encoder, dictionary = (weights.requires_grad_() for weights in initial_weights(config))
+def dense_one(cache: TokenCache, config: SaeConfig, n_steps: int) -> float:
+    encoder, dictionary = (
+        weights.requires_grad_() for weights in initial_weights(config, cache.d_model)
+    )
     adam = torch.optim.Adam([encoder, dictionary], lr=1e-3, betas=(0.5, 0.999))
     start = process_time()
     for tokens in batches(cache, n_steps):
@@ -98,7 +101,7 @@ def guides(data: CachedDataset, n_fits: int, width: int, n_steps: int) -> float:
     for seed in range(n_fits):
         atoms = random_atoms(width, data.cache.d_model, seed)
         every = torch.ones(width, dtype=torch.bool)
-        trainers.append(make_trainer(GuideDictionary(atoms, every, "relu"), data, config, CPU))
+        trainers.append(make_trainer(GuideDictionary(atoms, every), data, config, CPU))
     source = TokenSource(data.cache, CPU)
     start = process_time()
     order = EpochOrder(data.cache.n_images, 0, 0, "images", GUIDE_IMAGES)
@@ -121,25 +124,12 @@ def best(contenders: dict[str, Callable[[], float]], rounds: int) -> dict[str, f
 def default_size(rounds: int) -> str:
     """Both stages per image at the default size: C = 4096, d = 1024, 784 patches, 448 pixels."""
     n_latents, d_model, patches, side = 4096, 1024, 784, 448
-    config = FitGuidesConfig()
-    trainer = SaeTrainer(SaeStepConfig(d_model=d_model), path="sparse")
+    trainer = SaeTrainer(SaeConfig(), d_model, path="sparse")
     tokens = torch.randn(IMAGES * patches, d_model)
-    recipe = GuideRecipe(
-        sparsity=config.sparsity,
-        topk=config.topk_guides,
-        beta=config.beta,
-        temperature=config.temperature,
-        dice=config.dice,
-        ema=config.ema,
-        learning_rate=config.learning_rate,
-        beta1=config.beta1,
-        beta2=config.beta2,
-    )
     fit = GuideFit(
         dictionary=random_atoms(n_latents, d_model, 0),
         alive=torch.ones(n_latents, dtype=torch.bool),
-        recipe=recipe,
-        seed=0,
+        config=GuideConfig(seed=0),
     )
     operator = map_operator(PatchGrid(28, 28), side, side, sigma=0)
     guide_trainer = GuideTrainer(fit, operator=operator)
@@ -156,12 +146,15 @@ def default_size(rounds: int) -> str:
         "guides": lambda: timed(lambda: guide_trainer.step(images, masks)),
     }
     seconds = best(steps, rounds + 1)
-    epoch, stage_2 = seconds["sae"] / IMAGES, config.epochs * seconds["guides"] / GUIDE_IMAGES
+    epoch, stage_2 = (
+        seconds["sae"] / IMAGES,
+        FitGuidesConfig.epochs * seconds["guides"] / GUIDE_IMAGES,
+    )
     return (
         f"default size (random tokens, sparse path): an SAE step of {IMAGES} images "
         f"{seconds['sae']:.2f} s, a guide step of {GUIDE_IMAGES} "
         f"{1e3 * seconds['guides']:.0f} ms; an image costs {1e3 * epoch:.0f} ms in one epoch of "
-        f"stage 1 and {1e3 * stage_2:.0f} ms in all {config.epochs} epochs of stage 2"
+        f"stage 1 and {1e3 * stage_2:.0f} ms in all {FitGuidesConfig.epochs} epochs of stage 2"
     )
 
 

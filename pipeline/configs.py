@@ -1,8 +1,8 @@
 """What every stage can be told: one frozen dataclass a stage, the only home of defaults.
 
 The defaults are the `released` recipe (github.com/riips/SPG at 864fca7), which produced the
-published tables; `pipeline.recipes` says how the `paper`'s text differs. Saved beside each output.
-Imports nothing heavy, so that `spg-pipe --help` is quick.
+published tables; `Paper` beside a field says how the paper's text differs. A config is saved beside
+each output. Imports nothing heavy, so that `spg-pipe --help` is quick.
 """
 
 import dataclasses
@@ -15,7 +15,9 @@ from msgspec import Meta
 
 from manifests.problems import Layout
 from spg_core.errors import ConfigError
-from spg_core.fields import Device, FilePath, Name, check_fields
+from spg_core.fields import Device, FilePath, Name, Paper, check_fields
+from spg_core.guide_config import GuideConfig
+from spg_core.sae_config import SaeConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,11 @@ class ClusterConfig:
         return self.workers == 0 and self.scheduler is None
 
 
+Recipe = Literal["released", "paper"]
+Epochs = Annotated[int, Meta(ge=1, le=100_000)]
+Images = Annotated[int, Meta(ge=1, le=100_000)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class FitSaeSource:
     """Whose tokens an SAE is trained on."""
@@ -116,102 +123,37 @@ class FitGuidesSource:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitSaeConfig:
+class FitSaeConfig(SaeConfig):
     """Train a sparse autoencoder on cached tokens."""
 
-    recipe: str = "released"
-    """released or paper: where the fields below take their defaults."""
-    width: int = 4096
-    """Atoms in the dictionary, C."""
-    k: int = 32
-    """Latents a token may use."""
-    epochs: int = 50
+    recipe: Recipe = "released"
+    """released or paper: where options that are not given take their values."""
+    epochs: Epochs = 50
     """Passes over the auxiliary tokens."""
-    seed: int = 111
-    """Seed of the start and of the order of tokens."""
-    order: str = "images"
+    order: Literal["images", "tokens"] = "images"
     """images (whole images a step, the recipes') or tokens (near-iid tokens, same batch size)."""
-    images_per_step: int = 16
-    """Images a step; with order `tokens`, as many tokens as these images have."""
-    sparsifier: str = "topk"
-    """topk, or relu with an l1 penalty."""
-    l1: float = 0.0
-    """Weight of the l1 penalty on the latents, for sparsifier `relu`."""
-    loss: str = "mean"
-    """mean or sum of squared errors over the token's dimensions."""
-    auxk: int = 512
-    """Dead atoms that reconstruct the residual in the AuxK loss."""
-    auxk_weight: float = 1 / 32
-    """Weight of the AuxK loss; 0 leaves it out."""
-    dead_after: int = 10_000_000
-    """An atom is dead after this many tokens without an activation above `dead_threshold`."""
-    dead_threshold: float = 1e-3
-    """Smallest activation that counts as alive."""
-    unit_norm: bool = True
-    """Whether atoms are kept at length 1."""
-    tied_init: bool = True
-    """Whether the encoder starts as the dictionary."""
-    clamp: bool = True
-    """Whether latents are clamped at 0 after TopK."""
-    learning_rate: float = 1e-3
-    """Adam's step size."""
-    beta1: float = 0.5
-    """Adam's first decay."""
-    beta2: float = 0.999
-    """Adam's second decay."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-
-    def __post_init__(self) -> None:
-        """Raises: ConfigError for counts and rates that cannot be."""
-        at_least(1, epochs=self.epochs, images_per_step=self.images_per_step)
-        at_least(1, width=self.width, k=self.k)
-        at_least(0, learning_rate=self.learning_rate, l1=self.l1)
+    images_per_step: Images = 16
+    """Images a step; with order tokens, as many tokens as these images have."""
+    device: Device = "auto"
+    """Where to train."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitGuidesConfig:
+class FitGuidesConfig(GuideConfig):
     """Learn two sparse guides over a trained dictionary."""
 
-    recipe: str = "released"
-    """released or paper: where the fields below take their defaults."""
-    epochs: int = 15
+    recipe: Recipe = "released"
+    """released or paper: where options that are not given take their values."""
+    epochs: Epochs = 15
     """Passes over the auxiliary images."""
-    seed: int = 111
-    """Seed of the start and of the order of images."""
-    images_per_step: int = 8
+    images_per_step: Annotated[Images, Paper(16)] = 8
     """Images a step."""
-    temperature: float = 0.07
-    """T of the softmax over cosines."""
-    sparsity: str = "relu"
-    """relu with an l1 penalty, or topk (Supplement A)."""
-    topk_guides: int = 64
-    """Coefficients a guide keeps, k_g, for sparsity `topk`."""
-    beta: float = 2.5e-4
-    """Weight of each guide's l1 norm, for sparsity `relu`."""
-    dice: str = "both"
-    """both (Dice of p_A and of p_N) or anomaly (Dice of p_A alone)."""
-    learning_rate: float = 1e-2
-    """Adam's step size."""
-    beta1: float = 0.5
-    """Adam's first decay."""
-    beta2: float = 0.999
-    """Adam's second decay."""
-    ema: float = 0.999
-    """Decay of the average of the coefficients that scoring uses; 0 uses the last ones."""
-    mask_dead: bool = True
-    """Whether atoms never active over the auxiliary set are held at 0."""
-    dictionary: str = "sae"
+    mask_dead: Annotated[bool, Paper(False)] = True
+    """Hold atoms never active over the auxiliary set at 0."""
+    dictionary: Literal["sae", "pca", "random", "none"] = "sae"
     """sae, or a control without it: pca, random, or none (free vectors, neither ReLU nor l1)."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-
-    def __post_init__(self) -> None:
-        """Raises: ConfigError for counts and rates that cannot be."""
-        at_least(1, epochs=self.epochs, images_per_step=self.images_per_step)
-        at_least(0, beta=self.beta, learning_rate=self.learning_rate)
-        if not 0 <= self.ema < 1:
-            raise ConfigError(f"--ema is a decay of 0 or more and below 1, got {self.ema}")
+    device: Device = "auto"
+    """Where to train."""
 
 
 LARGEST_SIGMA = 1000.0
@@ -224,7 +166,7 @@ class ScoreConfig:
 
     tau: float = 0.0
     """Temperature of pooling a map into an image score; 0 is the maximum, inf the mean."""
-    sigma: float = 4.0
+    sigma: Annotated[float, Paper(0.0)] = 4.0
     """Gaussian on the map, in pixels of the model input; 0 leaves it out."""
     coefficients: str = "ema"
     """ema or raw: which of the two fitted guides scores."""

@@ -17,9 +17,9 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, cast, get_args, get_origin
 
-from pipeline.recipes import PAPER, from_recipe
+from pipeline.recipes import from_recipe
 from spg_core.errors import ConfigError
-from spg_core.fields import check_value, field_types
+from spg_core.fields import check_value, field_types, paper_values
 from spg_core.nearest import near
 
 ARGUMENT = "argument"
@@ -86,10 +86,11 @@ def options_of(function: Callable[..., Any]) -> list[Option]:
     """List what can be set, in the order of the function's configs and of their fields."""
     found = []
     for part in _parts(function):
-        kinds, told, paper = field_types(part.stage), field_help(part.stage), PAPER.get(part.stage)
+        kinds, told = field_types(part.stage), field_help(part.stage)
+        paper = paper_values(part.stage)
         for field in fields(part.stage):
             if field.name not in part.without:
-                help_text, instead = told[field.name], (paper or {}).get(field.name)
+                help_text, instead = told[field.name], paper.get(field.name)
                 default = _default(field)
                 found.append(Option(field.name, kinds[field.name], default, help_text, instead))
     return found
@@ -120,7 +121,7 @@ def fill(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, An
 def _config(part: _Part, own: dict[str, Any]) -> Any:
     if part.is_asked:
         return Asked(part.stage, own)
-    if part.stage in PAPER:
+    if paper_values(part.stage):
         recipe = own.pop("recipe", part.stage.recipe)
         return from_recipe(part.stage, recipe, own)
     missing = [

@@ -1,4 +1,7 @@
-"""The two recipes: the released code's defaults, and what the paper's text says differently."""
+"""The two recipes: the released code's defaults, and what the paper's text says differently.
+
+Both stand beside each field: its default, and `Paper`.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,27 +9,7 @@ from typing import Any, TypeVar
 
 from pipeline.configs import FitGuidesConfig, FitSaeConfig, ScoreConfig
 from spg_core.errors import ConfigError
-
-PAPER: dict[type[Any], dict[str, Any]] = {
-    FitSaeConfig: {
-        "loss": "sum",
-        "auxk_weight": 0.0,
-        "unit_norm": False,
-        "tied_init": False,
-        "clamp": False,
-        "beta1": 0.9,
-    },
-    FitGuidesConfig: {
-        "images_per_step": 16,
-        "beta": 0.01,
-        "dice": "anomaly",
-        "learning_rate": 1e-3,
-        "beta1": 0.9,
-        "mask_dead": False,
-    },
-    ScoreConfig: {"sigma": 0.0},
-}
-"""What the paper's text says differently from the released code, stage by stage."""
+from spg_core.fields import paper_values
 
 Config = TypeVar("Config", FitSaeConfig, FitGuidesConfig, ScoreConfig)
 
@@ -40,7 +23,7 @@ def from_recipe(stage: type[Config], recipe: str, given: Mapping[str, Any]) -> C
         case "released":
             preset: dict[str, Any] = {}
         case "paper":
-            preset = PAPER[stage]
+            preset = paper_values(stage)
         case _:
             raise ConfigError(f"recipe is 'released' or 'paper', got {recipe!r}")
     fields = {field.name for field in dataclasses.fields(stage)}

@@ -9,6 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+ADAM_EPS = 1e-8
+"""Guard against division by zero; both recipes keep torch's."""
+
 
 class Moved(NamedTuple):
     """What a step makes of weights and moments."""

@@ -2,6 +2,7 @@
 
     SpgError
     |-- ConfigError      an option has an impossible value (exit code 2)
+    |   `-- OptionsDisagree  each is possible, but they do not go together
     |-- DatasetError     images, masks or lists on disk cannot be used; lists every problem at once
     |-- BackboneError    a model or its weights cannot be had, or do not fit each other
     |-- StoreError       the store cannot do what is asked: full, read-only, no create-only writes
@@ -25,6 +26,10 @@ class SpgError(Exception):
 
 class ConfigError(SpgError):
     """An option has an impossible value."""
+
+
+class OptionsDisagree(ConfigError):
+    """Options that are possible by themselves do not go together."""
 
 
 class DatasetError(SpgError):

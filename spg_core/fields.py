@@ -14,7 +14,7 @@ it takes them (`tau` of inf is the mean). The same types check a stored document
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -43,6 +43,23 @@ Device = Annotated[
     str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$", description="auto, cpu, cuda or cuda:N")
 ]
 """Where the maths runs."""
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Beside a field whose default is the released code's: what the paper's text says instead."""
+
+    value: Any
+
+
+def paper_values(stage: Any) -> dict[str, Any]:
+    """Give the fields of a dataclass whose value the paper states differently."""
+    return {
+        name: fact.value
+        for name, kind in field_types(stage).items()
+        for fact in getattr(kind, "__metadata__", ())
+        if isinstance(fact, Paper)
+    }
 
 
 def check_fields(config: Any) -> None:

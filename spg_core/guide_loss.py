@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spg_core.anomaly_map import MapOperator
-from spg_core.errors import ConfigError
+from spg_core.guide_config import Dice
 from spg_core.products import inner_products
 
 _EPSILON = 1e-5
@@ -75,7 +75,7 @@ def map_targets(operator: MapOperator, masks: Tensor) -> MapTargets:
 
 
 def patch_loss(
-    patches: Tensor, operator: MapOperator, targets: MapTargets, *, dice: str
+    patches: Tensor, operator: MapOperator, targets: MapTargets, *, dice: Dice
 ) -> tuple[Tensor, Tensor]:
     """Give focal + Dice of the maps that patches make, and its gradient by the patches.
 
@@ -93,11 +93,7 @@ def patch_loss(
         dice: `anomaly` for Dice(p_A, Y) (paper), `both` to add Dice(p_N, 1 - Y) (released).
 
     Returns: the loss without l1, 0-d, and its gradient `(B, P)`.
-
-    Raises: ConfigError for another `dice`.
     """
-    if dice not in ("anomaly", "both"):
-        raise ConfigError(f"dice is 'anomaly' or 'both', got {dice!r}")
     rows, cols = operator.rows_to_pixels.shape[1], operator.cols_to_pixels.shape[1]
     grids = patches.view(-1, rows, cols)
     n_images = len(grids)

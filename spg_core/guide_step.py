@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spg_core.adam import adam_step
+from spg_core.adam import ADAM_EPS, adam_step
 from spg_core.anomaly_map import MapOperator
 from spg_core.compiling import Compiled, Compiler, backend_for
-from spg_core.errors import ArtifactError, ConfigError, FitError
+from spg_core.errors import ArtifactError, FitError
+from spg_core.guide_config import GuideConfig
 from spg_core.guide_loss import MapTargets, map_targets, patch_loss
 from spg_core.guides import (
     ANOMALY,
@@ -27,39 +28,8 @@ from spg_core.guides import (
     initial_coefficients,
 )
 
-_EPS = 1e-8
 # On CUDA, asking whether a loss is finite waits for the device; so it is asked this often.
 _STEPS_BETWEEN_CHECKS = 100
-
-
-@dataclass(frozen=True, kw_only=True)
-class GuideRecipe:
-    """How a pair of guides is fitted; the constants of a compiled step."""
-
-    sparsity: str
-    """`relu`, `topk` or `free`."""
-    topk: int
-    """Coefficients a guide keeps, for `topk`."""
-    beta: float
-    """Weight of each guide's l1 norm, for `relu`."""
-    temperature: float
-    """T of the softmax over cosines, 0.07 in the paper."""
-    dice: str
-    """`anomaly` or `both`; see `guide_loss.patch_loss`."""
-    ema: float
-    """Decay of the averaged coefficients, in [0, 1)."""
-    learning_rate: float
-    """Adam's step size."""
-    beta1: float
-    """Adam's decay of the mean gradient."""
-    beta2: float
-    """Adam's decay of the mean squared gradient."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.ema < 1:
-            raise ConfigError(f"ema is a decay in [0, 1), got {self.ema}")
-        if self.dice not in ("anomaly", "both"):
-            raise ConfigError(f"dice is 'anomaly' or 'both', got {self.dice!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +40,9 @@ class GuideFit:
     """Atoms `(C, d)` float32."""
     alive: Tensor
     """`(C,)` bool: atoms that guides may use."""
-    recipe: GuideRecipe
-    seed: int
-    """Of the initial coefficients."""
+    config: GuideConfig
+    free: bool = False
+    """Take the coefficients as they are, of either sign and without l1: a control."""
 
 
 @dataclass(frozen=True)
@@ -107,19 +77,19 @@ class GuideTrainer:
         """Start from `initial_coefficients`.
 
         Args:
-            fit: the dictionary and the recipe.
+            fit: the dictionary and the config.
             operator: from patches to maps.
             device: where to train.
             compiler: what compiles the step; `auto` is inductor on CUDA, else none.
 
-        Raises: ConfigError for an impossible recipe.
+        Raises: ConfigError for an impossible config.
         """
-        self._recipe = fit.recipe
+        self._config, self._free = fit.config, fit.free
         self.device = torch.device(device)
         self.operator = operator.to(device)
         self._alive = fit.alive.to(device)
         self._dictionary = fit.dictionary.to(device)
-        raw = initial_coefficients(len(fit.dictionary), fit.seed).to(device)
+        raw = initial_coefficients(len(fit.dictionary), fit.config.seed).to(device)
         self._state = _State(
             raw=raw,
             ema=raw.clone(),
@@ -162,9 +132,9 @@ class GuideTrainer:
             the step; on CUDA it is noticed up to 100 steps late.
         """
         weights = _Weights(self.raw, self._dictionary, self._alive)
-        loss, gradient = self._gradient(self._recipe, weights, batch, self.operator)
+        loss, gradient = self._gradient(self._config, self._free, weights, batch, self.operator)
         self._check_finite(loss)
-        self._state = self._update(self._recipe, self._state, gradient)
+        self._state = self._update(self._config, self._state, gradient)
         self.n_steps += 1
         return loss
 
@@ -182,9 +152,7 @@ class GuideTrainer:
 
     def coefficients(self, raw: Tensor) -> Tensor:
         """Give the non-negative coefficients `(2, C)` that raw parameters stand for."""
-        return active_coefficients(
-            raw, sparsity=self._recipe.sparsity, topk=self._recipe.topk, alive=self._alive
-        )
+        return active_coefficients(raw, self._config, alive=self._alive, free=self._free)
 
     def state(self) -> dict[str, Tensor]:
         """Give everything a later process needs to go on exactly where this one stands; copies.
@@ -236,38 +204,38 @@ class _Weights:
 
 
 def _gradient(
-    recipe: GuideRecipe, weights: _Weights, batch: GuideBatch, operator: MapOperator
+    config: GuideConfig, free: bool, weights: _Weights, batch: GuideBatch, operator: MapOperator
 ) -> tuple[Tensor, Tensor]:
     """Give the loss, 0-d, and its gradient by the raw coefficients `(2, C)`.
 
     The chain: raw -> coefficients z -> guides z D -> directions of length 1 -> their difference /
     temperature -> logits of all patches -> p_A -> loss; and back.
     """
-    z = active_coefficients(
-        weights.raw, sparsity=recipe.sparsity, topk=recipe.topk, alive=weights.alive
-    )
+    z = active_coefficients(weights.raw, config, alive=weights.alive, free=free)
     guides = compose_guides(z, weights.dictionary)
     lengths = torch.linalg.vector_norm(guides, dim=-1, keepdim=True).clamp_min(SMALLEST_NORM)
     directions = guides / lengths
-    difference = (directions[ANOMALY] - directions[NORMAL]) / recipe.temperature
+    difference = (directions[ANOMALY] - directions[NORMAL]) / config.temperature
     tokens = batch.tokens.flatten(0, 1)
     patches = torch.mv(tokens, difference).sigmoid().view(batch.tokens.shape[:2])
-    loss, by_patches = patch_loss(patches, operator, batch.targets, dice=recipe.dice)
+    loss, by_patches = patch_loss(patches, operator, batch.targets, dice=config.dice)
 
     by_logits = by_patches * patches * (1 - patches)
-    by_anomaly = torch.mv(tokens.T, by_logits.flatten()) / recipe.temperature
+    by_anomaly = torch.mv(tokens.T, by_logits.flatten()) / config.temperature
     by_directions = torch.stack([-by_anomaly, by_anomaly])  # NORMAL first
     # A direction has length 1, so what lies along it has no effect.
     along = (by_directions * directions).sum(-1, keepdim=True)
     by_guides = (by_directions - along * directions) / lengths
-    by_z = torch.matmul(by_guides, weights.dictionary.T) * weights.alive
-    if recipe.sparsity == "relu":
-        # relu is the only one with a penalty, and the only one whose gradient stops below 0
-        return loss + recipe.beta * z.sum(), (by_z + recipe.beta) * (z > 0)
-    return loss, by_z
+    by_z = torch.matmul(by_guides, weights.dictionary.T)
+    if free:
+        return loss, by_z * weights.alive
+    if config.sparsity == "relu":
+        loss, by_z = loss + config.beta * z.sum(), by_z + config.beta
+    # TopK is straight through: what is positive gets the gradient, kept or not
+    return loss, by_z * ((weights.raw > 0) & weights.alive)
 
 
-def _update(recipe: GuideRecipe, state: _State, gradient: Tensor) -> _State:
+def _update(config: GuideConfig, state: _State, gradient: Tensor) -> _State:
     """Take Adam's step and average the coefficients; the state given stays as it is."""
     n_steps = state.n_steps + 1
     moved = adam_step(
@@ -276,14 +244,14 @@ def _update(recipe: GuideRecipe, state: _State, gradient: Tensor) -> _State:
         state.mean,
         state.square,
         n_steps,
-        learning_rate=recipe.learning_rate,
-        beta1=recipe.beta1,
-        beta2=recipe.beta2,
-        eps=_EPS,
+        learning_rate=config.learning_rate,
+        beta1=config.beta1,
+        beta2=config.beta2,
+        eps=ADAM_EPS,
     )
     raw = moved.weights
     # the first average is a copy
-    ema = torch.where(n_steps == 1, raw, torch.lerp(state.ema, raw, 1 - recipe.ema))
+    ema = torch.where(n_steps == 1, raw, torch.lerp(state.ema, raw, 1 - config.ema))
     return _State(raw=raw, ema=ema, mean=moved.mean, square=moved.square, n_steps=n_steps)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spg_core.errors import ConfigError, FitError
+from spg_core.guide_config import GuideConfig
 
 NORMAL, ANOMALY = 0, 1
 SMALLEST_NORM = 1e-12
@@ -25,33 +26,34 @@ def initial_coefficients(n_latents: int, seed: int) -> Tensor:
     return 0.1 + 0.01 * torch.randn(2, n_latents, generator=generator)
 
 
-def active_coefficients(raw: Tensor, *, sparsity: str, topk: int, alive: Tensor) -> Tensor:
+def active_coefficients(
+    raw: Tensor, config: GuideConfig, *, alive: Tensor, free: bool = False
+) -> Tensor:
     """Give the coefficients `(..., 2, C)` that raw parameters `(..., 2, C)` stand for.
 
-    `relu` keeps the positive part. `topk` keeps the `topk` largest positive entries and lets the
-    gradient pass to all of them (straight through), so an atom outside can come back. `free` takes
-    the parameters as they are, negative ones too: the control without sparsity. Atoms that are not
-    `alive` `(..., 1 or 2, C)` (bool) are held at 0.
+    `relu` keeps the positive part. `topk` keeps the `topk_guides` largest of it; its gradient
+    passes straight through to all of the positive part, so an atom that is not kept can come back.
+    Atoms that are not `alive` `(..., 1 or 2, C)` (bool) are held at 0. `free` takes the parameters
+    as they are, negative ones too: the control without sparsity.
 
-    Raises: ConfigError for another sparsity or a `topk` outside 1 .. C.
+    Raises: ConfigError for more `topk_guides` than atoms.
     """
+    if free:
+        return raw * alive
     positive = torch.relu(raw) * alive
-    match sparsity:
+    match config.sparsity:
         case "relu":
             return positive
-        case "free":
-            return raw * alive
         case "topk":
             n_latents = raw.shape[-1]
-            if not 1 <= topk <= n_latents:
-                raise ConfigError(f"topk-guides must lie in 1 .. {n_latents}, got {topk}")
-            kept = torch.zeros_like(positive)
-            values, indices = positive.topk(topk, dim=-1)
-            kept.scatter_(-1, indices, values)
-            through = raw * alive
-            return through + (kept - through).detach()
-        case _:
-            raise ConfigError(f"guide sparsity is 'relu' or 'topk', got {sparsity!r}")
+            if config.topk_guides > n_latents:
+                raise ConfigError(
+                    f"topk-guides must lie in 1 .. {n_latents}, the atoms there are; "
+                    f"got {config.topk_guides}"
+                )
+            values, indices = positive.topk(config.topk_guides, dim=-1)
+            kept = torch.zeros_like(positive).scatter(-1, indices, values)
+            return positive + (kept - positive).detach()
 
 
 def compose_guides(coefficients: Tensor, dictionary: Tensor) -> Tensor:

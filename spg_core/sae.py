@@ -9,7 +9,6 @@ Source: SPG (arXiv 2604.02871), eq. 1-2; TopK after Gao et al. 2024 (arXiv 2406.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,9 +16,8 @@ from torch.nn import functional
 
 from spg_core.errors import ArtifactError, ConfigError
 from spg_core.products import inner_products
+from spg_core.sae_config import Sparsifier
 from spg_core.sae_topk import top_entries, top_set
-
-Sparsifier = Literal["topk", "relu"]
 
 # Tokens whose pre-activations are held at once: 1024 x 4096 floats are 16 MiB.
 CHUNK_TOKENS = 1024

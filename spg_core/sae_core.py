@@ -12,52 +12,11 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from spg_core.adam import adam_step
-from spg_core.sae import Sae
-from spg_core.sae_config import SMALLEST_NORM, SaeStepConfig, project
+from spg_core.adam import ADAM_EPS, adam_step
+from spg_core.sae_config import SaeConfig
 from spg_core.sae_gradients import LossTerms, Path, SaeGradients, gradients
 from spg_core.sae_loss import error_scale, variation
-
-
-@dataclass(frozen=True)
-class SaeWeights:
-    """Weights and Adam's state."""
-
-    encoder: Tensor
-    """`(C, d)`, float32 (float64 in tests)."""
-    dictionary: Tensor
-    """`(C, d)`; rows of length 1 under `unit_norm`."""
-    encoder_mean: Tensor
-    """Adam's running mean of the gradient, `(C, d)`."""
-    dictionary_mean: Tensor
-    encoder_square: Tensor
-    """Adam's running mean of the squared gradient, `(C, d)`."""
-    dictionary_square: Tensor
-    n_steps: Tensor
-    """Steps taken, 0-d float64, so that `1 - beta ** n` keeps its digits."""
-
-    @staticmethod
-    def start(encoder: Tensor, dictionary: Tensor) -> "SaeWeights":
-        """Take weights at the start of training."""
-        return SaeWeights(
-            encoder=encoder,
-            dictionary=dictionary,
-            encoder_mean=torch.zeros_like(encoder),
-            dictionary_mean=torch.zeros_like(dictionary),
-            encoder_square=torch.zeros_like(encoder),
-            dictionary_square=torch.zeros_like(dictionary),
-            n_steps=torch.zeros((), dtype=torch.float64, device=encoder.device),
-        )
-
-    def as_sae(self, config: SaeStepConfig, products: torch.dtype) -> Sae:
-        """Give the weights as products read them: atoms have length 1 already, see `update`."""
-        return Sae(
-            encoder=self.encoder.to(products),
-            dictionary=self.dictionary.to(products),
-            k=config.k,
-            sparsifier=config.sparsifier,
-            clamp=config.clamp,
-        )
+from spg_core.sae_weights import SMALLEST_NORM, SaeWeights, project
 
 
 @dataclass(frozen=True)
@@ -78,17 +37,17 @@ class Measured:
     """Mean non-zero latents a token, 0-d."""
 
 
-def loss_terms(config: SaeStepConfig, n_tokens: int) -> LossTerms:
-    """Give the loss of a batch of `n_tokens`."""
+def loss_terms(config: SaeConfig, tokens: Tensor) -> LossTerms:
+    """Give the loss of a batch of tokens `(n, d)`."""
     return LossTerms(
-        scale=error_scale(config.reduction, n_tokens, config.d_model),
-        l1=config.l1_coefficient / n_tokens,
+        scale=error_scale(config.loss, *tokens.shape),
+        l1=config.l1 / len(tokens),
         threshold=config.dead_threshold,
     )
 
 
 def measure(
-    config: SaeStepConfig,
+    config: SaeConfig,
     path: Path,
     products: torch.dtype,
     weights: SaeWeights,
@@ -106,9 +65,9 @@ def measure(
         tokens: the batch.
     """
     sae = weights.as_sae(config, products)
-    found = gradients(path, sae, tokens, loss_terms(config, len(tokens)))
+    found = gradients(path, sae, tokens, loss_terms(config, tokens))
     idle = (idle_tokens + len(tokens)).masked_fill_(found.active, 0)
-    dead = idle >= config.dead_after_tokens
+    dead = idle >= config.dead_after
     return Measured(
         found=found,
         idle_tokens=idle,
@@ -120,7 +79,7 @@ def measure(
 
 
 def update(
-    config: SaeStepConfig,
+    config: SaeConfig,
     weights: SaeWeights,
     encoder_gradient: Tensor,
     dictionary_gradient: Tensor,
@@ -144,7 +103,7 @@ def update(
 
 
 def _update_elementwise(
-    config: SaeStepConfig,
+    config: SaeConfig,
     weights: SaeWeights,
     encoder_gradient: Tensor,
     dictionary_gradient: Tensor,
@@ -158,7 +117,7 @@ def _update_elementwise(
         "learning_rate": config.learning_rate,
         "beta1": config.beta1,
         "beta2": config.beta2,
-        "eps": config.eps,
+        "eps": ADAM_EPS,
     }
     if config.unit_norm:
         along = (dictionary_gradient * weights.dictionary).sum(1, keepdim=True)
@@ -194,7 +153,7 @@ def _update_elementwise(
 
 
 def _adam_fused(
-    config: SaeStepConfig,
+    config: SaeConfig,
     weights: SaeWeights,
     encoder_gradient: Tensor,
     dictionary_gradient: Tensor,
@@ -215,7 +174,7 @@ def _adam_fused(
         beta2=config.beta2,
         lr=config.learning_rate,
         weight_decay=0.0,
-        eps=config.eps,
+        eps=ADAM_EPS,
         maximize=False,
     )
     weights.n_steps.add_(1)

@@ -3,30 +3,27 @@
 `n` tokens `(n, d_model)`; latents as `spg_core.sae.Latents` or dense `(n, n_latents)`.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from spg_core.errors import ConfigError
 from spg_core.sae import CHUNK_TOKENS, Latents
+from spg_core.sae_config import Loss
 
-Reduction = Literal["mean", "sum"]
 
-
-def error_scale(reduction: Reduction, n_tokens: int, d_model: int) -> float:
+def error_scale(loss: Loss, n_tokens: int, d_model: int) -> float:
     """Give the factor that turns a summed squared error into the loss.
 
     `sum`, the paper's: squared l2 norm of a token's residual, mean over tokens. `mean`, the
     released code's: mean over d_model too. Adam forgives the difference but for eps and AuxK.
     """
-    match reduction:
+    match loss:
         case "sum":
             return 1 / n_tokens
         case "mean":
             return 1 / (n_tokens * d_model)
         case other:
-            raise ConfigError(f"reduction {other!r} is not one of mean, sum")
+            raise ConfigError(f"loss {other!r} is not one of mean, sum")
 
 
 def fvu(tokens: Tensor, reconstruction: Tensor) -> Tensor:

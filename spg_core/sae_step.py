@@ -1,6 +1,6 @@
 """Train a sparse autoencoder, one batch of tokens at a time.
 
-    trainer = SaeTrainer(SaeStepConfig(n_latents=4096, d_model=1024))
+    trainer = SaeTrainer(SaeConfig(width=4096), d_model=1024)
     for tokens in batches:
         stats = trainer.step(tokens)
     sae = trainer.sae()
@@ -19,11 +19,10 @@ from torch import Tensor
 from spg_core.compiling import Compiled, Compiler, backend_for
 from spg_core.errors import ArtifactError, ConfigError, FitError
 from spg_core.sae import Sae, check_width
-from spg_core.sae_config import SaeStepConfig, initial_weights
-from spg_core.sae_core import Measured, SaeWeights, loss_terms, measure, update
+from spg_core.sae_config import SaeConfig
+from spg_core.sae_core import Measured, loss_terms, measure, update
 from spg_core.sae_gradients import LossTerms, PathChoice, dense_gradients, resolve_path
-
-__all__ = ["SaeStepConfig", "SaeTrainer", "StepStats"]
+from spg_core.sae_weights import SaeWeights, initial_weights
 
 Precision = Literal["auto", "float32", "float64", "bfloat16"]
 
@@ -47,7 +46,7 @@ class StepStats:
     l0: Tensor
     """Mean non-zero latents a token."""
     n_dead: Tensor
-    """Atoms not active for `dead_after_tokens` tokens."""
+    """Atoms not active for `dead_after` tokens."""
 
 
 class SaeTrainer:
@@ -55,7 +54,8 @@ class SaeTrainer:
 
     def __init__(
         self,
-        config: SaeStepConfig,
+        config: SaeConfig,
+        d_model: int,
         device: str = "cpu",
         path: PathChoice = "auto",
         precision: Precision = "auto",
@@ -65,6 +65,7 @@ class SaeTrainer:
 
         Args:
             config: the recipe.
+            d_model: width of a token.
             device: where to train.
             path: how gradients are computed; `auto` measures both once a process. Both are exact
                 and differ in rounding only.
@@ -74,10 +75,11 @@ class SaeTrainer:
                 The sparse path runs as it is: its sparse tensors cannot be captured.
         """
         self.config = config
+        self.d_model = d_model
         self.device = torch.device(device)
         self._products = _product_dtype(precision, self.device)
         self._dtype = torch.float64 if self._products == torch.float64 else torch.float32
-        encoder, dictionary = initial_weights(config, self._dtype)
+        encoder, dictionary = initial_weights(config, d_model, self._dtype)
         self._weights = SaeWeights.start(encoder.to(self.device), dictionary.to(self.device))
         self.path = resolve_path(path, self._weights.as_sae(config, self._products))
         backend = backend_for(compiler, self.device)
@@ -85,11 +87,11 @@ class SaeTrainer:
         self._n_steps = 0
         self._n_tokens = 0
         # Before that many tokens no atom can be dead, and the device need not be asked.
-        self._no_deaths_before = config.dead_after_tokens
-        self._idle_tokens = torch.zeros(config.n_latents, dtype=torch.int64, device=self.device)
+        self._no_deaths_before = config.dead_after
+        self._idle_tokens = torch.zeros(config.width, dtype=torch.int64, device=self.device)
         # Not finite from the first loss that was not; only CUDA, where it is looked at late.
         self._loss_sum = torch.zeros((), device=self.device)
-        self.ever_active = torch.zeros(config.n_latents, dtype=torch.bool, device=self.device)
+        self.ever_active = torch.zeros(config.width, dtype=torch.bool, device=self.device)
 
     def step(self, tokens: Tensor) -> StepStats:
         """Update the weights from tokens `(n, d_model)`; any floating dtype, cast to the weights'.
@@ -100,7 +102,7 @@ class SaeTrainer:
                 before the step; on CUDA it is noticed up to 100 steps late.
         """
         config = self.config
-        check_width(tokens, config.d_model)
+        check_width(tokens, self.d_model)
         if len(tokens) == 0:
             raise FitError(f"step {self._n_steps + 1} got a batch of 0 tokens, expected 1 or more")
         tokens = tokens.to(self.device, self._dtype)
@@ -132,12 +134,12 @@ class SaeTrainer:
         which is a constant here. It is an SAE made of the dead atoms alone.
         """
         config, found = self.config, measured.found
-        if config.auxk == 0 or n_tokens < self._no_deaths_before:
+        if 0 in (config.auxk, config.auxk_weight) or n_tokens < self._no_deaths_before:
             return 0.0
         atoms = measured.dead.nonzero().squeeze(1)
         if len(atoms) == 0:
             longest = int(measured.idle_tokens.max())
-            self._no_deaths_before = n_tokens + config.dead_after_tokens - longest
+            self._no_deaths_before = n_tokens + config.dead_after - longest
             return 0.0
         few = len(atoms) <= config.auxk
         weights = self._weights.as_sae(config, self._products)
@@ -147,9 +149,9 @@ class SaeTrainer:
             k=min(config.auxk, len(atoms)),
             sparsifier="relu" if few else "topk",
         )
-        terms = loss_terms(config, len(tokens))
+        terms = loss_terms(config, tokens)
         auxk_terms = LossTerms(
-            scale=terms.scale * config.auxk_coefficient, l1=0.0, threshold=terms.threshold
+            scale=terms.scale * config.auxk_weight, l1=0.0, threshold=terms.threshold
         )
         auxk = dense_gradients(dead_sae, tokens, found.residual, auxk_terms)
         # The indices are distinct, so the order of additions is of no account.
@@ -218,7 +220,7 @@ class SaeTrainer:
         self._n_steps = int(state["n_steps"])
         self._weights.n_steps.fill_(self._n_steps)
         self._n_tokens = int(state["n_tokens"])
-        self._no_deaths_before = self.config.dead_after_tokens
+        self._no_deaths_before = self.config.dead_after
         self.path = "sparse" if bool(state["sparse_path"]) else "dense"
 
     def _state(self) -> dict[str, Tensor]:

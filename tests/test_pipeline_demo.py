@@ -18,7 +18,7 @@ from pipeline.demo import GUIDES, SAE, options
 def test_options_are_what_differs_from_the_defaults() -> None:
     assert options(FitGuidesConfig()) == []
     assert options(FitGuidesConfig(epochs=3, ema=0.5, mask_dead=False)) == [
-        *("--epochs", "3", "--ema", "0.5", "--no-mask-dead")
+        *("--ema", "0.5", "--epochs", "3", "--no-mask-dead")
     ]
     assert options(
         ExtractConfig(backbone="gabor", dataset="visa", root="a b", thumbnails=True)

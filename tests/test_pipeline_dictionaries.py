@@ -59,15 +59,15 @@ def test_random_atoms_follow_their_seed_and_have_length_one():
 
 
 @pytest.mark.parametrize(
-    ("kind", "n_atoms", "sparsity"),
-    [("sae", 64, "relu"), ("pca", 64, "relu"), ("random", 64, "relu"), ("none", None, "free")],
+    ("kind", "n_atoms", "free"),
+    [("sae", 64, False), ("pca", 64, False), ("random", 64, False), ("none", None, True)],
 )
-def test_each_control_has_its_size_and_rule(small_store, data, kind, n_atoms, sparsity):
+def test_each_control_has_its_size_and_rule(small_store, data, kind, n_atoms, free):
     made = make_dictionary(small_store.sae, data, replace(GUIDES, dictionary=kind))
 
     assert len(made.atoms) == (n_atoms or data.cache.d_model)
     assert len(made.alive) == len(made.atoms)
-    assert made.sparsity == sparsity
+    assert made.free == free
     assert kind == "sae" or bool(made.alive.all())
 
 

@@ -29,7 +29,8 @@ from pipeline.recipes import from_recipe
 from spg_core.errors import ArtifactError, ConfigError, FitError
 from spg_core.guide_step import GuideTrainer
 from spg_core.sae import Sae
-from spg_core.sae_step import SaeStepConfig, SaeTrainer
+from spg_core.sae_config import SaeConfig
+from spg_core.sae_step import SaeTrainer
 
 SAE = FitSaeConfig(width=48, k=6, epochs=2, images_per_step=4, order="tokens")
 GUIDES = FitGuidesConfig(epochs=2, images_per_step=4)
@@ -98,10 +99,9 @@ def test_fvu_of_a_perfect_and_of_an_empty_dictionary(fresh):
 def test_an_sae_is_that_of_a_trainer_fed_the_stated_batches(fresh, order):
     data, config = aux(fresh), replace(SAE, order=order)
     trainer = SaeTrainer(
-        SaeStepConfig(n_latents=48, d_model=data.cache.d_model, k=6),
-        path=remembered_path(
-            SaeStepConfig(n_latents=48, d_model=data.cache.d_model, k=6), torch.device("cpu")
-        ),
+        SaeConfig(width=48, k=6),
+        data.cache.d_model,
+        path=remembered_path(config, data.cache.d_model, torch.device("cpu")),
     )
     batch = 4 if order == "images" else 4 * data.cache.tokens_per_image
     for epoch in range(2):
@@ -239,13 +239,13 @@ def test_guides_fitted_together_are_those_fitted_alone_bit_for_bit(small_store, 
 
 
 def test_the_path_measured_first_is_taken_from_then_on(monkeypatch):
-    config = SaeStepConfig(n_latents=96, d_model=17, k=3)
-    first = remembered_path(config, torch.device("cpu"))
+    config = SaeConfig(width=96, k=3)
+    first = remembered_path(config, 17, torch.device("cpu"))
     other = {"dense": "sparse", "sparse": "dense"}[first]
     monkeypatch.setattr("pipeline.fitting.sae_path.resolve_path", lambda *_: other)
 
-    again = remembered_path(config, torch.device("cpu"))
-    another_shape = remembered_path(replace(config, k=4), torch.device("cpu"))
+    again = remembered_path(config, 17, torch.device("cpu"))
+    another_shape = remembered_path(replace(config, k=4), 17, torch.device("cpu"))
 
     assert (again, another_shape) == (first, other)
 
@@ -271,14 +271,23 @@ def test_a_stated_budget_that_holds_no_fit_is_refused_with_both_numbers():
         require_fit({"d": (2_000_000_000, 1_000_000_000)}, 1_000_000_000)
 
 
-def test_a_loss_that_is_not_finite_is_refused_with_its_step(fresh):
-    with pytest.raises(FitError, match="the loss is"):
-        fit_sae(fresh, aux(fresh), replace(SAE, learning_rate=1e30))
+def test_a_loss_that_is_not_finite_is_refused_with_its_step(fresh, monkeypatch):
+    batches = TokenSource.batches
+
+    def broken(self, *args, **kwargs):
+        return (tokens * math.inf for tokens in batches(self, *args, **kwargs))
+
+    monkeypatch.setattr(TokenSource, "batches", broken)
+
+    with pytest.raises(FitError, match="step 1: the loss is"):
+        fit_sae(fresh, aux(fresh), SAE)
 
 
 @pytest.mark.parametrize("ema", [-0.1, 1.0, math.nan])
 def test_an_ema_that_is_no_decay_is_refused_before_the_fit(ema):
-    with pytest.raises(ConfigError, match="--ema is a decay of 0 or more and below 1"):
+    with pytest.raises(
+        ConfigError, match=r"--ema is .*; it must be a number, 0 or more and below 1"
+    ):
         replace(GUIDES, ema=ema)
 
 
@@ -327,29 +336,30 @@ def test_an_sae_of_other_tokens_is_refused(small_store, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("changes", "message"),
     [
-        (replace(SAE, k=49), "k = 49 latents a token of 48 atoms"),
-        (replace(SAE, order="rows"), "'rows' is not one of images, tokens"),
-        (replace(SAE, loss="max"), "'max' is not one of mean, sum"),
+        ({"k": 49}, "k = 49 latents a token of 48 atoms"),
+        ({"l1": 0.1}, "l1 = 0.1 with sparsifier topk"),
+        ({"order": "rows"}, "--order is 'rows'; it must be images or tokens"),
+        ({"loss": "max"}, "--loss is 'max'; it must be mean or sum"),
     ],
 )
-def test_an_impossible_sae_is_refused(fresh, config, message):
+def test_an_impossible_sae_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
-        fit_sae(fresh, aux(fresh), config)
+        replace(SAE, **changes)
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("changes", "message"),
     [
-        (replace(GUIDES, sparsity="l0"), "guide sparsity is 'relu' or 'topk'"),
-        (replace(GUIDES, dictionary="ica"), "dictionary is sae, pca, random or none, got 'ica'"),
-        (replace(GUIDES, dice="none"), "dice is 'anomaly' or 'both'"),
+        ({"sparsity": "l0"}, "--sparsity is 'l0'; it must be relu"),
+        ({"dictionary": "ica"}, "--dictionary is 'ica'; it must be sae, pca, random or none"),
+        ({"dice": "none"}, "--dice is 'none'; it must be both or anomaly"),
     ],
 )
-def test_impossible_guides_are_refused(small_store, config, message):
+def test_impossible_guides_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
-        fit_guides(open_store(small_store.url), small_store.sae.id, config)
+        replace(GUIDES, **changes)
 
 
 def test_an_unknown_recipe_is_refused():

@@ -143,7 +143,7 @@ def test_both_directions_are_fitted_once_and_laid_beside_the_published(
     ("wrong", "message"),
     [
         ({"aupro": "fast"}, "aupro is 'exact' or 'clip200', got 'fast'"),
-        ({"guide_epochs": 0}, "epochs is 0; it must be 1 or more"),
+        ({"guide_epochs": 0}, "epochs is 0; it must be a whole number, 1 to"),
         ({"recipe": "home"}, "recipe is 'released' or 'paper', got 'home'"),
     ],
 )

@@ -39,7 +39,7 @@ from pipeline.reproduce.fig3 import fig3
 from pipeline.reproduce.fig_s1 import fig_s1
 from pipeline.reproduce.figure import check_out, save_figure, write_out
 from pipeline.scoring.score import score
-from pipeline.sweep.grid import grid_points
+from pipeline.sweep.grid import read_grid
 from pipeline.sweep.points import OpenSweep
 from pipeline.sweep.run import share_out, sweep
 from pipeline.sweep.table import heatmaps
@@ -59,7 +59,7 @@ def fresh(small_store, tmp_path):
 
 
 def test_a_grid_is_every_combination_with_typed_values():
-    points = grid_points(replace(SMALL, seed="1,2", vary=("guides.beta=1e-4,1e-3",)))
+    points = read_grid(replace(SMALL, seed="1,2", vary=("guides.beta=1e-4,1e-3",))).points
 
     assert len(points) == 2 * 2 * 2 * 2
     assert len({tuple(point.axes.values()) for point in points}) == 16
@@ -70,7 +70,7 @@ def test_a_grid_is_every_combination_with_typed_values():
 
 
 def test_a_recipe_sets_what_is_not_varied():
-    (point,) = grid_points(SweepConfig(recipe="paper", vary=("guides.beta=0.5",)))
+    (point,) = read_grid(SweepConfig(recipe="paper", vary=("guides.beta=0.5",))).points
 
     assert (point.sae.recipe, point.sae.loss, point.guides.beta) == ("paper", "sum", 0.5)
     assert point.score.sigma == 0.0
@@ -81,17 +81,19 @@ def test_a_recipe_sets_what_is_not_varied():
     [
         (SweepConfig(width="2048,x"), "width is a number, got 'x'"),
         (SweepConfig(k=","), "k has no value"),
-        (SweepConfig(vary=("guides.bta=1",)), "guides has recipe|guides has epochs"),
+        (SweepConfig(vary=("guides.bta=1",)), "guides has temperature"),
         (SweepConfig(vary=("beta=1",)), "--vary is STAGE.FIELD=VALUE"),
         (SweepConfig(vary=("sae.width=1",)), "--vary is STAGE.FIELD=VALUE"),
         (SweepConfig(vary=("sae.l1=1", "sae.l1=2")), "--vary names sae.l1 twice"),
         (SweepConfig(vary=("sae.clamp=2",)), "sae.clamp is true or false, got '2'"),
+        (SweepConfig(width="0,2048"), "--width is 0"),
+        (SweepConfig(vary=("guides.temperature=-1",)), "--temperature is -1.0"),
         (SweepConfig(recipe="mine"), "recipe is 'released' or 'paper', got 'mine'"),
     ],
 )
 def test_an_impossible_grid_is_refused(config, message):
     with pytest.raises(ConfigError, match=message):
-        grid_points(config)
+        read_grid(config)
 
 
 def test_a_sweep_gives_what_separate_commands_give_bit_for_bit(small_store, fresh):
@@ -195,7 +197,7 @@ def test_a_sweep_that_was_killed_goes_on_to_the_same_result(fresh, tmp_path, mon
 
     def dying(self, tokens):
         # the measurements before the start take steps as well
-        if self.config.n_latents == 40 and next(taken) == 16:
+        if self.config.width == 40 and next(taken) == 16:
             raise Killed
         return step(self, tokens)
 
@@ -215,7 +217,8 @@ def test_a_sweep_that_was_killed_goes_on_to_the_same_result(fresh, tmp_path, mon
 def test_points_of_one_sae_stay_together_and_work_is_shared_evenly(small_store):
     store = open_store(small_store.url)
     data = open_dataset(store, "aux", "gabor")
-    points = grid_points(replace(SMALL, width="10,20,30,40", k="2", vary=("guides.beta=0,1",)))
+    config = replace(SMALL, width="10,20,30,40", k="2", vary=("guides.beta=0,1",))
+    points = read_grid(config).points
 
     parts = share_out(points, 2, OpenSweep(store, data, data, None))
 

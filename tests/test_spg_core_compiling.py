@@ -14,29 +14,22 @@ from spg_core.adam import adam_step
 from spg_core.anomaly_map import map_operator
 from spg_core.compiling import Compiled, backend_for
 from spg_core.errors import ConfigError
-from spg_core.guide_step import GuideFit, GuideRecipe, GuideTrainer
-from spg_core.sae_step import SaeStepConfig, SaeTrainer
+from spg_core.guide_config import GuideConfig
+from spg_core.guide_step import GuideFit, GuideTrainer
+from spg_core.sae_config import SaeConfig
+from spg_core.sae_step import SaeTrainer
 from spg_core.types import PatchGrid
 
-SMALL = SaeStepConfig(n_latents=48, d_model=20, k=5)
+D = 20
+SMALL = SaeConfig(width=48, k=5)
 SAES = {
     "released": SMALL,
     # atoms die after 60 tokens, so that AuxK adds to the captured gradients
-    "auxk": replace(SMALL, dead_after_tokens=60, auxk=4, dead_threshold=1.8),
-    "paper": replace(SMALL, reduction="sum", auxk=0, beta1=0.9, unit_norm=False, clamp=False),
-    "relu": replace(SMALL, sparsifier="relu", l1_coefficient=0.02),
+    "auxk": replace(SMALL, dead_after=60, auxk=4, dead_threshold=1.8),
+    "paper": replace(SMALL, loss="sum", auxk=0, beta1=0.9, unit_norm=False, clamp=False),
+    "relu": replace(SMALL, sparsifier="relu", l1=0.02),
 }
-RECIPE = GuideRecipe(
-    sparsity="relu",
-    topk=2,
-    beta=2.5e-4,
-    temperature=0.07,
-    dice="both",
-    ema=0.9,
-    learning_rate=1e-2,
-    beta1=0.5,
-    beta2=0.999,
-)
+GUIDES = GuideConfig(topk_guides=2, ema=0.9, seed=0)
 needs_a_compiler = pytest.mark.skipif(
     shutil.which("g++") is None, reason="inductor needs a C++ compiler (g++) on the CPU"
 )
@@ -66,11 +59,11 @@ def guide_batches(n_steps):
         yield tokens, (torch.rand((3, 12, 10), generator=generator) > 0.8).to(torch.uint8)
 
 
-def guide_trainer(compiler, **changes):
+def guide_trainer(compiler, free=False, **changes):
     dictionary = torch.randn((7, 5), generator=torch.Generator().manual_seed(2))
     alive = torch.ones(7, dtype=torch.bool)
     alive[3] = False
-    fit = GuideFit(dictionary=dictionary, alive=alive, recipe=replace(RECIPE, **changes), seed=0)
+    fit = GuideFit(dictionary=dictionary, alive=alive, config=replace(GUIDES, **changes), free=free)
     operator = map_operator(PatchGrid(3, 2), 12, 10, sigma=0)
     return GuideTrainer(fit, operator=operator, compiler=compiler)
 
@@ -101,8 +94,8 @@ def test_adam_is_that_of_torch(n_steps):
 
 @pytest.mark.parametrize("name", SAES)
 def test_a_captured_sae_step_gives_the_eager_numbers(name):
-    eager = SaeTrainer(SAES[name], path="dense", precision="float64", compiler="none")
-    captured = SaeTrainer(SAES[name], path="dense", precision="float64", compiler="aot_eager")
+    eager = SaeTrainer(SAES[name], D, path="dense", precision="float64", compiler="none")
+    captured = SaeTrainer(SAES[name], D, path="dense", precision="float64", compiler="aot_eager")
 
     for tokens in token_batches(6):
         expected, found = eager.step(tokens), captured.step(tokens)
@@ -119,10 +112,10 @@ def test_a_captured_sae_step_gives_the_eager_numbers(name):
         torch.testing.assert_close(tensor, expected_state[key], rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("sparsity", ["relu", "topk", "free"])
-def test_a_captured_guide_step_gives_the_eager_numbers(sparsity):
-    eager = guide_trainer("none", sparsity=sparsity)
-    captured = guide_trainer("aot_eager", sparsity=sparsity)
+@pytest.mark.parametrize("rule", [{"sparsity": "relu"}, {"sparsity": "topk"}, {"free": True}])
+def test_a_captured_guide_step_gives_the_eager_numbers(rule):
+    eager = guide_trainer("none", **rule)
+    captured = guide_trainer("aot_eager", **rule)
 
     for batch in guide_batches(6):
         torch.testing.assert_close(captured.step(*batch), eager.step(*batch))
@@ -135,7 +128,7 @@ def test_a_captured_guide_step_gives_the_eager_numbers(sparsity):
 
 
 def test_steps_do_not_compile_again_but_for_another_size_of_batch():
-    trainer = SaeTrainer(SMALL, path="dense", compiler="aot_eager")
+    trainer = SaeTrainer(SMALL, D, path="dense", compiler="aot_eager")
     whole, last = token_batches(9), token_batches(2, n_tokens=11)
 
     for tokens in whole[:4]:
@@ -150,7 +143,7 @@ def test_steps_do_not_compile_again_but_for_another_size_of_batch():
 
 
 def test_a_state_is_gone_on_from_without_compiling_again():
-    trainer = SaeTrainer(SMALL, path="dense", compiler="aot_eager")
+    trainer = SaeTrainer(SMALL, D, path="dense", compiler="aot_eager")
     tokens = token_batches(3)
     trainer.step(tokens[0])
     state = trainer.state()
@@ -167,7 +160,7 @@ def test_a_state_is_gone_on_from_without_compiling_again():
 def test_many_trainers_of_other_shapes_do_not_drive_each_others_graphs_out():
     n_trainers = torch._dynamo.config.recompile_limit + 2
     trainers = [
-        SaeTrainer(replace(SMALL, n_latents=16 + i), path="dense", compiler="aot_eager")
+        SaeTrainer(replace(SMALL, width=16 + i), D, path="dense", compiler="aot_eager")
         for i in range(n_trainers)
     ]
 
@@ -187,8 +180,8 @@ def test_without_a_working_compiler_the_step_runs_as_it_is_and_says_so_once(monk
         return fail
 
     monkeypatch.setattr(torch, "compile", broken)
-    plain = SaeTrainer(SMALL, path="dense", compiler="none")
-    fallen_back = SaeTrainer(SMALL, path="dense", compiler="inductor")
+    plain = SaeTrainer(SMALL, D, path="dense", compiler="none")
+    fallen_back = SaeTrainer(SMALL, D, path="dense", compiler="inductor")
 
     for tokens in token_batches(3):
         plain.step(tokens)
@@ -225,14 +218,14 @@ def test_auto_compiles_on_cuda_only():
 
 def test_another_compiler_is_refused():
     with pytest.raises(ConfigError, match="'tvm' is not one of auto, none, inductor, aot_eager"):
-        SaeTrainer(SMALL, compiler="tvm")
+        SaeTrainer(SMALL, D, compiler="tvm")
 
 
 @pytest.mark.slow
 @needs_a_compiler
 @pytest.mark.filterwarnings("default")  # what inductor warns of is not ours
 def test_inductors_sae_and_guide_steps_give_the_eager_numbers():
-    sae = {name: SaeTrainer(SMALL, path="dense", compiler=name) for name in ("none", "inductor")}
+    sae = {name: SaeTrainer(SMALL, D, path="dense", compiler=name) for name in ("none", "inductor")}
     guides = {name: guide_trainer(name) for name in ("none", "inductor")}
 
     for tokens in token_batches(4):

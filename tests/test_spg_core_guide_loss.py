@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spg_core.anomaly_map import MapOperator, map_operator
-from spg_core.errors import ConfigError
 from spg_core.guide_loss import dice_loss, focal_loss, map_targets, patch_loss
 from spg_core.types import PatchGrid
 
@@ -79,11 +78,3 @@ def test_a_perfect_map_costs_next_to_nothing_and_a_reversed_one_much():
 
     assert float(patch_loss(y.flatten(1), operator, targets, dice="both")[0]) < 1e-3
     assert float(patch_loss(1 - y.flatten(1), operator, targets, dice="both")[0]) > 2
-
-
-def test_another_dice_is_refused():
-    operator = map_operator(PatchGrid(1, 1), 1, 1, sigma=0)
-    targets = map_targets(operator, torch.ones(1, 1, 1))
-
-    with pytest.raises(ConfigError, match="'anomaly' or 'both', got 'soft'"):
-        patch_loss(torch.ones(1, 1), operator, targets, dice="soft")

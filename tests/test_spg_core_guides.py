@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from spg_core.errors import ConfigError, FitError
+from spg_core.guide_config import GuideConfig
 from spg_core.guides import (
     active_coefficients,
     compose_guides,
@@ -13,6 +16,8 @@ from spg_core.guides import (
     sparsity_summary,
     unit,
 )
+
+TOP1 = GuideConfig(sparsity="topk", topk_guides=1)
 
 
 def test_probability_is_the_softmax_of_the_two_cosines():
@@ -29,21 +34,21 @@ def test_relu_keeps_the_positive_part_of_living_atoms():
     raw = torch.tensor([[0.5, -1.0, 2.0], [0.1, 0.2, -0.3]])
     alive = torch.tensor([True, True, False])
 
-    z = active_coefficients(raw, sparsity="relu", topk=1, alive=alive)
+    z = active_coefficients(raw, GuideConfig(), alive=alive)
 
     torch.testing.assert_close(z, torch.tensor([[0.5, 0.0, 0.0], [0.1, 0.2, 0.0]]))
 
 
-def test_topk_passes_the_gradient_straight_through_to_every_living_atom():
-    raw = torch.tensor([[0.5, 0.1, 2.0], [0.3, 0.2, -0.3]], requires_grad=True)
+def test_topk_passes_the_gradient_straight_through_to_every_positive_living_atom():
+    raw = torch.tensor([[0.5, 0.1, 2.0], [0.3, -0.2, -0.3]], requires_grad=True)
     alive = torch.tensor([True, True, False])
 
-    z = active_coefficients(raw, sparsity="topk", topk=1, alive=alive)
+    z = active_coefficients(raw, TOP1, alive=alive)
     z.sum().backward()
 
     torch.testing.assert_close(z.detach(), torch.tensor([[0.5, 0.0, 0.0], [0.3, 0.0, 0.0]]))
     assert raw.grad is not None
-    torch.testing.assert_close(raw.grad, torch.tensor([[1.0, 1.0, 0.0]]).expand(2, 3))
+    torch.testing.assert_close(raw.grad, torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]))
 
 
 @given(st.integers(0, 2**31), st.integers(1, 4), st.integers(1, 5))
@@ -85,12 +90,17 @@ def test_sparsity_counts_both_guides():
     assert summary == {"nnz": [2.0, 1.0], "l1": [3.0, 0.5]}
 
 
-@pytest.mark.parametrize("topk", [0, 4])
-def test_topk_outside_the_dictionary_is_refused(topk):
-    with pytest.raises(ConfigError, match=r"topk-guides must lie in 1 \.\. 3"):
-        active_coefficients(torch.ones(2, 3), sparsity="topk", topk=topk, alive=torch.ones(3))
+def test_more_coefficients_than_atoms_are_refused():
+    with pytest.raises(ConfigError, match=r"topk-guides must lie in 1 \.\. 3.*got 4"):
+        active_coefficients(torch.ones(2, 3), replace(TOP1, topk_guides=4), alive=torch.ones(3))
 
 
-def test_another_sparsity_is_refused():
-    with pytest.raises(ConfigError, match="'relu' or 'topk', got 'jump'"):
-        active_coefficients(torch.ones(2, 3), sparsity="jump", topk=1, alive=torch.ones(3))
+def test_impossible_options_are_refused():
+    for field, value in [
+        ("topk_guides", 0),
+        ("sparsity", "jump"),
+        ("dice", "soft"),
+        ("temperature", -1.0),
+    ]:
+        with pytest.raises(ConfigError, match=f"--{field.replace('_', '-')} is {value!r}; it must"):
+            GuideConfig(**{field: value})

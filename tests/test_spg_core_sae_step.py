@@ -12,13 +12,15 @@ from torch import Tensor
 
 from spg_core.errors import ArtifactError, ConfigError, FitError
 from spg_core.sae import Sae
-from spg_core.sae_config import initial_weights
+from spg_core.sae_config import SaeConfig
 from spg_core.sae_gradients import LossTerms, gradients, resolve_path
-from spg_core.sae_step import SaeStepConfig, SaeTrainer
+from spg_core.sae_step import SaeTrainer
+from spg_core.sae_weights import initial_weights
 
-SMALL = SaeStepConfig(n_latents=48, d_model=20, k=5)
+D = 20
+SMALL = SaeConfig(width=48, k=5)
 # Atoms die after 60 tokens, so that some do within a few steps.
-MORTAL = replace(SMALL, dead_after_tokens=60, auxk=4, dead_threshold=1.8)
+MORTAL = replace(SMALL, dead_after=60, auxk=4, dead_threshold=1.8)
 RECIPES = {
     "released": SMALL,
     "auxk": MORTAL,
@@ -26,12 +28,12 @@ RECIPES = {
     "free atoms": replace(MORTAL, unit_norm=False),
     "untied": replace(MORTAL, tied_init=False),
     "no clamp": replace(SMALL, clamp=False, k=30),
-    "paper": replace(SMALL, reduction="sum", auxk=0, beta1=0.9, unit_norm=False, clamp=False),
+    "paper": replace(SMALL, loss="sum", auxk=0, beta1=0.9, unit_norm=False, clamp=False),
     "every latent": replace(SMALL, k=48),
 }
 RELU_RECIPES = {
-    "relu": replace(SMALL, sparsifier="relu", l1_coefficient=0.02),
-    "relu with auxk": replace(MORTAL, sparsifier="relu", l1_coefficient=0.02),
+    "relu": replace(SMALL, sparsifier="relu", l1=0.02),
+    "relu with auxk": replace(MORTAL, sparsifier="relu", l1=0.02),
 }
 
 
@@ -52,18 +54,17 @@ def batches(n_steps: int, n_tokens: int = 37, d_model: int = 20, seed: int = 0) 
 class PlainTrainer:
     """The released training loop, as short as autograd allows."""
 
-    def __init__(self, config: SaeStepConfig, dtype: torch.dtype) -> None:
+    def __init__(self, config: SaeConfig, dtype: torch.dtype) -> None:
         self.config = config
         self.encoder, self.dictionary = (
-            weights.requires_grad_() for weights in initial_weights(config, dtype)
+            weights.requires_grad_() for weights in initial_weights(config, D, dtype)
         )
         self.adam = torch.optim.Adam(
             [self.encoder, self.dictionary],
             lr=config.learning_rate,
             betas=(config.beta1, config.beta2),
-            eps=config.eps,
         )
-        self.idle_tokens = torch.zeros(config.n_latents, dtype=torch.int64)
+        self.idle_tokens = torch.zeros(config.width, dtype=torch.int64)
 
     def step(self, tokens: Tensor) -> float:
         loss = self.loss(tokens.to(self.encoder.dtype))
@@ -87,21 +88,21 @@ class PlainTrainer:
             values = values.clamp_min(0) if config.clamp else values
             latents = torch.zeros_like(pre).scatter(1, indices, values)
         residual = tokens - latents @ atoms
-        loss = self.reduce(residual) + config.l1_coefficient * latents.sum(1).mean()
+        loss = self.reduce(residual) + config.l1 * latents.sum(1).mean()
 
         self.idle_tokens += len(tokens)
         self.idle_tokens[(latents > config.dead_threshold).any(0)] = 0
-        dead = self.idle_tokens >= config.dead_after_tokens
+        dead = self.idle_tokens >= config.dead_after
         if config.auxk and dead.any():
-            values, indices = (pre * dead).topk(min(config.auxk, config.n_latents), dim=1)
+            values, indices = (pre * dead).topk(min(config.auxk, config.width), dim=1)
             auxk_latents = torch.zeros_like(pre).scatter(1, indices, values.clamp_min(0))
             rest = residual.detach() - auxk_latents @ atoms
-            loss = loss + config.auxk_coefficient * self.reduce(rest)
+            loss = loss + config.auxk_weight * self.reduce(rest)
         return loss
 
     def reduce(self, residual: Tensor) -> Tensor:
         squared = residual.square()
-        return (squared.mean(1) if self.config.reduction == "mean" else squared.sum(1)).mean()
+        return (squared.mean(1) if self.config.loss == "mean" else squared.sum(1)).mean()
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
@@ -109,8 +110,8 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 
 def test_one_step_of_one_atom_by_hand() -> None:
-    config = SaeStepConfig(n_latents=1, d_model=2, k=1, reduction="sum", auxk=0, learning_rate=0.1)
-    trainer = SaeTrainer(config, path="sparse")
+    config = SaeConfig(width=1, k=1, loss="sum", auxk=0, learning_rate=0.1)
+    trainer = SaeTrainer(config, 2, path="sparse")
     state = trainer.state()
     state["encoder"] = torch.tensor([[1.0, 1.0]])
     state["dictionary"] = torch.tensor([[1.0, 0.0]])
@@ -139,7 +140,7 @@ def test_steps_equal_autograd_and_adam_in_float64(
 ) -> None:
     config = (RECIPES | RELU_RECIPES)[name]
     plain = PlainTrainer(config, torch.float64)
-    trainer = SaeTrainer(config, path=path, precision="float64")
+    trainer = SaeTrainer(config, D, path=path, precision="float64")
 
     most_dead = 0
     for tokens in batches(8):
@@ -152,7 +153,7 @@ def test_steps_equal_autograd_and_adam_in_float64(
         torch.testing.assert_close(sae.encoder, plain.encoder.detach(), rtol=1e-6, atol=1e-9)
         torch.testing.assert_close(sae.dictionary, plain.dictionary.detach(), rtol=1e-6, atol=1e-9)
 
-    if config.dead_after_tokens == 60:
+    if config.dead_after == 60:
         assert most_dead > 4  # AuxK had work to do, and dead atoms to leave out
 
 
@@ -160,7 +161,7 @@ def test_steps_equal_autograd_and_adam_in_float64(
 def test_steps_equal_autograd_and_adam_in_float32(name: str) -> None:
     config = (RECIPES | RELU_RECIPES)[name]
     plain = PlainTrainer(config, torch.float32)
-    trainer = SaeTrainer(config, path="dense" if name in RELU_RECIPES else "sparse")
+    trainer = SaeTrainer(config, D, path="dense" if name in RELU_RECIPES else "sparse")
 
     for tokens in batches(8):
         loss = plain.step(tokens)
@@ -203,9 +204,9 @@ def test_sparse_and_dense_gradients_agree(
 @pytest.mark.parametrize("path", ["dense", "sparse"])
 def test_a_run_cut_in_two_gives_the_bits_of_one_go(path: Literal["dense", "sparse"]) -> None:
     data = batches(9)
-    whole = SaeTrainer(MORTAL, path=path)
-    first = SaeTrainer(MORTAL, path=path)
-    second = SaeTrainer(MORTAL, path="dense")  # takes the path over with the state
+    whole = SaeTrainer(MORTAL, D, path=path)
+    first = SaeTrainer(MORTAL, D, path=path)
+    second = SaeTrainer(MORTAL, D, path="dense")  # takes the path over with the state
 
     for tokens in data:
         whole.step(tokens)
@@ -221,7 +222,7 @@ def test_a_run_cut_in_two_gives_the_bits_of_one_go(path: Literal["dense", "spars
 
 
 def test_state_and_sae_are_copies_of_the_moment() -> None:
-    trainer = SaeTrainer(SMALL)
+    trainer = SaeTrainer(SMALL, D)
     sae, state = trainer.sae(), trainer.state()
     before = sae.encoder.clone()
 
@@ -234,7 +235,7 @@ def test_state_and_sae_are_copies_of_the_moment() -> None:
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others() -> None:
     def train(seed: int) -> Tensor:
-        trainer = SaeTrainer(replace(MORTAL, seed=seed), path="sparse")
+        trainer = SaeTrainer(replace(MORTAL, seed=seed), D, path="sparse")
         for tokens in batches(5):
             trainer.step(tokens)
         return trainer.sae().dictionary
@@ -244,7 +245,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others() -> None:
 
 
 def test_atoms_keep_length_one_and_the_tied_encoder_starts_as_the_dictionary() -> None:
-    trainer = SaeTrainer(SMALL)
+    trainer = SaeTrainer(SMALL, D)
     assert torch.equal(trainer.sae().encoder, trainer.sae().dictionary)
 
     for tokens in batches(5):
@@ -255,7 +256,7 @@ def test_atoms_keep_length_one_and_the_tied_encoder_starts_as_the_dictionary() -
 
 
 def test_an_untied_encoder_starts_within_its_bound() -> None:
-    encoder, dictionary = initial_weights(replace(SMALL, tied_init=False))
+    encoder, dictionary = initial_weights(replace(SMALL, tied_init=False), D)
 
     assert encoder.abs().max() <= 20**-0.5
     assert not torch.equal(encoder, dictionary)
@@ -263,7 +264,7 @@ def test_an_untied_encoder_starts_within_its_bound() -> None:
 
 def test_training_lowers_the_unexplained_variance() -> None:
     tokens = batches(1, n_tokens=200)[0]
-    trainer = SaeTrainer(replace(SMALL, learning_rate=1e-2))
+    trainer = SaeTrainer(replace(SMALL, learning_rate=1e-2), D)
 
     first = trainer.step(tokens)
     for _ in range(60):
@@ -274,8 +275,8 @@ def test_training_lowers_the_unexplained_variance() -> None:
 
 
 def test_an_atom_counts_as_dead_after_its_idle_tokens_and_revives() -> None:
-    config = SaeStepConfig(n_latents=2, d_model=2, k=1, dead_after_tokens=3, auxk=0)
-    trainer = SaeTrainer(config, path="sparse")
+    config = SaeConfig(width=2, k=1, dead_after=3, auxk=0)
+    trainer = SaeTrainer(config, 2, path="sparse")
     state = trainer.state()
     state["encoder"] = state["dictionary"] = torch.eye(2)
     trainer.load_state(state)
@@ -293,7 +294,7 @@ def test_an_atom_counts_as_dead_after_its_idle_tokens_and_revives() -> None:
 
 def test_half_precision_tokens_train_as_their_float32_values() -> None:
     tokens = batches(1)[0].half()
-    ours, theirs = SaeTrainer(SMALL, path="sparse"), SaeTrainer(SMALL, path="sparse")
+    ours, theirs = SaeTrainer(SMALL, D, path="sparse"), SaeTrainer(SMALL, D, path="sparse")
 
     ours.step(tokens)
     theirs.step(tokens.float())
@@ -305,8 +306,8 @@ def test_half_precision_tokens_train_as_their_float32_values() -> None:
 def test_bfloat16_products_come_close_to_float32(path: Literal["dense", "sparse"]) -> None:
     # What CUDA runs; here on the CPU. TopK may pick other latents where two are nearly equal.
     tokens = batches(1, n_tokens=300)[0]
-    coarse = SaeTrainer(SMALL, path=path, precision="bfloat16")
-    fine = SaeTrainer(SMALL, path=path)
+    coarse = SaeTrainer(SMALL, D, path=path, precision="bfloat16")
+    fine = SaeTrainer(SMALL, D, path=path)
 
     for _ in range(20):
         coarse_stats, fine_stats = coarse.step(tokens), fine.step(tokens)
@@ -322,16 +323,16 @@ def test_auto_settles_on_one_of_the_two_paths_and_stays_with_it() -> None:
 
     assert path in ("dense", "sparse")
     assert resolve_path("auto", sae) == path
-    assert SaeTrainer(SMALL).path == path
-    assert SaeTrainer(RELU_RECIPES["relu"]).path == "dense"
+    assert SaeTrainer(SMALL, D).path == path
+    assert SaeTrainer(RELU_RECIPES["relu"], D).path == "dense"
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("path", ["dense", "sparse"])
 def test_cuda_steps_equal_the_cpu(path: Literal["dense", "sparse"]) -> None:
-    cpu = SaeTrainer(MORTAL, path=path)
-    cuda = SaeTrainer(MORTAL, device="cuda", path=path, precision="float32")
+    cpu = SaeTrainer(MORTAL, D, path=path)
+    cuda = SaeTrainer(MORTAL, D, device="cuda", path=path, precision="float32")
 
     for tokens in batches(8):
         cpu.step(tokens)
@@ -345,7 +346,7 @@ def test_cuda_steps_equal_the_cpu(path: Literal["dense", "sparse"]) -> None:
 def test_tokens_that_are_not_finite_are_refused_with_the_step(
     bad: float, path: Literal["dense", "sparse"]
 ) -> None:
-    trainer = SaeTrainer(SMALL, path=path)
+    trainer = SaeTrainer(SMALL, D, path=path)
     tokens = batches(1)[0]
     trainer.step(tokens)
     before = trainer.state()
@@ -362,36 +363,36 @@ def test_tokens_that_are_not_finite_are_refused_with_the_step(
 
 def test_an_empty_batch_is_refused() -> None:
     with pytest.raises(FitError, match="step 1 got a batch of 0 tokens"):
-        SaeTrainer(SMALL).step(torch.zeros(0, 20))
+        SaeTrainer(SMALL, D).step(torch.zeros(0, 20))
 
 
 def test_tokens_of_another_width_are_refused() -> None:
     with pytest.raises(ArtifactError, match=r"tokens of shape \(4, 7\), expected \(n, 20\)"):
-        SaeTrainer(SMALL).step(torch.zeros(4, 7))
+        SaeTrainer(SMALL, D).step(torch.zeros(4, 7))
 
 
 def test_the_state_of_another_configuration_is_refused() -> None:
     with pytest.raises(ArtifactError, match="resume with the configuration it was saved under"):
-        SaeTrainer(SMALL).load_state(SaeTrainer(replace(SMALL, n_latents=32)).state())
+        SaeTrainer(SMALL, D).load_state(SaeTrainer(replace(SMALL, width=32), D).state())
 
 
 def test_impossible_options_are_refused() -> None:
     with pytest.raises(ConfigError, match="k = 49 latents a token of 48 atoms; choose k from 1"):
         replace(SMALL, k=49)
-    with pytest.raises(ConfigError, match=r"l1_coefficient = 0.1 with topk, which has no l1 term"):
-        replace(SMALL, l1_coefficient=0.1)
-    with pytest.raises(ConfigError, match="'jump' is not one of topk, relu"):
+    with pytest.raises(ConfigError, match=r"l1 = 0.1 with sparsifier topk, which has no l1 term"):
+        replace(SMALL, l1=0.1)
+    with pytest.raises(ConfigError, match="--sparsifier is 'jump'; it must be topk or relu"):
         replace(SMALL, sparsifier="jump")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="'max' is not one of mean, sum"):
-        replace(SMALL, reduction="max")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="--loss is 'max'; it must be mean or sum"):
+        replace(SMALL, loss="max")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="path 'fast' is not one of dense, sparse"):
-        SaeTrainer(SMALL, path="fast").step(batches(1)[0])  # type: ignore[arg-type]
+        SaeTrainer(SMALL, D, path="fast").step(batches(1)[0])  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="precision 'half' is not one of"):
-        SaeTrainer(SMALL, precision="half")  # type: ignore[arg-type]
+        SaeTrainer(SMALL, D, precision="half")  # type: ignore[arg-type]
 
 
 def test_relu_has_no_sparse_path() -> None:
     config = RELU_RECIPES["relu"]
 
     with pytest.raises(ConfigError, match="the sparse path needs topk without l1"):
-        SaeTrainer(config, path="sparse").step(batches(1)[0])
+        SaeTrainer(config, D, path="sparse").step(batches(1)[0])

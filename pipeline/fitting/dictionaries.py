@@ -17,7 +17,6 @@ from cache.stream import token_batches
 from pipeline.artifacts import Artifact
 from pipeline.configs import FitGuidesConfig
 from pipeline.inputs import CachedDataset
-from spg_core.errors import ConfigError
 
 _BATCH_IMAGES = 16
 
@@ -30,32 +29,25 @@ class GuideDictionary:
     """`(C, d_model)` float32."""
     alive: Tensor
     """`(C,)` bool: atoms that guides may use."""
-    sparsity: str
-    """`relu` or `topk` as configured, or `free`."""
+    free: bool = False
+    """Whether coefficients are taken as they are, of either sign and without l1."""
 
 
 def make_dictionary(sae: Artifact, data: CachedDataset, config: FitGuidesConfig) -> GuideDictionary:
-    """Give the dictionary a config asks for, beside the SAE that sets its size and tokens.
-
-    Raises: ConfigError for another name.
-    """
-    atoms = sae.tensors["dictionary"]
+    """Give the dictionary a config asks for, beside the SAE that sets its size and tokens."""
+    atoms, d_model = sae.tensors["dictionary"], data.cache.d_model
     match config.dictionary:
         case "sae":
             alive = sae.tensors["ever_active"].bool()
-            if not config.mask_dead:
-                alive = torch.ones_like(alive)
-            return GuideDictionary(atoms, alive, config.sparsity)
+            return GuideDictionary(atoms, alive if config.mask_dead else torch.ones_like(alive))
         case "pca":
             atoms = principal_directions(data, len(atoms))
         case "random":
-            atoms = random_atoms(len(atoms), data.cache.d_model, config.seed)
+            atoms = random_atoms(len(atoms), d_model, config.seed)
         case "none":
-            atoms = torch.eye(data.cache.d_model)
-        case other:
-            raise ConfigError(f"dictionary is sae, pca, random or none, got {other!r}")
-    sparsity = "free" if config.dictionary == "none" else config.sparsity
-    return GuideDictionary(atoms, torch.ones(len(atoms), dtype=torch.bool), sparsity)
+            atoms = torch.eye(d_model)
+    alive = torch.ones(len(atoms), dtype=torch.bool)
+    return GuideDictionary(atoms, alive, free=config.dictionary == "none")
 
 
 def random_atoms(n_latents: int, d_model: int, seed: int) -> Tensor:

@@ -27,7 +27,7 @@ from pipeline.scoring.detector import require_same_tokens
 from spg_core.anomaly_map import map_operator
 from spg_core.compiling import Compiler
 from spg_core.errors import FitError, SpgError
-from spg_core.guide_step import GuideBatch, GuideFit, GuideRecipe, GuideTrainer, guide_batch
+from spg_core.guide_step import GuideBatch, GuideFit, GuideTrainer, guide_batch
 from spg_core.guides import ANOMALY, NORMAL, compose_guides, require_nonzero, sparsity_summary
 
 _STEPS_BETWEEN_COUNTS = 10
@@ -131,19 +131,8 @@ def make_trainer(
     compiler: Compiler = "auto",
 ) -> GuideTrainer:
     """Set up one fit; maps are bilinear, without blur. Raises: ConfigError."""
-    recipe = GuideRecipe(
-        sparsity=dictionary.sparsity,
-        topk=config.topk_guides,
-        beta=config.beta,
-        temperature=config.temperature,
-        dice=config.dice,
-        ema=config.ema,
-        learning_rate=config.learning_rate,
-        beta1=config.beta1,
-        beta2=config.beta2,
-    )
     fit = GuideFit(
-        dictionary=dictionary.atoms, alive=dictionary.alive, recipe=recipe, seed=config.seed
+        dictionary=dictionary.atoms, alive=dictionary.alive, config=config, free=dictionary.free
     )
     spec = data.spec
     operator = map_operator(spec.grid, spec.height, spec.width, sigma=0)

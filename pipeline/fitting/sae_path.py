@@ -9,13 +9,13 @@ import torch
 
 from pipeline.memo import fingerprint, recall, remember
 from spg_core.sae import Sae
-from spg_core.sae_config import SaeStepConfig
+from spg_core.sae_config import SaeConfig
 from spg_core.sae_gradients import PATHS, TRIAL_TOKENS, Path, resolve_path
 
 _KIND = "sae-paths"
 
 
-def remembered_path(config: SaeStepConfig, device: torch.device) -> Path:
+def remembered_path(config: SaeConfig, d_model: int, device: torch.device) -> Path:
     """Give `dense` or `sparse`, from the memo or from a measurement that is then remembered."""
     if config.sparsifier == "relu":
         return "dense"
@@ -23,7 +23,7 @@ def remembered_path(config: SaeStepConfig, device: torch.device) -> Path:
     name = fingerprint(
         {
             "device": device_name(device),
-            "shape": [config.n_latents, config.d_model, config.k],
+            "shape": [config.width, d_model, config.k],
             "dtype": str(dtype),
             "trial": TRIAL_TOKENS,
             "threads": torch.get_num_threads() if device.type == "cpu" else None,
@@ -33,7 +33,7 @@ def remembered_path(config: SaeStepConfig, device: torch.device) -> Path:
     for path in PATHS:
         if known == path:
             return path
-    measured = resolve_path("auto", _weights(config, device, dtype))
+    measured = resolve_path("auto", _weights(config, d_model, device, dtype))
     remember(_KIND, name, measured.encode())
     return measured
 
@@ -45,7 +45,7 @@ def device_name(device: torch.device) -> str:
     return f"cpu {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _weights(config: SaeStepConfig, device: torch.device, dtype: torch.dtype) -> Sae:
+def _weights(config: SaeConfig, d_model: int, device: torch.device, dtype: torch.dtype) -> Sae:
     """Give an SAE of the shape asked for; only its shape, dtype and device are looked at."""
-    weights = torch.empty((config.n_latents, config.d_model), dtype=dtype, device=device)
+    weights = torch.empty((config.width, d_model), dtype=dtype, device=device)
     return Sae(weights, weights, k=config.k, sparsifier=config.sparsifier, clamp=config.clamp)

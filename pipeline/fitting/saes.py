@@ -21,7 +21,7 @@ from pipeline.fitting.group import Line, Member, compiler_for, join, run
 from pipeline.fitting.memory_plan import memory_budget, sae_bytes, split_by_memory
 from pipeline.fitting.sae_path import device_name, remembered_path
 from pipeline.fitting.sae_quality import Quality, measure_saes
-from pipeline.fitting.sae_settings import batch_size, epoch_steps, one_of, sae_id, step_config
+from pipeline.fitting.sae_settings import batch_size, epoch_steps, sae_id
 from pipeline.fitting.token_source import TokenSource
 from pipeline.fitting.training import PICTURE, SAE_PANELS, drop_checkpoint
 from pipeline.inputs import CachedDataset
@@ -50,12 +50,7 @@ def fit_saes(
         if is_complete(store, "saes", identifier):
             results[identifier] = load_artifact(store, "saes", identifier)
             continue
-        try:
-            step_config(config, data.cache.d_model)
-            one_of(config.order, "images", "tokens")
-            pending[identifier] = config
-        except SpgError as error:
-            results[identifier] = error
+        pending[identifier] = config
     if pending:
         store.check_writable()
         device = resolve_device(next(iter(pending.values())).device)
@@ -105,10 +100,10 @@ def _fit_group(
     members: list[Member[SaeTrainer]] = []
     broken: Results = {}
     for identifier, config in configs.items():
-        settings = step_config(config, data.cache.d_model)
-        path = remembered_path(settings, source.device)
+        d_model, device = data.cache.d_model, source.device
+        path = remembered_path(config, d_model, device)
         compiler = compiler_for(per_epoch * shared.epochs)
-        trainer = SaeTrainer(settings, str(source.device), path, compiler=compiler)
+        trainer = SaeTrainer(config, d_model, str(device), path, compiler=compiler)
         try:
             members.append(join(store, identifier, folder("saes", identifier), trainer))
         except SpgError as error:  # a checkpoint that cannot be read
@@ -159,10 +154,9 @@ def _batches(
 ) -> Iterator[Tensor]:
     """Yield tokens `(n, d)` float32 from step `done` of all epochs on."""
     batch = batch_size(source.cache, config)
-    order = one_of(config.order, "images", "tokens")
     for epoch in range(done // per_epoch, config.epochs):
         first = max(0, done - epoch * per_epoch)
-        yield from source.batches(order, batch, config.seed, epoch, first)
+        yield from source.batches(config.order, batch, config.seed, epoch, first)
 
 
 def _finish(

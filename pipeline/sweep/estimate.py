@@ -10,7 +10,7 @@ from cache.reader import TokenCache
 from pipeline.configs import FitSaeConfig
 from pipeline.fitting.memory_plan import sae_bytes
 from pipeline.fitting.sae_path import remembered_path
-from pipeline.fitting.sae_settings import batch_size, epoch_steps, step_config
+from pipeline.fitting.sae_settings import batch_size, epoch_steps
 from pipeline.progress import human_bytes, human_seconds
 from spg_core.sae_step import SaeTrainer
 
@@ -78,8 +78,8 @@ def _n_steps(cache: TokenCache, config: FitSaeConfig) -> int:
 
 def _measure(config: FitSaeConfig, d_model: int, device: torch.device) -> tuple[float, float]:
     """Give seconds a step and seconds a token of one shape of SAE, each 0 or more."""
-    settings = step_config(config, d_model)
-    trainer = SaeTrainer(settings, str(device), remembered_path(settings, device))
+    path = remembered_path(config, d_model, device)
+    trainer = SaeTrainer(config, d_model, str(device), path)
     few, many = (_seconds(trainer, n, d_model) for n in _TRIAL_TOKENS)
     a_token = max(0.0, (many - few) / (_TRIAL_TOKENS[1] - _TRIAL_TOKENS[0]))
     return max(0.0, few - a_token * _TRIAL_TOKENS[0]), a_token

@@ -13,7 +13,7 @@ from pipeline.configs import (
     SweepConfig,
 )
 from pipeline.recipes import from_recipe
-from spg_core.errors import ConfigError
+from spg_core.errors import ConfigError, OptionsDisagree
 
 _STAGES: dict[str, type[Any]] = {
     "sae": FitSaeConfig,
@@ -35,8 +35,19 @@ class Point:
     """`recipe`, `width`, `k`, `seed`, `order` and what `vary` names, such as `guides.beta`."""
 
 
-def grid_points(config: SweepConfig) -> list[Point]:
-    """Give every combination, the last axis running fastest. Raises: ConfigError."""
+@dataclass(frozen=True)
+class Grid:
+    """Every combination of the axes, the last axis running fastest."""
+
+    axes: dict[str, list[Any]]
+    """The values of each axis."""
+    points: list[Point]
+    impossible: list[dict[str, Any]]
+    """Combinations of values that do not go together, as rows that say why."""
+
+
+def read_grid(config: SweepConfig) -> Grid:
+    """Give the grid that a config spans. Raises: ConfigError for a value that cannot be."""
     axes: dict[str, list[Any]] = {
         "recipe": split_values("recipe", config.recipe, ""),
         "width": split_values("width", config.width, FitSaeConfig.width),
@@ -49,11 +60,15 @@ def grid_points(config: SweepConfig) -> list[Point]:
         if name in axes:
             raise ConfigError(f"--vary names {name} twice; give all its values at once")
         axes[name] = values
-    combinations = itertools.product(*axes.values())
-    points = [_point(dict(zip(axes, values, strict=True)), config) for values in combinations]
-    if not points:
-        raise ConfigError("the grid has no point; give each option at least one value")
-    return points
+    grid = Grid(axes, [], [])
+    for chosen in itertools.product(*axes.values()):
+        combination = dict(zip(axes, chosen, strict=True))
+        try:
+            grid.points.append(_point(combination, config))
+        except OptionsDisagree as error:
+            failed = {"state": "failed", "failed_at": "fit-sae", "reason": str(error)}
+            grid.impossible.append({**combination, **failed})
+    return grid
 
 
 def split_values(name: str, text: str, like: Any) -> list[Any]:

@@ -14,18 +14,18 @@ from pipeline.configs import ClusterConfig, FitSaeConfig, SweepConfig, as_docume
 from pipeline.device import resolve_device
 from pipeline.fitting.guide_settings import require_defects
 from pipeline.fitting.memory_plan import memory_budget, require_fit, sae_bytes
-from pipeline.fitting.sae_settings import sae_id, step_config
+from pipeline.fitting.sae_settings import sae_id
 from pipeline.fitting.saes import plan_groups
 from pipeline.inputs import open_dataset
 from pipeline.progress import bar, console, say
 from pipeline.scoring.detector import require_same_tokens
 from pipeline.sweep.estimate import estimate
-from pipeline.sweep.grid import Point, grid_points
+from pipeline.sweep.grid import Point, read_grid
 from pipeline.sweep.points import OpenSweep, Row, run_points
 from pipeline.sweep.table import heatmaps, sweep_table
 from pipeline.tables import as_parquet
 from pipeline.versions import library_versions
-from spg_core.errors import ConfigError, FitError
+from spg_core.errors import FitError
 
 FORMAT = 1
 TABLE, DOCUMENT = "sweep.parquet", "sweep.json"
@@ -52,17 +52,18 @@ def sweep(store: Objects, config: SweepConfig, cluster: ClusterConfig | None = N
 
     Raises: ConfigError, NotInStore, ArtifactError, FitError where no point came through.
     """
-    points = grid_points(config)
+    grid = read_grid(config)
     opened = _open(store, config)
     identifier = sweep_id(opened, config)
     if cluster is None or cluster.is_here:
-        _announce(opened, points, config)
-        rows = run_points(opened, points)
+        _announce(opened, grid.points, config)
+        rows = run_points(opened, grid.points)
     else:
-        rows = _on_workers(store, config, cluster, points, opened)
+        rows = _on_workers(store, config, cluster, grid.points, opened)
+    rows += grid.impossible
     made = _save(store, identifier, config, opened, rows)
     for row in made.failed:
-        axes = ", ".join(f"{name} {row[name]}" for name in points[0].axes)
+        axes = ", ".join(f"{name} {row[name]}" for name in grid.axes)
         say(f"failed at {row['failed_at']}: {axes}: {row['reason']}")
     if len(made.failed) == len(rows):
         raise FitError(f"none of {len(rows)} points came through; the first: {rows[0]['reason']}")
@@ -95,9 +96,7 @@ def _announce(opened: OpenSweep, points: Sequence[Point], config: SweepConfig) -
     """Say what is to be done and what it will cost, before it starts. Raises: ConfigError."""
     wanted = {sae_id(opened.aux, point.sae): point.sae for point in points}
     pending = {
-        name: sae
-        for name, sae in wanted.items()
-        if _is_possible(sae, opened) and not is_complete(opened.store, "saes", name)
+        name: sae for name, sae in wanted.items() if not is_complete(opened.store, "saes", name)
     }
     n_there = sum(is_complete(opened.store, "saes", name) for name in wanted)
     say(f"{len(points)} points, {len(wanted)} SAEs, {n_there} of them there already")
@@ -109,15 +108,6 @@ def _announce(opened: OpenSweep, points: Sequence[Point], config: SweepConfig) -
         require_fit({n: sae_bytes(cache, c) for n, c in pending.items()}, opened.memory_bytes)
     groups = plan_groups(cache, pending, opened.memory_bytes or memory_budget(device))
     say(estimate(cache, groups, pending, device).text())
-
-
-def _is_possible(config: FitSaeConfig, opened: OpenSweep) -> bool:
-    """Tell whether a point can be trained at all; one that cannot is listed later."""
-    try:
-        step_config(config, opened.aux.cache.d_model)
-    except ConfigError:
-        return False
-    return config.order in ("images", "tokens")
 
 
 @dataclass(frozen=True)
