@@ -1,96 +1,97 @@
-"""The `spg-pipe` command: register the commands, run one, turn errors into one line.
+"""The `spg-pipe` command: run what was typed; whatever a user can cause is one line.
 
-Results go to stdout, progress and remarks to stderr. A command imports its stage when it runs, so
-that `spg-pipe --help` does not wait for torch.
+Results go to stdout, progress and remarks to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
+130 interrupted. Nothing heavy is imported before `main` listens for Ctrl-C; typer and the commands
+take 0.2 s, in which it would show a traceback.
 """
 
+import errno
+import os
+import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, NoReturn
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
-import typer
-from typer.core import TyperGroup
-
-from pipeline import __version__
-from pipeline.commands.atoms import atoms
-from pipeline.commands.cache import app as cache_app
-from pipeline.commands.calibrate import calibrate
-from pipeline.commands.demo import demo
-from pipeline.commands.export import export
-from pipeline.commands.extract import extract, show_extraction
-from pipeline.commands.fit_guides import fit_guides, show_guides
-from pipeline.commands.fit_sae import fit_sae, show_sae
-from pipeline.commands.from_config import from_config
-from pipeline.commands.predict import predict
-from pipeline.commands.reproduce import reproduce
-from pipeline.commands.score import score
-from pipeline.commands.sweep import sweep
-from pipeline.commands.table import table
 from spg_core.errors import ConfigError, SpgError
 
-
-class _Interruptible(TyperGroup):
-    """Explain Ctrl-C, which typer itself turns into an exit without a word."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run a command."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            from pipeline.progress import console
-
-            console.print(
-                "interrupted; whole shards and the last checkpoint (one a minute) are kept, "
-                "run it again to go on"
-            )
-            raise typer.Exit(1) from None
-
-
-app = typer.Typer(
-    name="spg-pipe",
-    cls=_Interruptible,
-    no_args_is_help=True,
-    add_completion=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+INTERRUPTED = 130
+_OF_STREAMS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""Errors of a file without a name: files of ours have one, so it is a stream."""
+_KEPT = (
+    "interrupted; whole shards and the last checkpoint (one a minute) are kept, "
+    "run it again to go on"
 )
-app.command(short_help="Write the patch tokens of a dataset, once.")(
-    from_config(extract, show_extraction)
-)
-app.command(short_help="Train a sparse autoencoder on cached tokens.")(
-    from_config(fit_sae, show_sae)
-)
-app.command(short_help="Learn two guides over an SAE.")(from_config(fit_guides, show_guides))
-app.command(short_help="Maps, image scores and metrics of a dataset.")(score)
-app.command(short_help="Fit and score a grid in one pass.")(sweep)
-app.command(short_help="Print scores beside the published ones.")(table)
-app.command(short_help="The paper's table 1 and its figures.")(reproduce)
-app.command(short_help="Show what the strongest atoms stand for.")(atoms)
-app.command(short_help="Choose the threshold of predict's verdict.")(calibrate)
-app.command(short_help="Judge unseen images.")(predict)
-app.command(short_help="Write the detector as one ONNX file.")(export)
-app.add_typer(cache_app)
-app.command(short_help="All of it on a generated sample, offline.")(demo)
-
-
-_UsageError: Any = typer.BadParameter.__base__
+_TWICE = "interrupted twice, so ended at once; `spg-pipe cache gc` sweeps what was half written"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; exit 0, 1 for a failure, 2 for wrong usage."""
+    """Run the command; exit 0, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C.
+
+    Args:
+        arguments: without the program's name; None takes those of the process, whose signals are
+            then handled as well.
+    """
+    if arguments is None:
+        _listen(_end(_KEPT))  # nothing is at stake yet
     debug = "--debug" in (sys.argv if arguments is None else arguments)
+    with suppress(AttributeError):  # a stream of a test, or none at all
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    from pipeline.commands.app import app
+
+    if arguments is None:
+        _listen(_interrupt)
     try:
-        sys.exit(app(arguments, standalone_mode=False))
-    except _UsageError as error:
-        _explain(error)
-    except ConfigError as error:
-        _fail(error, 2, debug)
-    except SpgError as error:
-        _fail(error, 1, debug)
+        _check_current_folder()
+        code = app(arguments, standalone_mode=False)
+        _flush()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as error:
+        code = None if debug else _told(error)
+        if code is None:
+            raise
+    if code == INTERRUPTED:
+        _say(_KEPT)
+    if arguments is None:
+        _listen(_end(_KEPT))
+    sys.exit(code)
 
 
-def _explain(error: Any) -> NoReturn:
+def _check_current_folder() -> None:
+    # torch's maths library ends the process where there is none
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise SpgError(
+            f"the current folder is gone ({error.strerror}); change to another one"
+        ) from error
+
+
+def _told(error: Exception) -> int | None:
+    """Say what a user caused in one line and give the exit code; None for a bug of ours."""
+    import typer
+
+    match error:
+        case ConfigError():
+            _say(f"error: {error}")
+            return 2
+        case SpgError():
+            _say(f"error: {error}")
+            return 1
+        case OSError():
+            _say(f"error: {explain(error)}")
+            return 1
+        case typer.Abort():
+            return INTERRUPTED
+        case _ if hasattr(error, "format_message"):  # of typer's own click, which has no other name
+            return _usage(error)
+    return None
+
+
+def _usage(error: Any) -> int:
     """Say what is wrong with the words typed in one line, or show the help that was asked for."""
     message = error.format_message()
     if "\n" in message:
@@ -98,38 +99,74 @@ def _explain(error: Any) -> NoReturn:
     else:
         where = error.ctx.command_path if error.ctx else "spg-pipe"
         _say(f"error: {message[:1].lower()}{message[1:].rstrip('.?')}; see {where} -h")
-    sys.exit(error.exit_code)
+    return int(error.exit_code)
+
+
+def explain(error: OSError) -> SpgError:
+    """Turn an error of the system that nobody foresaw into a line that names the file."""
+    if error.filename is not None:
+        return SpgError(f"{os.fsdecode(error.filename)}: {error.strerror or error}")
+    if error.errno not in _OF_STREAMS:
+        return SpgError(error.strerror or str(error))
+    # what is still held back would fail again, with a traceback, when the process ends
+    with suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    if error.errno == errno.EPIPE:
+        return SpgError("standard output was closed before everything was printed")
+    return SpgError(f"cannot write to standard output ({error.strerror})")
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def _say(text: str) -> None:
     from pipeline.progress import console  # rich takes as long to import as all the rest
 
-    console.print(text, markup=False, highlight=False, style="red")
+    with suppress(OSError):  # nobody can be told that stderr is full or closed
+        console.print(text, markup=False, highlight=False, style="red")
 
 
-def _fail(error: SpgError, code: int, debug: bool) -> None:
-    if debug:
-        raise error
-    _say(f"error: {error}")
-    sys.exit(code)
+def _listen(handler: Any) -> None:
+    """Have Ctrl-C handled, unless it is ignored, as in a job in the background."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, handler)
+        sys.unraisablehook = _unraisable
 
 
-def _version(value: bool) -> None:
-    if value:
-        typer.echo(__version__)
-        raise typer.Exit
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Let what is under way be left in order, once."""
+    signal.signal(signal.SIGINT, _end(_TWICE))
+    raise KeyboardInterrupt
 
 
-@app.callback()
-def spg_pipe(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", "-V", callback=_version, is_eager=True, help="Print the version."
-        ),
-    ] = False,
-) -> None:
-    """Extract frozen ViT patch tokens once; fit and score Sparse-Projected Guides from them."""
+def _end(text: str) -> Any:
+    """Give a handler that says a line and ends the process without looking back."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        show_cursor = "\x1b[?25h" if os.isatty(2) else ""
+        with suppress(OSError):
+            os.write(2, f"{show_cursor}{text}\n".encode())
+        os._exit(INTERRUPTED)
+
+    return end
+
+
+def _unraisable(unraisable: Any) -> None:
+    """End on a Ctrl-C that came where Python can raise nothing, and would forget it."""
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        _end(_KEPT)(signal.SIGINT, None)
+    sys.__unraisablehook__(unraisable)
+
+
+def __getattr__(name: str) -> Any:
+    """Give the typer app, for pages and tests, without importing it for those who only run it."""
+    if name == "app":
+        from pipeline.commands.app import app
+
+        return app
+    raise AttributeError(name)
 
 
 if __name__ == "__main__":

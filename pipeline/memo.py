@@ -19,10 +19,15 @@ from typing import Any
 from pipeline import __version__
 
 
-def memo_folder() -> Path:
-    """Give this user's folder of memos: `$XDG_CACHE_HOME/spg-pipe`, else `~/.cache/spg-pipe`."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "spg-pipe"
+def memo_folder() -> Path | None:
+    """Give this user's folder of memos: `$XDG_CACHE_HOME/spg-pipe`, else `~/.cache/spg-pipe`.
+
+    None for a user without a home, as in a container that runs under a number nobody named.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spg-pipe"
+    except RuntimeError:
+        return None
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
@@ -45,15 +50,19 @@ def file_facts(path: Path | None) -> list[Any]:
 
 def recall(kind: str, name: str) -> bytes | None:
     """Give what was remembered under a fingerprint, None where nothing was."""
+    folder = memo_folder()
     try:
-        return (memo_folder() / kind / name).read_bytes()
+        return None if folder is None else (folder / kind / name).read_bytes()
     except OSError:
         return None
 
 
 def remember(kind: str, name: str, data: bytes) -> None:
     """Keep `data` under a fingerprint. A folder that cannot be written only costs time later."""
-    path = memo_folder() / kind / name
+    folder = memo_folder()
+    if folder is None:
+        return
+    path = folder / kind / name
     temporary = path.with_name(f"{name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -212,7 +212,7 @@ def test_ctrl_c_ends_clean_with_local_workers_and_keeps_shards(tmp_path_factory,
     os.killpg(process.pid, signal.SIGINT)  # a terminal tells every process of the group
     _, messages = process.communicate()
 
-    assert process.returncode == 1, messages
+    assert process.returncode == 130, messages
     assert messages.strip().endswith("are kept, run it again to go on")
     assert "Traceback" not in messages
     store = open_store(tmp_path)

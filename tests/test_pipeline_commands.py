@@ -116,7 +116,7 @@ def test_an_unknown_recipe_or_field_is_refused():
 
 def test_help_does_not_import_torch():
     code = (
-        "import sys, pipeline.cli\n"
+        "import sys, pipeline.commands.app\n"
         "heavy = {'torch', 'zarr', 'numpy', 'pyarrow', 'rich'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

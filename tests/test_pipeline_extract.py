@@ -134,7 +134,7 @@ def test_an_interrupted_command_keeps_whole_shards_and_goes_on(tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # a terminal tells every process of the group
     _, messages = process.communicate()
 
-    assert process.returncode == 1, messages
+    assert process.returncode == 130, messages
     assert "interrupted; whole shards and the last checkpoint" in messages
     assert "Traceback" not in messages
     assert [info.state for info in find_caches(open_store(store))] == ["partial"]

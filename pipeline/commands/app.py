@@ -1,0 +1,99 @@
+"""All commands of `spg-pipe` under one roof; `pipeline.cli` runs it.
+
+A command imports its stage when it runs, so that `spg-pipe --help` does not wait for torch.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pipeline import __version__
+from pipeline.cli import INTERRUPTED, explain
+from pipeline.commands.atoms import atoms
+from pipeline.commands.cache import app as cache_app
+from pipeline.commands.calibrate import calibrate
+from pipeline.commands.demo import demo
+from pipeline.commands.export import export
+from pipeline.commands.extract import extract, show_extraction
+from pipeline.commands.fit_guides import fit_guides, show_guides
+from pipeline.commands.fit_sae import fit_sae, show_sae
+from pipeline.commands.from_config import from_config
+from pipeline.commands.predict import predict
+from pipeline.commands.reproduce import reproduce
+from pipeline.commands.score import score
+from pipeline.commands.sweep import sweep
+from pipeline.commands.table import table
+
+
+@contextmanager
+def _our_way() -> Iterator[None]:
+    """Take Ctrl-C and errors of the system before typer does, which says them in no words."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except OSError as error:
+        raise explain(error) from error
+
+
+class _Ours(TyperGroup):
+    """The group of all commands."""
+
+    def make_context(self, *arguments: Any, **more: Any) -> Any:
+        """Read the words, and print help and version where they ask for it."""
+        with _our_way():
+            return super().make_context(*arguments, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        with _our_way():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    name="spg-pipe",
+    cls=_Ours,
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(short_help="Write the patch tokens of a dataset, once.")(
+    from_config(extract, show_extraction)
+)
+app.command(short_help="Train a sparse autoencoder on cached tokens.")(
+    from_config(fit_sae, show_sae)
+)
+app.command(short_help="Learn two guides over an SAE.")(from_config(fit_guides, show_guides))
+app.command(short_help="Maps, image scores and metrics of a dataset.")(score)
+app.command(short_help="Fit and score a grid in one pass.")(sweep)
+app.command(short_help="Print scores beside the published ones.")(table)
+app.command(short_help="The paper's table 1 and its figures.")(reproduce)
+app.command(short_help="Show what the strongest atoms stand for.")(atoms)
+app.command(short_help="Choose the threshold of predict's verdict.")(calibrate)
+app.command(short_help="Judge unseen images.")(predict)
+app.command(short_help="Write the detector as one ONNX file.")(export)
+app.add_typer(cache_app)
+app.command(short_help="All of it on a generated sample, offline.")(demo)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def spg_pipe(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Extract frozen ViT patch tokens once; fit and score Sparse-Projected Guides from them."""

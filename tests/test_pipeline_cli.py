@@ -1,0 +1,167 @@
+"""Whatever a user can cause is one line and an exit code: signals, streams, folders, homes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import cli
+from tests.tiny_images import write_images
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Runs the command; Ctrl-C comes as the module $INTERRUPT_AT is looked for, and once more, as the
+# first is about to be told, where $TWICE is set.
+INTERRUPTED = """
+import os, signal, sys
+from pipeline import cli
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["INTERRUPT_AT"]:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+def say(text):
+    os.kill(os.getpid(), signal.SIGINT)
+if "TWICE" in os.environ:
+    cli._say = say
+signal.signal(signal.SIGINT, signal.default_int_handler)  # CI may have it ignored
+sys.meta_path.insert(0, Interrupt())
+cli.main()
+"""
+
+
+def run(*words, code=None, cwd=None, **options):
+    start = ["-c", code] if code else ["-m", "pipeline.cli"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+    environment = {name: value for name, value in environment.items() if value is not None}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    command = [sys.executable, *start, *words]
+    return subprocess.run(command, text=True, cwd=cwd, env=environment, check=False, **options)
+
+
+@pytest.mark.parametrize(
+    "module", ["typer", "pipeline.configs", "pipeline.commands.app", "cache.store", "numpy"]
+)
+def test_ctrl_c_is_one_line_and_130_also_while_modules_are_imported(module, tmp_path):
+    words = ["table", "--scores", "x", "--store", str(tmp_path)]
+
+    result = run(*words, code=INTERRUPTED, env={"INTERRUPT_AT": module})
+
+    assert result.returncode == 130, result.stderr
+    assert result.stderr == cli._KEPT + "\n"
+    assert result.stdout == ""
+
+
+def test_a_second_ctrl_c_ends_at_once_in_one_line(tmp_path):
+    words = ["table", "--scores", "x", "--store", str(tmp_path)]
+
+    result = run(*words, code=INTERRUPTED, env={"INTERRUPT_AT": "cache.store", "TWICE": "1"})
+
+    assert result.returncode == 130
+    assert result.stderr == cli._TWICE + "\n"
+
+
+def test_a_ctrl_c_that_python_would_forget_ends_the_run():
+    code = """
+import os, signal
+from pipeline import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)
+cli._listen(cli._interrupt)
+class Left:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+Left()
+print("went on")
+"""
+
+    result = run(code=code)
+
+    assert (result.returncode, result.stdout) == (130, "")
+    assert result.stderr == cli._KEPT + "\n"
+
+
+@pytest.mark.parametrize("words", [["--version"], ["-h"], ["cache", "ls", "--json"]], ids=str)
+def test_a_full_disk_behind_stdout_is_one_line(words, tmp_path):
+    (tmp_path / "spg-store").mkdir()
+    with Path("/dev/full").open("w") as full:
+        result = run(*words, stdout=full, cwd=tmp_path)
+
+    assert result.returncode == 1
+    assert result.stderr == ("error: cannot write to standard output (No space left on device)\n")
+
+
+@pytest.mark.parametrize("words", [["--version"], ["-h"], ["cache", "ls", "--json"]], ids=str)
+def test_a_closed_pipe_is_one_line(words, tmp_path):
+    (tmp_path / "spg-store").mkdir()
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = run(*words, stdout=writer, cwd=tmp_path)
+    os.close(writer)
+
+    assert result.returncode == 1
+    assert result.stderr == "error: standard output was closed before everything was printed\n"
+
+
+def test_without_any_streams_the_exit_code_still_tells(tmp_path):
+    words = [sys.executable, "-m", "pipeline.cli", "cache", "info", "x", "--store", str(tmp_path)]
+    shell = " ".join(words) + " <&- >&- 2>&-"
+
+    result = subprocess.run(shell, shell=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+    assert result.returncode == 1
+
+
+def test_a_current_folder_that_is_gone_is_one_line(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = "import os, sys; os.rmdir(os.getcwd()); from pipeline import cli; cli.main()"
+
+    result = run("table", "--scores", "x", code=code, cwd=gone)
+
+    assert result.returncode == 1
+    assert result.stderr == (
+        "error: the current folder is gone (No such file or directory); change to another one\n"
+    )
+
+
+def test_an_error_of_the_system_names_the_file(monkeypatch, capsys):
+    def fail(*_, **__):
+        raise PermissionError(13, "Permission denied", "/mnt/team/x")
+
+    monkeypatch.setattr("cache.store.open_store", fail)
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["table", "--scores", "x"])
+
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "error: /mnt/team/x: Permission denied\n"
+
+
+def test_names_that_are_not_text_are_printed_all_the_same(tmp_path):
+    scores = os.fsdecode(b"\xff")
+
+    result = run("predict", "--guides", "g", scores, "--store", str(tmp_path))
+
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_user_without_a_home_is_no_reason_to_fail(tmp_path):
+    # as in a container that runs under a number nobody gave a name
+    code = """
+import pwd
+def unknown(uid):
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+pwd.getpwuid = unknown
+from pipeline import cli
+cli.main()
+"""
+    write_images(tmp_path / "images", n_good=2, n_bad=1)
+    words = ["extract", "--backbone", "gabor", "--dataset", "mvtec", "--image-size", "32"]
+    words += ["--root", str(tmp_path / "images"), "--store", str(tmp_path / "store")]
+
+    result = run(*words, code=code, env={"HOME": None, "XDG_CACHE_HOME": None, "USER": None})
+
+    assert result.returncode == 0, result.stderr
