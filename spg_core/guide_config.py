@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from spg_core.fields import Decay, Paper, Rate, Seed, Weight, check_fields
 
-Sparsity = Literal["relu", "topk"]
+Sparsity = Literal["relu", "softplus", "topk"]
 Dice = Literal["both", "anomaly"]
 
 
@@ -18,19 +18,21 @@ Dice = Literal["both", "anomaly"]
 class GuideConfig:
     """Everything a step depends on besides dictionary, tokens and masks. Defaults are `released`.
 
-    The loss is focal + Dice + beta x (the l1 norms of both guides).
+    The loss is focal + lambda_dice x Dice + beta x (the l1 norms of both guides).
     """
 
     temperature: Annotated[float, Meta(ge=1e-4, le=1e4)] = 0.07
     """T of the softmax over cosines."""
     sparsity: Sparsity = "relu"
-    """relu with an l1 penalty, or topk (Supplement A)."""
+    """relu or softplus, each with an l1 penalty, or topk (Supplement A); softplus has no zeros."""
     topk_guides: Annotated[int, Meta(ge=1, le=1_000_000)] = 64
     """Coefficients a guide keeps, k_g, for sparsity topk."""
     beta: Annotated[Weight, Paper(0.01)] = 2.5e-4
-    """Weight of each guide's l1 norm, for sparsity relu."""
+    """Weight of each guide's l1 norm, for sparsity relu and softplus."""
     dice: Annotated[Dice, Paper("anomaly")] = "both"
     """both (Dice of p_A and of p_N) or anomaly (Dice of p_A alone)."""
+    lambda_dice: Weight = 1.0
+    """Weight of Dice beside the focal loss; 0 leaves it out."""
     ema: Decay = 0.999
     """Decay of the average of the coefficients that scoring uses; 0 uses the last ones."""
     learning_rate: Annotated[Rate, Paper(1e-3)] = 1e-2

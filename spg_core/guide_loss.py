@@ -1,4 +1,4 @@
-"""The loss that fits guides: focal + Dice against the masks.
+"""The loss that fits guides: focal + lambda Dice against the masks.
 
 `focal_loss` and `dice_loss` are the definitions; `patch_loss` is what a fit uses.
 
@@ -75,9 +75,9 @@ def map_targets(operator: MapOperator, masks: Tensor) -> MapTargets:
 
 
 def patch_loss(
-    patches: Tensor, operator: MapOperator, targets: MapTargets, *, dice: Dice
+    patches: Tensor, operator: MapOperator, targets: MapTargets, *, dice: Dice, lambda_dice: float
 ) -> tuple[Tensor, Tensor]:
-    """Give focal + Dice of the maps that patches make, and its gradient by the patches.
+    """Give focal + lambda Dice of the maps that patches make, and its gradient by the patches.
 
     The gradient is written down, without autograd and without a map that outlives its image:
 
@@ -91,6 +91,7 @@ def patch_loss(
         operator: from patches to maps.
         targets: of `map_targets` with the same operator.
         dice: `anomaly` for Dice(p_A, Y) (paper), `both` to add Dice(p_N, 1 - Y) (released).
+        lambda_dice: weight of Dice.
 
     Returns: the loss without l1, 0-d, and its gradient `(B, P)`.
     """
@@ -109,7 +110,7 @@ def patch_loss(
     focal = torch.stack([one for one, _ in parts]).sum() * share
     by_focal = torch.cat([one for _, one in parts]).flatten(1) * share
     overlap_loss, by_dice = _dice(patches, targets, both=dice == "both")
-    return focal + overlap_loss, by_focal + by_dice
+    return focal + lambda_dice * overlap_loss, by_focal + lambda_dice * by_dice
 
 
 def _focal(

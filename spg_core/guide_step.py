@@ -218,7 +218,9 @@ def _gradient(
     difference = (directions[ANOMALY] - directions[NORMAL]) / config.temperature
     tokens = batch.tokens.flatten(0, 1)
     patches = torch.mv(tokens, difference).sigmoid().view(batch.tokens.shape[:2])
-    loss, by_patches = patch_loss(patches, operator, batch.targets, dice=config.dice)
+    loss, by_patches = patch_loss(
+        patches, operator, batch.targets, dice=config.dice, lambda_dice=config.lambda_dice
+    )
 
     by_logits = by_patches * patches * (1 - patches)
     by_anomaly = torch.mv(tokens.T, by_logits.flatten()) / config.temperature
@@ -229,8 +231,10 @@ def _gradient(
     by_z = torch.matmul(by_guides, weights.dictionary.T)
     if free:
         return loss, by_z * weights.alive
-    if config.sparsity == "relu":
+    if config.sparsity != "topk":
         loss, by_z = loss + config.beta * z.sum(), by_z + config.beta
+    if config.sparsity == "softplus":
+        return loss, by_z * weights.raw.sigmoid() * weights.alive
     # TopK is straight through: what is positive gets the gradient, kept or not
     return loss, by_z * ((weights.raw > 0) & weights.alive)
 

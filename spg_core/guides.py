@@ -8,6 +8,7 @@ Source: arXiv 2604.02871, Section 3 (ReLU + l1) and Supplement A (TopK guides).
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from spg_core.errors import ConfigError, FitError
 from spg_core.guide_config import GuideConfig
@@ -31,29 +32,34 @@ def active_coefficients(
 ) -> Tensor:
     """Give the coefficients `(..., 2, C)` that raw parameters `(..., 2, C)` stand for.
 
-    `relu` keeps the positive part. `topk` keeps the `topk_guides` largest of it; its gradient
-    passes straight through to all of the positive part, so an atom that is not kept can come back.
-    Atoms that are not `alive` `(..., 1 or 2, C)` (bool) are held at 0. `free` takes the parameters
-    as they are, negative ones too: the control without sparsity.
+    `relu` keeps the positive part; `softplus` is smooth and has no zeros. `topk` keeps the
+    `topk_guides` largest of the positive part and is straight through: all of the positive part
+    gets the gradient, so an atom that is not kept can come back. `free` takes the parameters as
+    they are, negative ones too: the control without sparsity. Atoms that are not `alive`
+    `(..., 1 or 2, C)` (bool) are held at 0.
 
     Raises: ConfigError for more `topk_guides` than atoms.
     """
-    if free:
-        return raw * alive
-    positive = torch.relu(raw) * alive
-    match config.sparsity:
+    match "free" if free else config.sparsity:
+        case "free":
+            return raw * alive
         case "relu":
-            return positive
+            return torch.relu(raw) * alive
+        case "softplus":
+            return functional.softplus(raw) * alive
         case "topk":
-            n_latents = raw.shape[-1]
-            if config.topk_guides > n_latents:
-                raise ConfigError(
-                    f"topk-guides must lie in 1 .. {n_latents}, the atoms there are; "
-                    f"got {config.topk_guides}"
-                )
-            values, indices = positive.topk(config.topk_guides, dim=-1)
-            kept = torch.zeros_like(positive).scatter(-1, indices, values)
-            return positive + (kept - positive).detach()
+            return _largest(torch.relu(raw) * alive, config.topk_guides)
+
+
+def _largest(positive: Tensor, n_kept: int) -> Tensor:
+    n_latents = positive.shape[-1]
+    if n_kept > n_latents:
+        raise ConfigError(
+            f"topk-guides must lie in 1 .. {n_latents}, the atoms there are; got {n_kept}"
+        )
+    values, indices = positive.topk(n_kept, dim=-1)
+    kept = torch.zeros_like(positive).scatter(-1, indices, values)
+    return positive + (kept - positive).detach()
 
 
 def compose_guides(coefficients: Tensor, dictionary: Tensor) -> Tensor:

@@ -51,6 +51,6 @@ def test_zero_is_taken_where_it_means_something(stage):
         taken
         == {
             FitSaeConfig: {"l1", "auxk", "auxk_weight", "dead_threshold", "beta1", "beta2", "seed"},
-            FitGuidesConfig: {"beta", "ema", "beta1", "beta2", "seed"},
+            FitGuidesConfig: {"beta", "lambda_dice", "ema", "beta1", "beta2", "seed"},
         }[stage]
     )

@@ -112,7 +112,10 @@ def test_a_captured_sae_step_gives_the_eager_numbers(name):
         torch.testing.assert_close(tensor, expected_state[key], rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("rule", [{"sparsity": "relu"}, {"sparsity": "topk"}, {"free": True}])
+@pytest.mark.parametrize(
+    "rule",
+    [{"sparsity": "relu"}, {"sparsity": "softplus"}, {"sparsity": "topk"}, {"free": True}],
+)
 def test_a_captured_guide_step_gives_the_eager_numbers(rule):
     eager = guide_trainer("none", **rule)
     captured = guide_trainer("aot_eager", **rule)

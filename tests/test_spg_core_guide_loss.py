@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -28,6 +29,9 @@ def test_dice_is_averaged_over_images_not_over_their_sum():
     assert float(loss) == pytest.approx(1 - ((2 + 1) / (1 + 1 + 1) + 1 / (1 + 0 + 1)) / 2)
 
 
+BOTH: dict[str, Any] = {"dice": "both", "lambda_dice": 1.0}
+
+
 def double_operator(grid, height, width):
     operator = map_operator(grid, height, width, sigma=0)
     return MapOperator(operator.rows_to_pixels.double(), operator.cols_to_pixels.double())
@@ -45,12 +49,11 @@ def test_loss_and_gradient_are_those_of_the_definition_under_autograd(dice, seed
     y = (torch.rand((n, *size), generator=generator) > 0.7).double()
     plain = p.clone().requires_grad_()
 
-    loss, gradient = patch_loss(p, operator, map_targets(operator, y), dice=dice)
+    loss, gradient = patch_loss(p, operator, map_targets(operator, y), dice=dice, lambda_dice=0.7)
 
     maps = operator(plain)
-    expected = focal_loss(maps, y) + dice_loss(maps, y)
-    if dice == "both":
-        expected = expected + dice_loss(1 - maps, 1 - y)
+    overlap = dice_loss(maps, y) + (dice_loss(1 - maps, 1 - y) if dice == "both" else 0)
+    expected = focal_loss(maps, y) + 0.7 * overlap
     expected.backward()
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(gradient, plain.grad, rtol=1e-8, atol=1e-10)
@@ -63,9 +66,9 @@ def test_float32_maps_give_the_loss_and_gradient_of_float64():
     fine = double_operator(PatchGrid(4, 4), 64, 48)
     coarse = map_operator(PatchGrid(4, 4), 64, 48, sigma=0)
 
-    loss, gradient = patch_loss(p, coarse, map_targets(coarse, y), dice="both")
+    loss, gradient = patch_loss(p, coarse, map_targets(coarse, y), **BOTH)
 
-    exact = patch_loss(p.double(), fine, map_targets(fine, y.double()), dice="both")
+    exact = patch_loss(p.double(), fine, map_targets(fine, y.double()), **BOTH)
     torch.testing.assert_close(loss.double(), exact[0], rtol=1e-5, atol=0)
     torch.testing.assert_close(gradient.double(), exact[1], rtol=1e-4, atol=1e-6)
 
@@ -76,5 +79,5 @@ def test_a_perfect_map_costs_next_to_nothing_and_a_reversed_one_much():
     operator = map_operator(PatchGrid(8, 8), 8, 8, sigma=0)  # a patch is a pixel
     targets = map_targets(operator, y)
 
-    assert float(patch_loss(y.flatten(1), operator, targets, dice="both")[0]) < 1e-3
-    assert float(patch_loss(1 - y.flatten(1), operator, targets, dice="both")[0]) > 2
+    assert float(patch_loss(y.flatten(1), operator, targets, **BOTH)[0]) < 1e-3
+    assert float(patch_loss(1 - y.flatten(1), operator, targets, **BOTH)[0]) > 2

@@ -26,6 +26,14 @@ def fit(n_latents=7, seed=0, dictionary=None, alive=None, free=False, **changes)
     )
 
 
+RULES = {
+    "relu": {"sparsity": "relu"},
+    "softplus": {"sparsity": "softplus"},
+    "topk": {"sparsity": "topk"},
+    "free": {"free": True},
+}
+
+
 def trainer(fit, compiler="auto"):
     return GuideTrainer(fit, operator=OPERATOR, compiler=compiler)
 
@@ -43,6 +51,8 @@ def coefficients(raw, fit):
     if fit.free:
         return raw
     positive = torch.relu(raw)
+    if fit.config.sparsity == "softplus":
+        return (1 + raw.exp()).log()
     if fit.config.sparsity == "relu":
         return positive
     # the authors' straight-through TopK: of relu, not of what is below 0
@@ -51,12 +61,15 @@ def coefficients(raw, fit):
 
 
 @pytest.mark.parametrize("dice", ["anomaly", "both"])
-@pytest.mark.parametrize("rule", [{"sparsity": "relu"}, {"sparsity": "topk"}, {"free": True}])
+@pytest.mark.parametrize("rule", ["relu", "softplus", "topk", "free"])
 def test_steps_are_those_of_plain_autograd_and_adam(rule, dice):
-    one = fit(dice=dice, **rule)
+    one = fit(dice=dice, **RULES[rule], lambda_dice=0.3)
     ours = trainer(one)
+    # half of them at or below 0, where relu and topk give no gradient
+    start = initial_coefficients(7, 0) * torch.tensor([1.0, -1.0] * 7).view(2, 7)
+    ours.load_state({**ours.state(), "raw": start})
 
-    raw = initial_coefficients(7, 0).requires_grad_()
+    raw = start.clone().requires_grad_()
     adam = torch.optim.Adam([raw], lr=1e-2, betas=(0.5, 0.999))
     for tokens, masks in batches(4):
         got = ours.step(tokens, masks)
@@ -67,10 +80,9 @@ def test_steps_are_those_of_plain_autograd_and_adam(rule, dice):
         p = torch.softmax(cosines / 0.07, dim=-1)[..., 1].reshape(-1, 1, 3, 2)
         p = torch.nn.functional.interpolate(p, (HEIGHT, WIDTH), mode="bilinear")[:, 0]
         y = masks.float()
-        loss = focal_loss(p, y) + dice_loss(p, y)
-        if dice == "both":
-            loss = loss + dice_loss(1 - p, 1 - y)
-        if rule == {"sparsity": "relu"}:
+        overlap = dice_loss(p, y) + (dice_loss(1 - p, 1 - y) if dice == "both" else 0)
+        loss = focal_loss(p, y) + 0.3 * overlap
+        if rule in ("relu", "softplus"):
             loss = loss + 2.5e-4 * z.sum()
         adam.zero_grad()
         loss.backward()
@@ -78,6 +90,8 @@ def test_steps_are_those_of_plain_autograd_and_adam(rule, dice):
         torch.testing.assert_close(got, loss.detach(), rtol=1e-4, atol=1e-5)
 
     torch.testing.assert_close(ours.raw, raw.detach(), rtol=1e-3, atol=1e-4)
+    stays = start <= 0 if rule in ("relu", "topk") else torch.zeros_like(start, dtype=torch.bool)
+    assert torch.equal(ours.raw == start, stays)
 
 
 def test_a_batch_prepared_once_serves_many_fits_with_the_bits_of_each_alone():

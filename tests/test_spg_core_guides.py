@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -37,6 +38,16 @@ def test_relu_keeps_the_positive_part_of_living_atoms():
     z = active_coefficients(raw, GuideConfig(), alive=alive)
 
     torch.testing.assert_close(z, torch.tensor([[0.5, 0.0, 0.0], [0.1, 0.2, 0.0]]))
+
+
+def test_softplus_is_positive_everywhere_and_an_atom_that_is_dead_stays_at_zero():
+    raw = torch.tensor([[0.0, -1.0, 2.0], [0.1, 0.2, -0.3]])
+    alive = torch.tensor([True, True, False])
+
+    z = active_coefficients(raw, GuideConfig(sparsity="softplus"), alive=alive)
+
+    torch.testing.assert_close(z[0], torch.tensor([math.log(2), math.log1p(math.exp(-1)), 0.0]))
+    assert bool((z[:, :2] > 0).all())
 
 
 def test_topk_passes_the_gradient_straight_through_to_every_positive_living_atom():
