@@ -15,9 +15,17 @@ from msgspec import Meta
 
 from manifests.problems import Layout
 from spg_core.errors import ConfigError
-from spg_core.fields import Device, FilePath, Name, Paper, check_fields
+from spg_core.fields import ARGUMENT, Device, FilePath, Name, Paper, check_fields
 from spg_core.guide_config import GuideConfig
 from spg_core.sae_config import SaeConfig
+
+Recipe = Literal["released", "paper"]
+Coefficients = Literal["ema", "raw"]
+Aupro = Literal["exact", "clip200"]
+TableFile = Annotated[
+    FilePath, Meta(pattern=r"\.(csv|tex|parquet)$", description="a .csv, .tex or .parquet file")
+]
+OnnxFile = Annotated[FilePath, Meta(pattern=r"\.onnx$", description="a .onnx file")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +97,6 @@ class ClusterConfig:
         return self.workers == 0 and self.scheduler is None
 
 
-Recipe = Literal["released", "paper"]
 Epochs = Annotated[int, Meta(ge=1, le=100_000)]
 Images = Annotated[int, Meta(ge=1, le=100_000)]
 
@@ -156,52 +163,116 @@ class FitGuidesConfig(GuideConfig):
     """Where to train."""
 
 
-LARGEST_SIGMA = 1000.0
-"""Wider than any model input: a map blurred more is flat."""
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """How cached or unseen images are scored with fitted guides."""
+
+    tau: Annotated[float, Meta(ge=0, description="0 to 1e+06 or inf")] = 0.0
+    """Temperature of pooling a map into an image score; 0 is the maximum, inf the mean."""
+    sigma: Annotated[float, Meta(ge=0, le=1000), Paper(0.0)] = 4.0
+    """Gaussian on the map, in pixels of the model input; 0 leaves it out."""
+    coefficients: Coefficients = "ema"
+    """Which of the fitted coefficients: their average, or the last step's."""
+    aupro: Aupro = "exact"
+    """exact (every threshold), or clip200 (the released 200-step definition)."""
+    device: Device = "auto"
+    """Where the maths runs."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a value out of range."""
+        check_fields(self)
+        if 1e6 < self.tau < math.inf:
+            raise ConfigError(f"--tau is {self.tau}; it must be a number, 0 to 1e+06 or inf")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreConfig:
-    """Score a cached dataset with fitted guides."""
+class GuidesSource:
+    """Which guides are meant."""
 
-    tau: float = 0.0
-    """Temperature of pooling a map into an image score; 0 is the maximum, inf the mean."""
-    sigma: Annotated[float, Paper(0.0)] = 4.0
-    """Gaussian on the map, in pixels of the model input; 0 leaves it out."""
-    coefficients: str = "ema"
-    """ema or raw: which of the two fitted guides scores."""
-    aupro: str = "exact"
-    """exact (every threshold) or clip200 (the released 200-step definition)."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    guides: Name
+    """Guides: id, start of an id, path, or latest."""
 
     def __post_init__(self) -> None:
-        """Raises: ConfigError for values that cannot be."""
-        at_least(0, tau=self.tau, sigma=self.sigma)
-        if self.sigma > LARGEST_SIGMA:
-            raise ConfigError(f"--sigma is {self.sigma} pixels; it must be {LARGEST_SIGMA} or less")
-        if self.coefficients not in ("ema", "raw"):
-            raise ConfigError(f"--coefficients is ema or raw, got {self.coefficients!r}")
-        if self.aupro not in ("exact", "clip200"):
-            raise ConfigError(f"--aupro is exact or clip200, got {self.aupro!r}")
+        """Raises: ConfigError for a value out of range."""
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSource(GuidesSource):
+    """What is scored, and what is kept besides the metrics."""
+
+    dataset: Name
+    """Target dataset, by its name in the store."""
+    key: Name | None = None
+    """Key of the cache, or its start, where there are several."""
+    recipe: Recipe | None = None
+    """Where options that are not given take their values; the guides' recipe otherwise."""
+    save_maps: bool = False
+    """Keep the maps, maps.zarr."""
+    report: bool = False
+    """Write report.html."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSource:
+    """Which scores are laid out, and where to."""
+
+    scores: Name
+    """Scores: id, start of an id, path, or latest."""
+    out: TableFile | None = None
+    """Also write the table to this file."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a value out of range."""
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtomsSource(GuidesSource):
+    """Whose atoms are shown, and where to."""
+
+    out: FilePath | None = None
+    """Folder or URL of the files; guides/ID/atoms otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AtomsConfig:
     """Show what the active atoms of fitted guides respond to."""
 
-    guide: str = "both"
-    """anomaly, normal or both."""
-    top: int = 16
+    guide: Literal["anomaly", "normal", "both"] = "both"
+    """Whose atoms."""
+    top: Annotated[int, Meta(ge=1, le=1000)] = 16
     """Atoms a guide, those with the largest coefficients."""
-    patches: int = 8
+    patches: Annotated[int, Meta(ge=1, le=1000)] = 8
     """Patches an atom, those with the largest activations."""
     one_per_image: bool = True
-    """Whether an image gives an atom at most one patch."""
-    coefficients: str = "ema"
-    """ema or raw: which of the fitted coefficients rank the atoms."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """Take at most one patch of an image for an atom."""
+    coefficients: Coefficients = "ema"
+    """Which of the fitted coefficients rank the atoms: their average, or the last step's."""
+    device: Device = "auto"
+    """Where the maths runs."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a value out of range."""
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateSource(GuidesSource):
+    """Whose threshold is chosen, and how."""
+
+    fpr: Annotated[float, Meta(ge=0, lt=1)] | None = None
+    """Share of normal auxiliary images to flag; the highest F1 otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSource(GuidesSource):
+    """Which detector is written to a file, and where to."""
+
+    out: OnnxFile
+    """Path of the .onnx file; its .json is written beside."""
+    weights: FilePath | None = None
+    """Weights file of the guides' backbone; the hub's otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,23 +356,43 @@ class FigureConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PredictSource(GuidesSource):
+    """Which images are judged, and with what."""
+
+    images: Annotated[tuple[FilePath, ...], Meta(min_length=1), ARGUMENT]
+    """Images, folders or quoted globs."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictConfig:
     """Judge unseen images with fitted guides; how to score is a `ScoreConfig`."""
 
-    weights: str | None = None
-    """The weights file the guides' tokens were made with; None asks the hub."""
-    threshold: float | None = None
-    """Image score in [0, 1] from which an image is anomalous; None takes the calibrated one."""
-    out: str | None = None
-    """Folder for heatmaps and overlays; None draws none."""
-    batch_size: int = 8
+    weights: FilePath | None = None
+    """Weights file of the guides' backbone; the hub's otherwise."""
+    threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """Score from which an image is anomalous; the calibrated one otherwise."""
+    out: FilePath | None = None
+    """Folder for a heatmap and an overlay of each image."""
+    batch_size: Annotated[int, Meta(ge=1, le=4096)] = 8
     """Images a forward pass."""
-    decoders: int = 2
+    decoders: Annotated[int, Meta(ge=1, le=256)] = 2
     """Threads that decode images and write pictures beside the model."""
 
     def __post_init__(self) -> None:
-        """Raises: ConfigError for counts that cannot be."""
-        at_least(1, batch_size=self.batch_size, decoders=self.decoders)
+        """Raises: ConfigError for a value out of range."""
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Where the demonstration puts what it makes."""
+
+    folder: FilePath = "spg-demo"
+    """Folder for the sample, the store and the report."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a value out of range."""
+        check_fields(self)
 
 
 def at_least(smallest: float, **numbers: float) -> None:

@@ -22,11 +22,6 @@ from spg_core.errors import ConfigError
 from spg_core.fields import check_value, field_types, paper_values
 from spg_core.nearest import near
 
-ARGUMENT = "argument"
-"""Beside a field's type: given by its place, not by its name."""
-REPEATED = "repeated"
-"""Beside a field's type: a list whose option is typed once for each value."""
-
 Config = TypeVar("Config")
 
 
@@ -47,11 +42,11 @@ class Asked(Generic[Config]):
         return cast(Config, make(self.stage, recipe, self.values))
 
 
-@dataclass(frozen=True)
 class Without:
     """Beside a function's parameter: fields of its config that are no options of it."""
 
-    names: tuple[str, ...]
+    def __init__(self, *names: str) -> None:
+        self.names = names
 
 
 @dataclass(frozen=True)

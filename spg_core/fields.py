@@ -37,12 +37,17 @@ Decay = Annotated[float, Meta(ge=0, lt=1)]
 """The share of an average that stays at each step."""
 Name = Annotated[str, Meta(pattern=r"^[^\0]+$")]
 """What something is called; not empty."""
-FilePath = Annotated[str, Meta(pattern=r"^[^\0]+$", extra={"path": True})]
+FilePath = Annotated[str, Meta(min_length=1, extra={"path": True})]
 """A file, a folder or a URL; `~` stands for the home folder."""
 Device = Annotated[
     str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$", description="auto, cpu, cuda or cuda:N")
 ]
 """Where the maths runs."""
+
+ARGUMENT = "argument"
+"""Beside a field's type: given by its place, not by its name."""
+REPEATED = "repeated"
+"""Beside a field's type: a list whose option is typed once for each value."""
 
 
 @dataclass(frozen=True)

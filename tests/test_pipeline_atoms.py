@@ -6,6 +6,7 @@ A atoms, P patches of an image.
 import io
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,7 +22,7 @@ from pipeline.artifacts import Artifact, load_artifact
 from pipeline.atoms.files import write_atoms
 from pipeline.atoms.find import blocks, find_atoms, strongest
 from pipeline.atoms.sheet import draw_sheet
-from pipeline.configs import AtomsConfig, ScoreConfig
+from pipeline.configs import AtomsConfig, Coefficients, ScoreConfig
 from pipeline.fitting.sae_settings import load_sae
 from pipeline.report.data import Atom, AtomPatch
 from pipeline.scoring.score import score
@@ -58,7 +59,7 @@ def store(small_store: SmallStore) -> Objects:
 
 @pytest.mark.parametrize("coefficients", ["ema", "raw"])
 def test_found_atoms_equal_a_plain_pass_over_the_cache(
-    small_store: SmallStore, store: Objects, coefficients: str
+    small_store: SmallStore, store: Objects, coefficients: Coefficients
 ) -> None:
     config = AtomsConfig(top=5, patches=4, coefficients=coefficients)
     guides = load_artifact(store, "guides", small_store.guides.id)
@@ -209,19 +210,18 @@ def test_a_report_has_the_atoms_and_does_without_where_their_parents_are_missing
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("options", "message"),
     [
-        (AtomsConfig(guide="odd"), "guide is 'anomaly', 'normal' or 'both', got 'odd'"),
-        (AtomsConfig(coefficients="last"), "coefficients is 'ema' or 'raw', got 'last'"),
-        (AtomsConfig(top=0), "top must be 1 atom or more, got 0"),
-        (AtomsConfig(patches=0), "patches to keep an atom must be 1 or more, got 0"),
+        ({"guide": "odd"}, "--guide is 'odd'; it must be anomaly, normal or both"),
+        ({"coefficients": "last"}, "--coefficients is 'last'; it must be ema or raw"),
+        ({"top": 0}, "--top is 0; it must be a whole number, 1 to"),
+        ({"patches": 0}, "--patches is 0; it must be a whole number, 1 to"),
+        ({"patches": 10**9}, "--patches is 1000000000; it must be a whole number, 1 to 1000"),
     ],
 )
-def test_impossible_options_are_refused(
-    small_store: SmallStore, store: Objects, config: AtomsConfig, message: str
-) -> None:
+def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        find_atoms(store, small_store.guides, config)
+        AtomsConfig(**options)
 
 
 def test_guides_over_a_control_dictionary_have_no_atoms(

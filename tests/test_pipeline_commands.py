@@ -196,7 +196,10 @@ def test_json_errors_leave_stdout_empty(tmp_path):
 
 
 def test_a_table_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path):
-    for out, reason in (("t.md", "should end in"), ("none/t.csv", "No such file or directory")):
+    for out, reason in (
+        ("t.md", "a .csv, .tex or .parquet file"),
+        ("none/t.csv", "No such file or directory"),
+    ):
         result = run("table", "--scores", "x", "--out", out, "--store", "none", cwd=tmp_path)
 
         assert reason in result.stderr

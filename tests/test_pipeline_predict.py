@@ -317,7 +317,7 @@ def test_impossible_options_are_refused(small_store, tmp_path):
     file = tmp_path / "file"
     file.write_bytes(b"")
 
-    with pytest.raises(ConfigError, match="--batch-size is 0; it must be 1"):
+    with pytest.raises(ConfigError, match="--batch-size is 0; it must be a whole number, 1 to"):
         judged(small_store.guides, ["x"], batch_size=0)
     with pytest.raises(ConfigError, match="out is a folder"):
         judged(small_store.guides, ["x"], out=str(file))

@@ -246,7 +246,7 @@ def test_a_comparison_lists_data_backbone_and_every_setting(small_store: SmallSt
     assert found is not None
     assert found.settings == [
         "backbone gabor (published: dinov3 and openclip)",
-        "sigma 2 (published: 4.0)",
+        "sigma 2.0 (published: 4.0)",
         "aupro exact (published: clip200)",
         "guides epochs 2 (published: 15)",
         "guides images per step 4 (published: 8)",

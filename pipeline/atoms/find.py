@@ -21,7 +21,7 @@ from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.progress import bar
 from pipeline.report.data import GuideName
 from spg_core.atom_patches import TopPatches, atom_activations
-from spg_core.errors import ArtifactError, ConfigError
+from spg_core.errors import ArtifactError
 from spg_core.guides import ANOMALY, NORMAL
 from spg_core.sae import Sae
 
@@ -59,7 +59,7 @@ def find_atoms(
 
     Returns: the auxiliary dataset; the atoms, a guide after the other, by falling coefficient.
 
-    Raises: NotInStore, IncompleteCache, CorruptStore, ArtifactError, ConfigError.
+    Raises: NotInStore, IncompleteCache, CorruptStore, ArtifactError.
     """
     if not has_atoms(guides):
         raise ArtifactError(
@@ -71,7 +71,7 @@ def find_atoms(
     source = parents["cache"]
     data = open_dataset(store, source["dataset"], source["backbone"], source["key"])
     _, sae = load_sae(store, parents["sae"])
-    pair = _coefficients(guides, config)
+    pair = guides.tensors[f"coefficients_{config.coefficients}"]
     chosen = {guide: strongest(pair[_PAIR[guide]], config.top) for guide in _guides(config)}
     # an atom that both guides use is encoded once
     atoms = torch.tensor(sorted({atom for some in chosen.values() for atom in some.tolist()}))
@@ -109,31 +109,13 @@ def strongest(coefficients: Tensor, top: int) -> Tensor:
     """Give the atoms with the `top` largest coefficients above 0, largest first, `(m,)` int64.
 
     Args: coefficients `(n_latents,)` of one guide.
-
-    Raises: ConfigError for a `top` below 1.
     """
-    if top < 1:
-        raise ConfigError(f"top must be 1 atom or more, got {top}")
     values, order = coefficients.sort(descending=True, stable=True)
     return order[:top][values[:top] > 0]
 
 
-def _coefficients(guides: Artifact, config: AtomsConfig) -> Tensor:
-    match config.coefficients:
-        case "ema" | "raw":
-            return guides.tensors[f"coefficients_{config.coefficients}"]
-        case _:
-            raise ConfigError(f"coefficients is 'ema' or 'raw', got {config.coefficients!r}")
-
-
 def _guides(config: AtomsConfig) -> tuple[GuideName, ...]:
-    match config.guide:
-        case "both":
-            return ("anomaly", "normal")
-        case "anomaly" | "normal" as one:
-            return (one,)
-        case _:
-            raise ConfigError(f"guide is 'anomaly', 'normal' or 'both', got {config.guide!r}")
+    return ("anomaly", "normal") if config.guide == "both" else (config.guide,)
 
 
 @torch.inference_mode()

@@ -3,7 +3,7 @@
 A command imports its stage when it runs, so that `spg-pipe --help` does not wait for torch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -12,20 +12,20 @@ from typer.core import TyperGroup
 
 from pipeline import __version__
 from pipeline.cli import INTERRUPTED, explain
-from pipeline.commands.atoms import atoms
+from pipeline.commands.atoms import atoms, show_atoms
 from pipeline.commands.cache import app as cache_app
-from pipeline.commands.calibrate import calibrate
-from pipeline.commands.demo import demo
-from pipeline.commands.export import export
+from pipeline.commands.calibrate import calibrate, show_threshold
+from pipeline.commands.demo import demo, show_demo
+from pipeline.commands.export import export, show_export
 from pipeline.commands.extract import extract, show_extraction
 from pipeline.commands.fit_guides import fit_guides, show_guides
 from pipeline.commands.fit_sae import fit_sae, show_sae
-from pipeline.commands.from_config import from_config
-from pipeline.commands.predict import predict
+from pipeline.commands.from_config import JSON_LINES, Show, from_config
+from pipeline.commands.predict import predict, show_predictions
 from pipeline.commands.reproduce import reproduce
-from pipeline.commands.score import score
+from pipeline.commands.score import score, show_scores
 from pipeline.commands.sweep import sweep
-from pipeline.commands.table import table
+from pipeline.commands.table import show_table, table
 
 
 @contextmanager
@@ -62,23 +62,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(short_help="Write the patch tokens of a dataset, once.")(
-    from_config(extract, show_extraction)
-)
-app.command(short_help="Train a sparse autoencoder on cached tokens.")(
-    from_config(fit_sae, show_sae)
-)
-app.command(short_help="Learn two guides over an SAE.")(from_config(fit_guides, show_guides))
-app.command(short_help="Maps, image scores and metrics of a dataset.")(score)
+
+
+def _command(short_help: str, function: Callable[..., Any], show: Show, **words: str) -> None:
+    app.command(short_help=short_help)(from_config(function, show, **words))
+
+
+_command("Write the patch tokens of a dataset, once.", extract, show_extraction)
+_command("Train a sparse autoencoder on cached tokens.", fit_sae, show_sae)
+_command("Learn two guides over an SAE.", fit_guides, show_guides)
+_command("Maps, image scores and metrics of a dataset.", score, show_scores)
 app.command(short_help="Fit and score a grid in one pass.")(sweep)
-app.command(short_help="Print scores beside the published ones.")(table)
+_command("Print scores beside the published ones.", table, show_table)
 app.command(short_help="The paper's table 1 and its figures.")(reproduce)
-app.command(short_help="Show what the strongest atoms stand for.")(atoms)
-app.command(short_help="Choose the threshold of predict's verdict.")(calibrate)
-app.command(short_help="Judge unseen images.")(predict)
-app.command(short_help="Write the detector as one ONNX file.")(export)
+_command("Show what the strongest atoms stand for.", atoms, show_atoms)
+_command("Choose the threshold of predict's verdict.", calibrate, show_threshold)
+_command("Judge unseen images.", predict, show_predictions, json_help=JSON_LINES)
+_command("Write the detector as one ONNX file.", export, show_export)
 app.add_typer(cache_app)
-app.command(short_help="All of it on a generated sample, offline.")(demo)
+_command("All of it on a generated sample, offline.", demo, show_demo)
 
 
 def _version(value: bool) -> None:

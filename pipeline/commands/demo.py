@@ -1,26 +1,25 @@
 """`spg-pipe demo`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from pipeline.commands.options import show
+from pipeline.configs import DemoConfig
 
-from pipeline.commands.options import Debug, Json, show
+if TYPE_CHECKING:
+    from pipeline.artifacts import Artifact
 
 
-def demo(
-    folder: Annotated[
-        str, typer.Option(help="Folder for the sample, the store and the report.")
-    ] = "spg-demo",
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+def demo(config: DemoConfig) -> "Artifact":
     """Run everything above on a generated sample, offline, in about two minutes on two cores."""
     from pipeline.demo import demo as run
+
+    return run(config.folder)
+
+
+def show_demo(made: "Artifact", as_json: bool) -> None:
+    """Print the metrics, and the page to open."""
     from pipeline.tables import metrics_table
 
-    made = run(folder)
-    if as_json:
-        show({"id": made.id, "path": made.path, "metrics": made.document}, True, "")
-    else:
-        typer.echo(metrics_table(made.document))
-        typer.echo(f"open {made.path}/report.html")
+    result = {"id": made.id, "path": made.path, "metrics": made.document}
+    text = f"{metrics_table(made.document)}\nopen {made.path}/report.html"
+    show(result, as_json, text)

@@ -14,11 +14,12 @@ from typing import Annotated, Any, get_args
 import typer
 
 from pipeline.configs import StoreConfig
-from pipeline.options import ARGUMENT, REPEATED, Option, fill, from_text, options_of
-from spg_core.fields import alternatives, bounds, is_list, words
+from pipeline.options import Option, fill, from_text, options_of
+from spg_core.fields import ARGUMENT, REPEATED, alternatives, bounds, is_list, words
 
 Show = Callable[[Any, bool], None]
 _JSON = "Print one JSON object on stdout."
+JSON_LINES = "Print one JSON line an image."
 
 
 def from_config(

@@ -1,70 +1,38 @@
 """`spg-pipe predict`."""
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands.options import DEFAULT_STORE, Debug, Device, Store, given
-from pipeline.configs import PredictConfig, ScoreConfig
-from pipeline.recipes import from_recipe
+from pipeline.configs import PredictConfig, PredictSource, ScoreConfig
+from pipeline.options import Asked, Without
 
 if TYPE_CHECKING:
     from pipeline.prediction.predict import Prediction
 
 
 def predict(
-    ctx: typer.Context,
-    images: Annotated[list[str], typer.Argument(help="Images, folders or quoted globs.")],
-    guides: Annotated[str, typer.Option(help="Guides: id, start of an id, path, or latest.")],
-    weights: Annotated[
-        str | None, typer.Option(help="Weights file of the guides' backbone; the hub's otherwise.")
-    ] = PredictConfig.weights,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Score from which an image is anomalous; the calibrated one otherwise."),
-    ] = PredictConfig.threshold,
-    out: Annotated[
-        str | None, typer.Option(help="Folder for a heatmap and an overlay of each image.")
-    ] = PredictConfig.out,
-    tau: Annotated[
-        float, typer.Option(help="Temperature of the image score: 0 is the maximum, inf the mean.")
-    ] = ScoreConfig.tau,
-    sigma: Annotated[
-        float, typer.Option(help="Gaussian on the map, in pixels; 0 leaves it out.")
-    ] = ScoreConfig.sigma,
-    coefficients: Annotated[
-        str, typer.Option(help="ema or raw: which of the fitted coefficients.")
-    ] = ScoreConfig.coefficients,
-    batch_size: Annotated[
-        int, typer.Option(help="Images a forward pass.")
-    ] = PredictConfig.batch_size,
-    decoders: Annotated[
-        int, typer.Option(help="Threads that decode images and write pictures.")
-    ] = PredictConfig.decoders,
-    device: Device = ScoreConfig.device,
-    store: Store = DEFAULT_STORE,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line an image.")] = False,
-    debug: Debug = False,
-) -> None:
+    store: str,
+    source: PredictSource,
+    config: PredictConfig,
+    asked: Annotated[Asked[ScoreConfig], Without("aupro")],
+) -> "Iterator[Prediction]":
     """Judge unseen images: score, verdict and heatmap; a broken image does not stop the rest."""
     from cache.store import open_store
     from pipeline.artifacts import load_artifact
     from pipeline.prediction.inputs import find_images
     from pipeline.prediction.predict import predict as run
 
-    artifact = load_artifact(open_store(store, read_only=True), "guides", guides)
-    recipe = str(artifact.document["config"]["recipe"])
-    scoring = from_recipe(ScoreConfig, recipe, given(ctx, ScoreConfig))
-    config = PredictConfig(
-        weights=weights,
-        threshold=threshold,
-        out=out,
-        batch_size=batch_size,
-        decoders=decoders,
-    )
-    predictions = run(artifact, find_images(images), scoring, config)
+    guides = load_artifact(open_store(store, read_only=True), "guides", source.guides)
+    scoring = asked.under(guides.document["config"]["recipe"])
+    return run(guides, find_images(source.images), scoring, config)
+
+
+def show_predictions(predictions: "Iterable[Prediction]", as_json: bool) -> None:
+    """Print an image a line as it is judged, a summary on stderr; exit 1 where one failed."""
     # No progress bar: rich would send our stdout lines to stderr while one is on a terminal.
     if not as_json:
         typer.echo(f"{'score':<7} {'verdict':<10} image")

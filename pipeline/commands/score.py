@@ -1,78 +1,44 @@
 """`spg-pipe score`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from pipeline.commands.options import show
+from pipeline.configs import ClusterConfig, ScoreConfig, ScoreSource
+from pipeline.options import Asked
 
-from pipeline.commands.options import (
-    DEFAULT_STORE,
-    Debug,
-    Device,
-    Json,
-    Key,
-    Scheduler,
-    Store,
-    Workers,
-    given,
-    show,
-)
-from pipeline.configs import ClusterConfig, ScoreConfig
-from pipeline.recipes import from_recipe
+if TYPE_CHECKING:
+    from pipeline.artifacts import Artifact
 
 
 def score(
-    ctx: typer.Context,
-    guides: Annotated[str, typer.Option(help="Guides: id, start of an id, path, or latest.")],
-    dataset: Annotated[str, typer.Option(help="Target dataset, by its name in the store.")],
-    key: Key = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="released or paper; the guides' recipe otherwise.")
-    ] = None,
-    tau: Annotated[
-        float, typer.Option(help="Temperature of the image score: 0 is the maximum, inf the mean.")
-    ] = ScoreConfig.tau,
-    sigma: Annotated[
-        float, typer.Option(help="Gaussian on the map, in pixels; 0 leaves it out.")
-    ] = ScoreConfig.sigma,
-    coefficients: Annotated[
-        str, typer.Option(help="ema or raw: which of the fitted coefficients.")
-    ] = ScoreConfig.coefficients,
-    aupro: Annotated[
-        str, typer.Option(help="exact, or clip200 (the released definition).")
-    ] = ScoreConfig.aupro,
-    save_maps: Annotated[bool, typer.Option("--save-maps", help="Keep the maps, maps.zarr.")] = (
-        False
-    ),
-    report: Annotated[bool, typer.Option("--report", help="Write report.html.")] = False,
-    device: Device = ScoreConfig.device,
-    workers: Workers = ClusterConfig.workers,
-    scheduler: Scheduler = ClusterConfig.scheduler,
-    store: Store = DEFAULT_STORE,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+    store: str, source: ScoreSource, asked: Asked[ScoreConfig], cluster: ClusterConfig
+) -> "Artifact":
     """Score a cached dataset with fitted guides: maps, image scores, metrics."""
     from cache.store import open_store
     from pipeline.artifacts import load_artifact
     from pipeline.scoring.score import score as run
-    from pipeline.tables import metrics_table
 
     objects = open_store(store)
-    artifact = load_artifact(objects, "guides", guides)
-    fitted = str(artifact.document["config"]["recipe"])
-    config = from_recipe(ScoreConfig, recipe or fitted, given(ctx, ScoreConfig))
-    made = run(
+    guides = load_artifact(objects, "guides", source.guides)
+    config = asked.under(source.recipe or guides.document["config"]["recipe"])
+    return run(
         objects,
-        artifact,
-        dataset,
+        guides,
+        source.dataset,
         config,
-        key=key,
-        save_maps=save_maps,
-        report=report,
-        cluster=ClusterConfig(workers=workers, scheduler=scheduler),
+        key=source.key,
+        save_maps=source.save_maps,
+        report=source.report,
+        cluster=cluster,
     )
-    if as_json:
-        show({"id": made.id, "path": made.path, "metrics": made.document}, True, "")
-    else:
-        typer.echo(metrics_table(made.document))
-        typer.echo(f"{made.path}/report.html" if report else made.path)
+
+
+def show_scores(made: "Artifact", as_json: bool) -> None:
+    """Print the metrics in %, and where they and the report are."""
+    from cache.store import open_store
+    from pipeline.tables import metrics_table
+
+    has_report = open_store(made.path, read_only=True).size("report.html") is not None
+    place = f"{made.path}/report.html" if has_report else made.path
+    result = {"id": made.id, "path": made.path, "metrics": made.document}
+    show(result, as_json, f"{metrics_table(made.document)}\n{place}")

@@ -26,7 +26,6 @@ from pipeline.scoring.detector import require_same_tokens
 from pipeline.scoring.published import Direction
 from pipeline.scoring.score import score
 from pipeline.tables import Row, Table
-from spg_core.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,6 @@ def stage_configs(config: ReproduceConfig) -> Stages:
 
     Raises: ConfigError.
     """
-    if config.aupro not in ("exact", "clip200"):
-        raise ConfigError(f"aupro is 'exact' or 'clip200', got {config.aupro!r}")
     seed, device = config.seed, config.device
     sae = {"width": config.width, "k": config.k, "epochs": config.sae_epochs, "seed": seed}
     guides = {"epochs": config.guide_epochs, "seed": seed}

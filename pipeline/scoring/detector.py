@@ -20,7 +20,7 @@ from pipeline.artifacts import Artifact, load_artifact
 from pipeline.backbones.spec import BackboneSpec, spec_from_covers
 from pipeline.configs import ScoreConfig
 from spg_core.anomaly_map import MapOperator, image_scores, map_operator
-from spg_core.errors import ArtifactError, ConfigError
+from spg_core.errors import ArtifactError
 from spg_core.guides import patch_probabilities, unit
 
 
@@ -78,11 +78,7 @@ def load_detector(
 
 def make_detector(artifact: Artifact, config: ScoreConfig) -> Detector:
     """Make a detector of a guides artifact that is already read."""
-    match config.coefficients:
-        case "ema" | "raw":
-            pair = artifact.tensors[f"guides_{config.coefficients}"]
-        case _:
-            raise ConfigError(f"coefficients is 'ema' or 'raw', got {config.coefficients!r}")
+    pair = artifact.tensors[f"guides_{config.coefficients}"]
     backbone = artifact.document["backbone"]
     spec = spec_from_covers(backbone["covers"], backbone["name"])
     if pair.shape != (2, spec.d_model) or not bool(torch.isfinite(pair).all()):

@@ -222,7 +222,7 @@ def _atoms(store: Objects, guides: Artifact, scored: Mapping[str, Any]) -> list[
         return []
     config = AtomsConfig(
         top=_ATOMS_PER_GUIDE,
-        coefficients=str(scored["coefficients"]),
+        coefficients=scored["coefficients"],
         device=str(scored["device"]),
     )
     try:
