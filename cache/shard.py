@@ -7,8 +7,9 @@ little-endian float16, so a shard of tokens is a C array that can be mapped into
 shards by hand are four to five times as fast.
 """
 
+import math
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,32 @@ def is_storable(values: NDArray[np.generic]) -> bool:
     # On the bit patterns: a third of the time np.isfinite takes.
     magnitude = np.bitwise_and(values.view(np.uint16), 0x7FFF)
     return bool(magnitude.max() < 0x7BFF)
+
+
+def check_values(
+    array: str, shard: bytes, n_rows: int, item_shape: tuple[int, ...]
+) -> Iterator[tuple[int, str]]:
+    """Yield (row in the shard, problem) of images with values that the format does not allow.
+
+    The index is sound: `describe_shard` was passed.
+    """
+    data = np.frombuffer(shard, np.uint8)
+    index = decode_index(shard[-INDEX_BYTES:], n_rows, len(shard))
+    item_bytes = math.prod(item_shape) * array_dtype(array).itemsize
+    for row, (start, length) in enumerate(index.tolist()):
+        chunk = data[start : start + length]
+        if array == "masks":
+            try:
+                worst = int(decode_mask(chunk, (item_shape[0], item_shape[1])).max())
+            except StoreError as error:
+                yield row, str(error)
+                continue
+            if worst > 1:
+                yield row, f"a mask with {worst}, expected 0 and 1"
+        elif length != item_bytes:
+            yield row, f"an image of {length} bytes where {item_bytes} are expected"
+        elif not is_storable(chunk):
+            yield row, f"{array} with NaN, infinity or 65504, which float16 cut off"
 
 
 class MappedShard:

@@ -1,4 +1,4 @@
-"""Check every stored byte of a complete cache against its digests."""
+"""Check every stored byte of a complete cache: against its digests, and for what it means."""
 
 import hashlib
 import json
@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cache.find import read_record
-from cache.layout import INDEX_BYTES, MANIFEST, shard_name
+from cache.layout import MANIFEST, shard_name
 from cache.objects import Objects
 from cache.record import CacheRecord, StoredObject
-from cache.shard import decode_index, decode_mask, describe_shard, new_digest
+from cache.shard import check_values, describe_shard, new_digest
 from cache.zarr_group import zarr_metadata
 from spg_core.errors import CorruptStore, NotInStore, StoreError
 
@@ -109,27 +109,27 @@ def _check_shard(
     if new_digest(data).hexdigest() != stored.blake3:
         rows = _bad_rows(data, array, shard, record)
         return [Problem(name, rows, f"does not match its digest; {_spoilt(rows)}")]
-    if array == "masks":
-        return _check_masks(data, name, shard, record)
-    return []
+    return _check_content(data, array, shard, record, name)
 
 
-def _check_masks(data: bytes, name: str, shard: int, record: CacheRecord) -> list[Problem]:
-    """Decode each mask: the digest only says that it is what somebody wrote."""
+def _check_content(
+    data: bytes, array: str, shard: int, record: CacheRecord, name: str
+) -> list[Problem]:
+    """Check index, checksums and values: a digest only says that it is what somebody wrote."""
     rows = record.geometry.shard_rows(shard)
-    size = record.geometry.mask_size
-    assert size is not None
-    problems = []
-    index = decode_index(data[-INDEX_BYTES:], len(rows), len(data))
-    for row, (start, length) in zip(rows, index.tolist(), strict=True):
-        try:
-            worst = int(decode_mask(data[start : start + length], size).max())
-        except StoreError as error:
-            problems.append(Problem(name, (row,), str(error)))
-            continue
-        if worst > 1:
-            problems.append(Problem(name, (row,), f"a mask with {worst}, expected 0 and 1"))
-    return problems
+    try:
+        crcs = describe_shard(data, len(rows))
+    except StoreError as error:
+        return [Problem(name, tuple(rows), str(error))]
+    expected = record.receipts[shard].objects[array].crc32c
+    problems = [
+        Problem(name, (row,), "does not have the CRC-32C that cache.json states")
+        for row, stated, found in zip(rows, expected, crcs, strict=True)
+        if stated != found
+    ]
+    item = record.geometry.item_shape(array)
+    values = check_values(array, data, len(rows), item)
+    return problems + [Problem(name, (rows[row],), text) for row, text in values]
 
 
 def _bad_rows(data: bytes, array: str, shard: int, record: CacheRecord) -> tuple[int, ...]:

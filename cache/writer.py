@@ -6,7 +6,7 @@ receipt of that, so a receipt always describes stored bytes (a GPU may not repea
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from time import time
@@ -23,26 +23,12 @@ from cache.layout import (
     Geometry,
     array_dtype,
     cache_folder,
-    receipt_name,
     shard_name,
 )
-from cache.objects import GRACE_SECONDS, Objects, Part, as_view, total_bytes
-from cache.record import (
-    CacheRecord,
-    Receipt,
-    StoredObject,
-    parse_receipt,
-    receipt_to_bytes,
-    record_to_bytes,
-)
-from cache.shard import (
-    crc32c,
-    describe_shard,
-    encode_chunks,
-    encode_index,
-    is_storable,
-    new_digest,
-)
+from cache.objects import GRACE_SECONDS, Objects, Part, total_bytes
+from cache.receipts import Receipts, describe_parts
+from cache.record import CacheRecord, Receipt, StoredObject, record_to_bytes
+from cache.shard import encode_chunks, encode_index
 from cache.zarr_group import zarr_metadata
 from spg_core.errors import (
     CorruptStore,
@@ -55,7 +41,6 @@ from spg_core.errors import (
 _MASK_SHRINKS = 20
 """Defect masks compress 50-fold and more; the estimate of a cache's size counts on this."""
 _ATTEMPTS = 3
-_THREADS = 8
 
 
 class CacheWriter:
@@ -74,6 +59,7 @@ class CacheWriter:
         self.key = cache_key(covers)
         self.geometry = geometry
         self.folder = cache_folder(dataset, backbone, self.key)
+        self._receipts = Receipts(objects, self.folder, geometry)
         self._started = False
 
     @property
@@ -89,11 +75,15 @@ class CacheWriter:
         """Return the images of a shard."""
         return self.geometry.shard_rows(shard)
 
-    def pending_shards(self) -> list[int]:
-        """Return the shards that are still to be written, in order."""
+    def pending_shards(self, progress: Callable[[int, int], None] | None = None) -> list[int]:
+        """Return the shards that are still to be written, in order.
+
+        Those that are there are read once and compared with their receipts' digests; `progress` is
+        called with 1 and their number for each.
+        """
         if self.state() == "complete":
             return []
-        done = self._receipts()
+        done = self._receipts.proved(progress)
         pending = [shard for shard in range(self.geometry.n_shards) if shard not in done]
         # Another process may have finished, and dropped the receipts, between our two looks.
         return [] if pending and self.state() == "complete" else pending
@@ -105,7 +95,9 @@ class CacheWriter:
 
     def check_free_space(self) -> None:
         """Refuse to start what cannot end. Raises: StoreError with the bytes needed and free."""
-        needed = sum(self._shard_estimate(shard) for shard in self.pending_shards())
+        done = self._receipts.stated()
+        shards = range(self.geometry.n_shards)
+        needed = sum(self._shard_estimate(shard) for shard in shards if shard not in done)
         free = self.objects.free_bytes()
         if free is not None and needed > free:
             raise StoreError(
@@ -140,7 +132,7 @@ class CacheWriter:
             values = items[array]
             assert values is not None
             stored[array] = self._publish(array, shard, values)
-        self._publish_receipt(Receipt(shard, stored))
+        self._receipts.publish(Receipt(shard, stored))
 
     def finish(
         self,
@@ -157,7 +149,7 @@ class CacheWriter:
         digest = hashlib.sha256(manifest).hexdigest()
         if self.state() == "complete":
             return self._check_finished(digest)
-        receipts = self._receipts()
+        receipts = self._receipts.settled()
         missing = [shard for shard in range(self.geometry.n_shards) if shard not in receipts]
         if missing:
             if self.state() == "complete":
@@ -232,72 +224,21 @@ class CacheWriter:
         name = f"{self.folder}/{shard_name(array, shard)}"
         # Checks, digests and writes let go of the interpreter, so they run side by side.
         with ThreadPoolExecutor(1) as pool:
-            described = pool.submit(_describe_parts, array, self.shard_rows(shard), chunks, index)
+            described = pool.submit(describe_parts, array, self.shard_rows(shard), chunks, index)
             for _ in range(_ATTEMPTS):
                 if self.objects.put_new(name, parts, approve=described.result):
                     return described.result()
                 try:
-                    return self._describe(array, shard, name)
+                    there = self._receipts.describe(array, shard)
+                    if there == described.result() or not self._receipts.is_doubted(shard):
+                        return there
                 except NotInStore:
                     continue
                 except CorruptStore:
                     if self.state() == "complete":
                         raise
-                    self.objects.delete(name)
+                self.objects.delete(name)
         raise StoreError(f"{self.objects.where}/{name} can neither be written nor read")
-
-    def _describe(self, array: str, shard: int, name: str) -> StoredObject:
-        limit = 2 * self.geometry.raw_shard_bytes(array, shard)
-        data = self.objects.get(name, max_bytes=limit)
-        try:
-            if array != "masks" and len(data) != self.geometry.raw_shard_bytes(array, shard):
-                raise StoreError(f"it has {len(data)} bytes")
-            crcs = describe_shard(data, len(self.shard_rows(shard)))
-        except StoreError as error:
-            raise CorruptStore(f"{self.objects.where}/{name}: {error}") from error
-        return StoredObject(len(data), new_digest(data).hexdigest(), tuple(crcs))
-
-    def _publish_receipt(self, receipt: Receipt) -> None:
-        data = receipt_to_bytes(receipt, self.geometry)
-        name = f"{self.folder}/{receipt_name(receipt.shard)}"
-        for _ in range(_ATTEMPTS):
-            if self.objects.put_new(name, [data]):
-                return
-            try:
-                if self.objects.get(name) == data:
-                    return
-            except NotInStore:
-                continue
-            # A receipt of bytes that are gone. Ours describes what is stored now, as would that
-            # of anyone else who does this at the same time.
-            self.objects.delete(name)
-        raise StoreError(f"{self.objects.where}/{name} keeps changing under this writer")
-
-    def _receipts(self) -> dict[int, Receipt]:
-        """Return the receipts that agree with the sizes of what is stored."""
-        sizes = {info.name: info.size_bytes for info in self.objects.walk(self.folder)}
-        shards = range(self.geometry.n_shards)
-        there = [s for s in shards if f"{self.folder}/{receipt_name(s)}" in sizes]
-        with ThreadPoolExecutor(_THREADS) as pool:
-            receipts = pool.map(self._read_receipt, there)
-            return {
-                receipt.shard: receipt
-                for receipt in receipts
-                if receipt is not None and self._is_stored(receipt, sizes)
-            }
-
-    def _read_receipt(self, shard: int) -> Receipt | None:
-        name = f"{self.folder}/{receipt_name(shard)}"
-        try:
-            return parse_receipt(self.objects.get(name), shard, self.geometry, name)
-        except (CorruptStore, NotInStore):
-            return None
-
-    def _is_stored(self, receipt: Receipt, sizes: Mapping[str, int]) -> bool:
-        return all(
-            sizes.get(f"{self.folder}/{shard_name(array, receipt.shard)}") == stored.size_bytes
-            for array, stored in receipt.objects.items()
-        )
 
     def _shard_estimate(self, shard: int) -> int:
         shrink = {"masks": _MASK_SHRINKS}
@@ -305,18 +246,3 @@ class CacheWriter:
             self.geometry.raw_shard_bytes(array, shard) // shrink.get(array, 1)
             for array in self.geometry.arrays
         )
-
-
-def _describe_parts(array: str, rows: range, chunks: Sequence[Part], index: bytes) -> StoredObject:
-    """Check and digest a shard on its way; each chunk at once, while the processor holds it."""
-    digest, crcs = new_digest(), []
-    for row, chunk in zip(rows, chunks, strict=True):
-        if isinstance(chunk, np.ndarray) and not is_storable(chunk):
-            raise StoreError(
-                f"{array} of image row {row} hold NaN or values beyond float16's 65504; "
-                "this shard was not stored"
-            )
-        crcs.append(crc32c(chunk))
-        digest.update(as_view(chunk))
-    digest.update(index)
-    return StoredObject(total_bytes([*chunks, index]), digest.hexdigest(), tuple(crcs))

@@ -1,7 +1,7 @@
 """Progress bars on stderr, so that stdout holds results only."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 from rich.console import Console
@@ -44,6 +44,20 @@ def bar(description: str, total: int) -> Iterator[Advance]:
             progress.update(task, advance=n, note=note, total=total)
 
         yield advance
+
+
+@contextmanager
+def counting(description: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function of (steps done, all steps) that shows a bar from its first call on."""
+    with ExitStack() as stack:
+        shown: list[Advance] = []
+
+        def progress(n: int, total: int) -> None:
+            if not shown:
+                shown.append(stack.enter_context(bar(description, total)))
+            shown[0](n)
+
+        yield progress
 
 
 def say(text: str) -> None:

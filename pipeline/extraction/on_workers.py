@@ -34,7 +34,7 @@ from pipeline.extraction.shards import (
     open_writer,
     vanished_defects,
 )
-from pipeline.progress import bar, say
+from pipeline.progress import bar, counting, say
 from spg_core.errors import ClusterError, DatasetError
 
 _SAMPLED_IMAGES = 3
@@ -70,7 +70,8 @@ def extract_on_cluster(
         with open_workers(cluster, open_extract_job, job) as workers:
             spec, device = _agreed(workers.ask_all(describe))
             writer = open_writer(store, config, manifest, spec)
-            pending = writer.pending_shards()
+            with counting("Checking what is there") as progress:
+                pending = writer.pending_shards(progress)
             if pending:
                 announce(writer, pending)
                 say(f"{len(workers.addresses)} workers on {device}")

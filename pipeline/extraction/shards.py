@@ -30,7 +30,7 @@ from pipeline.configs import ExtractConfig
 from pipeline.device import resolve_device
 from pipeline.extraction.finish import finish, warn_of_vanished
 from pipeline.extraction.model_inputs import ModelInput, model_inputs
-from pipeline.progress import Advance, bar, human_bytes, human_seconds, say
+from pipeline.progress import Advance, bar, counting, human_bytes, human_seconds, say
 
 _PROBE_IMAGES = 4
 
@@ -62,7 +62,8 @@ def extract_shards(store: Objects, config: ExtractConfig, manifest: Manifest) ->
     """
     backbone = open_backbone(config)
     writer = open_writer(store, config, manifest, backbone.spec)
-    pending = writer.pending_shards()
+    with counting("Checking what is there") as progress:
+        pending = writer.pending_shards(progress)
     if pending:
         announce(writer, pending)
         writer.check_free_space()
