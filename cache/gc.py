@@ -1,14 +1,31 @@
-"""Find and remove what no cache needs: temporaries of dead writers, orphans, caches one names."""
+"""Find and remove what no cache needs: temporaries of dead writers, orphans, caches one names.
 
+Only what has the names of a store's own objects can go, and nothing that lies behind a link: that
+is somebody else's, and another store may need it.
+"""
+
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from cache.find import CacheInfo, find_caches, read_record
 from cache.layout import MANIFEST, RECORD, shard_name
 from cache.objects import GRACE_SECONDS, ObjectInfo, Objects
 from cache.zarr_group import zarr_metadata
-from spg_core.errors import CorruptStore
+from spg_core.errors import StoreError
+
+_CACHE = r"tokens/[^/]+/[^/]+/[0-9a-f]{16}"
+_ARTIFACT_KINDS = ("saes", "guides", "scores", "sweeps")
+_ARTIFACT = rf"(?:{'|'.join(_ARTIFACT_KINDS)})/[^/]+-[0-9a-f]{{8}}"
+_TEMPORARY = re.compile(
+    r"\.tmp-probe-[0-9a-f]{16}"
+    rf"|{_CACHE}/(?:.+/)?\.tmp-[^/]+"
+    rf"|(?:{_ARTIFACT}|figures/[^/]+)/(?:.+/)?\.tmp-[0-9a-f]{{16}}",
+    re.DOTALL,
+)
+"""Where a store has temporaries. In a cache any writer's, elsewhere named as ours are."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +46,30 @@ def find_garbage(
         objects: the store.
         remove: caches to remove whole, complete or not.
         grace_seconds: younger temporaries and orphans may belong to a living writer and stay.
+
+    Raises:
+        StoreError: the folder is no store, or a cache to remove is reached through a link.
     """
+    caches = find_caches(objects)
+    if not caches:
+        _refuse_other_folders(objects)
+    for cache in remove:
+        link = _link_on_the_way(objects, cache.folder)
+        if link is not None:
+            raise StoreError(
+                f"{objects.where}/{cache.folder} is reached through a link, {link}; what it leads "
+                "to is not removed from here: remove the link, or name the store it leads into"
+            )
     found = [
         Garbage(info.name, info.size_bytes, "temporary of a writer that ended")
         for info in objects.temporaries("")
-        if _is_old(info, grace_seconds)
+        if _TEMPORARY.fullmatch(info.name) and _is_old(info, grace_seconds)
     ]
-    named = {info.folder for info in remove}
-    for cache in find_caches(objects):
+    named = {cache.folder for cache in remove}
+    for cache in caches:
         if cache.folder in named:
             found += _whole_cache(objects, cache)
-        elif cache.state == "complete":
+        elif cache.state == "complete" and _link_on_the_way(objects, cache.folder) is None:
             found += _orphans(objects, cache, grace_seconds)
     return found
 
@@ -49,6 +79,32 @@ def remove_garbage(objects: Objects, garbage: Sequence[Garbage]) -> int:
     for item in garbage:
         objects.delete(item.name)
     return sum(item.size_bytes for item in garbage)
+
+
+def _refuse_other_folders(objects: Objects) -> None:
+    """Refuse a folder that has something in it, and nothing of a store's."""
+    folders = objects.folders("")
+    is_store = any(
+        re.fullmatch(_ARTIFACT, f"{kind}/{name}", re.DOTALL)
+        for kind in _ARTIFACT_KINDS
+        if kind in folders
+        for name in objects.folders(kind)
+    ) or any(re.match(_CACHE, info.name) for info in objects.temporaries("tokens"))
+    if not is_store and (folders or next(objects.walk(""), None) is not None):
+        raise StoreError(
+            f"{objects.where} is no store: it holds neither caches nor SAEs, guides or scores; "
+            "nothing there is touched"
+        )
+
+
+def _link_on_the_way(objects: Objects, folder: str) -> Path | None:
+    """Return the first link on the way from the store down to a folder of it."""
+    parts = folder.split("/")
+    for depth in range(1, len(parts) + 1):
+        path = objects.local_path("/".join(parts[:depth]))
+        if path is not None and path.is_symlink():
+            return path
+    return None
 
 
 def _whole_cache(objects: Objects, cache: CacheInfo) -> Iterator[Garbage]:
@@ -63,7 +119,7 @@ def _whole_cache(objects: Objects, cache: CacheInfo) -> Iterator[Garbage]:
 def _orphans(objects: Objects, cache: CacheInfo, grace_seconds: float) -> Iterator[Garbage]:
     try:
         record = read_record(objects, cache.folder)
-    except CorruptStore:
+    except StoreError:
         return  # `verify` tells; nothing can be called an orphan without its record.
     known = {MANIFEST, RECORD, *zarr_metadata(record.geometry)}
     known |= {shard_name(a, r.shard) for r in record.receipts for a in r.objects}

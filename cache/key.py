@@ -24,7 +24,7 @@ def canonical_json(value: object) -> bytes:
     """
     try:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise StoreError(f"not plain JSON, so it has no digest: {error}") from error
     return text.encode("ascii")
 
@@ -32,6 +32,11 @@ def canonical_json(value: object) -> bytes:
 def cache_key(covers: Mapping[str, Any]) -> str:
     """Return the key of what `covers` describes: the first 16 hex digits of a SHA-256."""
     return hashlib.sha256(canonical_json(dict(covers))).hexdigest()[:KEY_DIGITS]
+
+
+def is_key(name: str) -> bool:
+    """Tell whether a name has the form of a cache's key."""
+    return len(name) == KEY_DIGITS and set(name) <= set("0123456789abcdef")
 
 
 def images_digest(image_ids: Sequence[str]) -> str:

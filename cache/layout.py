@@ -84,9 +84,14 @@ def array_dtype(array: str) -> np.dtype[np.generic]:
 def cache_folder(dataset: str, backbone: str, key: str) -> str:
     """Return where a cache lives in its store. Raises: StoreError for names that leave it."""
     for part in (dataset, backbone, key):
-        if part in ("", ".", "..") or part.startswith(".") or set(part) & set('/\\\0:*?"<>|'):
+        if not is_path_part(part):
             raise StoreError(f"{part!r} cannot be part of a cache's path; use letters, digits, '-'")
     return f"tokens/{dataset}/{backbone}/{key}"
+
+
+def is_path_part(part: str) -> bool:
+    """Tell whether a name can be a dataset's, a backbone's or a key's on every platform."""
+    return part != "" and not part.startswith(".") and not set(part) & set('/\\\0:*?"<>|')
 
 
 def shard_name(array: str, shard: int) -> str:

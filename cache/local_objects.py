@@ -90,7 +90,7 @@ class LocalObjects:
         return published
 
     def replace(self, name: str, parts: Sequence[Part]) -> None:
-        """Publish the joined parts in place of what is there; never for a part of a cache."""
+        """Publish the joined parts in place of what is there; see `Objects`."""
         self._refuse_if_read_only(name)
         path = self._path(name)
         with self._explained("write", name, total_bytes(parts)):

@@ -66,7 +66,10 @@ class Objects(Protocol):
         ...
 
     def replace(self, name: str, parts: Sequence[Part]) -> None:
-        """Publish the joined parts in place of what is there; never for a part of a cache."""
+        """Publish the joined parts in place of what is there.
+
+        For a part of a cache only to put back the bytes that its record states.
+        """
         ...
 
     def size(self, name: str) -> int | None:

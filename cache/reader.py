@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.find import choose_cache, read_record
-from cache.layout import IMAGES_PER_SHARD, MANIFEST, array_dtype, shard_name
+from cache.find import choose_cache
+from cache.layout import IMAGES_PER_SHARD, MANIFEST, array_dtype, cache_folder, shard_name
 from cache.mirror import Mirror
 from cache.objects import SMALL_OBJECT_BYTES, Objects
 from cache.open_shards import OpenShards
@@ -52,8 +52,8 @@ def open_cache(
         NotInStore, IncompleteCache, StoreError: none, or none complete, or several are meant.
         CorruptStore: `cache.json` is not what was written.
     """
-    folder = choose_cache(objects, dataset, backbone, key).folder
-    record = read_record(objects, folder)
+    record = choose_cache(objects, dataset, backbone, key)
+    folder = cache_folder(dataset, backbone, record.key)
     is_local = objects.local_path(folder) is not None
     mirror = None if is_local else Mirror(objects, folder, record, mirror_folder, mirror_bytes)
     return TokenCache(objects, folder, record, memory_bytes, mirror)

@@ -112,7 +112,7 @@ class RemoteObjects:
         return self._try("write", name, put)
 
     def replace(self, name: str, parts: Sequence[Part]) -> None:
-        """Publish the joined parts in place of what is there; never for a part of a cache."""
+        """Publish the joined parts in place of what is there; see `Objects`."""
         self._refuse_if_read_only(name)
         body = b"".join(as_view(part) for part in parts)
         path = check_name(name)

@@ -43,12 +43,14 @@ def open_existing_store(url_or_path: str | Path, read_only: bool = False) -> Obj
     """Open a store that should have something in it, so that a mistyped folder is an error.
 
     Raises:
-        NotInStore: the folder is not there.
+        NotInStore: the folder is not there; with an object store, nothing is below the prefix.
         StoreError: it names no store that can be served.
     """
     objects = open_store(url_or_path, read_only)
     if isinstance(objects, LocalObjects) and not objects.is_folder():
         raise NotInStore(f"no store at {objects.where}, there is no such folder")
+    if not isinstance(objects, LocalObjects) and not objects.folders(""):
+        raise NotInStore(f"no store at {objects.where}, nothing is there")
     return objects
 
 

@@ -28,8 +28,17 @@ from manifests.schema import (
 from spg_core.errors import CorruptStore, StoreError
 
 MAX_THUMBNAIL_BYTES: Final = 1 << 20
-MAX_BYTES: Final = 16 << 30
-"""Most bytes that the pages of a manifest may decompress to."""
+MAX_BYTES: Final = 8 << 30
+"""Most bytes that the columns of a manifest may take together."""
+
+MAX_GROWTH: Final = 64
+"""Most times that a manifest above `FREE_BYTES` may be larger in memory than as a file.
+
+Each row of one has a digest, of which no compression leaves less than 32 bytes: so this is 2 kB a
+row, and a JPEG does not shrink at all.
+"""
+
+FREE_BYTES: Final = 64 << 20
 
 MAX_COLUMN_BYTES: Final = 8 << 30
 """Most bytes of one column once its dictionary is unfolded."""
@@ -42,8 +51,13 @@ Rule = tuple[str, NDArray[np.bool_], str]
 PARQUET_ERRORS: Final = (pa.ArrowException, OSError, ValueError, OverflowError, KeyError)
 
 
-def read_table(data: bytes, source: str) -> pa.Table:
+def read_table(data: bytes, source: str, n_images: int | None = None) -> pa.Table:
     """Read Parquet bytes as a table of exactly the manifest's columns and types.
+
+    Args:
+        data: The whole Parquet file.
+        source: What to call it in errors.
+        n_images: How many rows it must have, compared before anything is read.
 
     Raises:
         CorruptStore: Not Parquet, torn, or not a manifest; names `source`.
@@ -51,12 +65,13 @@ def read_table(data: bytes, source: str) -> pa.Table:
     """
     try:
         frame = pq.ParquetFile(pa.BufferReader(data))
-        schema = _check_frame(frame, source)
+        schema = _check_frame(frame, source, len(data), n_images)
         text = [field.name for field in schema if field.type in (pa.string(), pa.binary())]
         folded = pq.ParquetFile(
             pa.BufferReader(data), read_dictionary=text, page_checksum_verification=True
         ).read(use_threads=False)
         folded.validate(full=True)
+        _check_unfolded(folded, len(data), source)
         columns = [_unfold(folded[field.name], field, source) for field in schema]
         table = pa.table(columns, schema=schema)
         table.validate(full=True)
@@ -65,7 +80,9 @@ def read_table(data: bytes, source: str) -> pa.Table:
     return table
 
 
-def _check_frame(frame: pq.ParquetFile, source: str) -> pa.Schema:
+def _check_frame(
+    frame: pq.ParquetFile, source: str, file_bytes: int, n_images: int | None
+) -> pa.Schema:
     """Check version, columns, types and claimed sizes; give the schema to read with."""
     metadata = frame.metadata
     version = (metadata.metadata or {}).get(VERSION_KEY, b"")
@@ -95,34 +112,57 @@ def _check_frame(frame: pq.ParquetFile, source: str) -> pa.Schema:
         for group in range(metadata.num_row_groups)
         for column in range(metadata.num_columns)
     )
-    if not 1 <= metadata.num_rows <= MAX_ROWS or not 0 <= size_bytes <= MAX_BYTES:
+    most = _most_bytes(file_bytes)
+    if not 1 <= metadata.num_rows <= MAX_ROWS or not 0 <= size_bytes <= most:
         raise _corrupt(
             source,
             f"it claims {metadata.num_rows} rows and {size_bytes} bytes; expected 1 to "
-            f"{MAX_ROWS} rows and at most {MAX_BYTES} bytes",
+            f"{MAX_ROWS} rows and at most {most} bytes",
         )
+    if n_images is not None and metadata.num_rows != n_images:
+        raise _corrupt(source, f"the manifest has {metadata.num_rows} rows for {n_images} images")
     return schema
 
 
+def _most_bytes(file_bytes: int) -> int:
+    """Give how many bytes a file of this size may unfold to."""
+    return min(MAX_BYTES, max(FREE_BYTES, MAX_GROWTH * file_bytes))
+
+
+def _check_unfolded(folded: pa.Table, file_bytes: int, source: str) -> None:
+    """Refuse dictionaries that would unfold to far more, each and together."""
+    sizes = {
+        name: sum(map(_unfolded_bytes, folded[name].chunks))
+        for name in folded.column_names
+        if pa.types.is_dictionary(folded[name].type)
+    }
+    for name, size_bytes in sizes.items():
+        if size_bytes > MAX_COLUMN_BYTES:
+            raise _corrupt(source, f"column {name} unfolds to {size_bytes} bytes")
+    total = sum(sizes.values())
+    if total > _most_bytes(file_bytes):
+        raise _corrupt(source, f"its {file_bytes} bytes unfold to {total}")
+
+
+def _unfolded_bytes(chunk: Any) -> int:
+    lengths = np.asarray(pc.binary_length(chunk.dictionary).fill_null(0), dtype=np.int64)
+    return int(lengths[np.asarray(chunk.indices.drop_null())].sum()) if lengths.size else 0
+
+
 def _unfold(column: Any, field: "pa.Field[Any]", source: str) -> Any:
-    """Turn a dictionary column into plain text once its unfolded size is known to be sane."""
+    """Turn a dictionary column into plain text once each of its values is known to be sane."""
     if column.null_count and not field.nullable:
         raise _corrupt(source, f"column {field.name} has {column.null_count} empty values")
     if not pa.types.is_dictionary(column.type):
         return column.cast(field.type)
     most = MAX_THUMBNAIL_BYTES if field.name == THUMBNAIL.name else MAX_PATH_BYTES
-    total = 0
     for chunk in column.chunks:
-        lengths = np.asarray(pc.binary_length(chunk.dictionary).fill_null(0), dtype=np.int64)
-        if lengths.size and int(lengths.max()) > most:
+        longest = pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0
+        if longest > most:
             raise _corrupt(
                 source,
-                f"column {field.name} holds a value of {int(lengths.max())} bytes; "
-                f"at most {most} are allowed",
+                f"column {field.name} holds a value of {longest} bytes; at most {most} are allowed",
             )
-        total += int(lengths[np.asarray(chunk.indices.drop_null())].sum()) if lengths.size else 0
-    if total > MAX_COLUMN_BYTES:
-        raise _corrupt(source, f"column {field.name} unfolds to {total} bytes")
     return column.cast(field.type)
 
 

@@ -78,17 +78,18 @@ def manifest_to_bytes(manifest: Manifest) -> bytes:
     return buffer.getvalue()
 
 
-def manifest_from_bytes(data: bytes, source: str) -> Manifest:
+def manifest_from_bytes(data: bytes, source: str, n_images: int | None = None) -> Manifest:
     """Read and check a manifest that anybody may have written.
 
     Args:
         data: The whole Parquet file.
         source: What to call it in errors: its path or URL.
+        n_images: How many rows it must have; compared before anything is read.
 
     Raises:
         CorruptStore: Torn, edited or not a manifest; names `source`.
         StoreError: Written by a newer version of this program.
     """
-    table = read_table(data, source)
+    table = read_table(data, source, n_images)
     check_rows(table, source)
     return Manifest(table)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from cache.find import find_caches
+from cache.find import find_caches, held_caches
 from cache.objects import Objects
 from cache.reader import TokenCache, open_cache
 from manifests.table import Manifest, manifest_from_bytes
@@ -37,18 +37,17 @@ def open_dataset(
         NotInStore: there is none; says how to make it.
         IncompleteCache, StoreError, CorruptStore: it is partial, one of several, or damaged.
     """
-    if not find_caches(store, dataset, slug(backbone)):
-        held = ", ".join(f"{info.dataset}/{info.backbone}" for info in find_caches(store))
+    try:
+        cache = open_cache(store, dataset, slug(backbone), key)
+    except NotInStore:
+        if find_caches(store, dataset, slug(backbone)):
+            raise  # another key than those there are
         raise NotInStore(
             f"no tokens of {dataset!r} by {backbone!r} in {store.where}, which holds "
-            f"{held or 'no cache'}; make them with `spg-pipe extract --backbone {backbone} "
+            f"{held_caches(store)}; make them with `spg-pipe extract --backbone {backbone} "
             f"--dataset {dataset} --root DIR`"
-        )
-    cache = open_cache(store, dataset, slug(backbone), key)
-    manifest = manifest_from_bytes(cache.manifest_bytes(), f"{cache.where}/manifest.parquet")
-    if manifest.n_images != cache.n_images:
-        raise NotInStore(
-            f"{cache.where}: the manifest has {manifest.n_images} rows for {cache.n_images} images"
-        )
+        ) from None
+    where = f"{cache.where}/manifest.parquet"
+    manifest = manifest_from_bytes(cache.manifest_bytes(), where, n_images=cache.n_images)
     spec = spec_from_covers(cache.covers["backbone"], backbone)
     return CachedDataset(dataset, backbone, cache, manifest, spec)

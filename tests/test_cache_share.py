@@ -1,5 +1,6 @@
 """Verify, copy and garbage: what they find, what they do, and what they leave alone."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -195,6 +196,49 @@ def test_a_copy_with_objects_missing_or_cut_is_made_whole_again(
     assert copy_cache(source, target, folder).copied_shards == 0
 
 
+def test_a_damaged_source_takes_nothing_from_the_copy(
+    store: tuple[Objects, str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, folder, path = store
+    target = open_store(tmp_path / "copy")
+    copy_cache(source, target, folder)
+    cut = tmp_path / "copy" / folder / "tokens.zarr/tokens/c/2/0/0"
+    cut.write_bytes(cut.read_bytes()[:-5])
+    flip_byte(path / "tokens.zarr/tokens/c/2/0/0", 0)
+    before = folder_digests(tmp_path / "copy" / folder)
+
+    def refuse(name: str) -> None:
+        assert not name.startswith("tokens/"), f"{name} was deleted"
+
+    monkeypatch.setattr(target, "delete", refuse)
+    with pytest.raises(CorruptStore, match="is not what was written"):
+        copy_cache(source, target, folder)
+    assert folder_digests(tmp_path / "copy" / folder) == before
+
+    flip_byte(path / "tokens.zarr/tokens/c/2/0/0", 0)
+    assert copy_cache(source, target, folder).copied_shards == 1
+    assert folder_digests(tmp_path / "copy" / folder) == folder_digests(path)
+
+
+def test_what_is_no_shard_is_put_back_too(store: tuple[Objects, str, Path], tmp_path: Path) -> None:
+    source, folder, _ = store
+    target = open_store(tmp_path / "copy")
+    copy_cache(source, target, folder)
+    there = tmp_path / "copy" / folder
+    (there / "manifest.parquet").write_bytes(b"edited")
+    (there / "tokens.zarr/zarr.json").unlink()
+    (there / "tokens.zarr/masks/zarr.json").write_bytes(b"{")
+    same = json.dumps(json.loads((there / "tokens.zarr/cls/zarr.json").read_bytes()))
+    (there / "tokens.zarr/cls/zarr.json").write_text(same)
+
+    report = copy_cache(source, target, folder)
+
+    assert (report.copied_shards, report.copied_bytes, report.present_shards) == (0, 0, 3)
+    assert verify_cache(target, folder).is_sound
+    assert (there / "tokens.zarr/cls/zarr.json").read_text() == same  # sound, so not touched
+    assert not (there / "receipts").exists()
+
+
 def test_a_read_only_store_can_be_copied_from_but_not_to(
     store: tuple[Objects, str, Path], tmp_path: Path
 ) -> None:
@@ -273,3 +317,121 @@ def test_a_partial_cache_is_left_alone_unless_named(tmp_path: Path) -> None:
     remove_garbage(objects, find_garbage(objects, remove=find_caches(objects)))
 
     assert find_caches(objects) == []
+
+
+def link_away(path: Path, place: Path) -> Path:
+    """Move a folder elsewhere and leave a link to it, as people do when a disk is full."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(place)
+    path.symlink_to(place, target_is_directory=True)
+    return place
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+def test_nothing_behind_a_link_is_removed(
+    store: tuple[Objects, str, Path], tmp_path: Path, depth: int
+) -> None:
+    objects, folder, path = store
+    for name in [".tmp-old", "notes", "tokens.zarr/.tmp-0123456789abcdef"]:
+        (path / name).write_bytes(b"123")
+        make_old(path / name)
+    linked = (tmp_path / "store").joinpath(*folder.split("/")[: depth + 1])
+    colleague = link_away(linked, tmp_path / "colleague" / linked.name)
+    before = folder_digests(colleague)
+
+    assert find_garbage(objects, grace_seconds=0) == []
+    with pytest.raises(StoreError, match=rf"reached through a link, {linked}; .*remove the link"):
+        find_garbage(objects, remove=find_caches(objects))
+
+    assert folder_digests(colleague) == before
+    assert open_cache(objects, "visa", "gabor").n_images == 150  # reading through links is fine
+
+
+def test_links_inside_a_named_cache_go_and_what_they_lead_to_stays(
+    store: tuple[Objects, str, Path], tmp_path: Path
+) -> None:
+    objects, _, path = store
+    place = link_away(path / "tokens.zarr/tokens", tmp_path / "elsewhere")
+    shard = path / "tokens.zarr/masks/c/0/0/0"
+    shard.rename(tmp_path / "shard")
+    shard.symlink_to(tmp_path / "shard")
+    before = folder_digests(tmp_path / "elsewhere")
+
+    remove_garbage(objects, find_garbage(objects, remove=find_caches(objects)))
+
+    assert folder_digests(place) == before
+    assert (tmp_path / "shard").is_file()
+    assert not shard.is_symlink()
+
+
+def test_a_store_that_is_a_link_itself_is_tidied(
+    store: tuple[Objects, str, Path], tmp_path: Path
+) -> None:
+    _, folder, path = store
+    (path / ".tmp-old").write_bytes(b"123")
+    make_old(path / ".tmp-old")
+    (tmp_path / "link").symlink_to(tmp_path / "store", target_is_directory=True)
+
+    garbage = find_garbage(open_store(tmp_path / "link"))
+
+    assert [item.name for item in garbage] == [f"{folder}/.tmp-old"]
+
+
+def test_a_folder_that_is_no_store_is_refused(tmp_path: Path) -> None:
+    for name in ["work/.tmp-0123456789abcdef", "tokens/a/b/.tmp-old", ".tmp-old", "guides/me.txt"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"mine")
+        make_old(tmp_path / name)
+    before = folder_digests(tmp_path)
+
+    with pytest.raises(StoreError, match=r"is no store: .* nothing there is touched"):
+        find_garbage(open_store(tmp_path), grace_seconds=0)
+
+    assert folder_digests(tmp_path) == before
+    (tmp_path / "empty").mkdir()
+    assert find_garbage(open_store(tmp_path / "empty")) == []
+
+
+def test_only_a_stores_own_temporaries_go_from_a_shared_folder(
+    store: tuple[Objects, str, Path], tmp_path: Path
+) -> None:
+    objects, folder, _ = store
+    hexes = "0123456789abcdef"
+    ours = {
+        f".tmp-probe-{hexes}",
+        f"saes/visa-c1024-01234567/.tmp-{hexes}",
+        f"scores/visa-01234567/maps.zarr/.tmp-{hexes}",
+        f"figures/fig3/.tmp-{hexes}",
+        f"{folder}/tokens.zarr/tokens/c/.tmp-other",
+    }
+    theirs = {
+        ".tmp-old",
+        f".tmp-{hexes}",
+        f"thesis/.tmp-{hexes}",
+        f"figures/.tmp-{hexes}",
+        "figures/fig3/.tmp-photoshop",
+        f"saes/.tmp-{hexes}",
+        "guides/mine/.tmp-backup",
+        f"tokens/visa/.tmp-{hexes}",
+        f"tokens/visa/gabor/notes/.tmp-{hexes}",
+    }
+    for name in ours | theirs:
+        path = tmp_path / "store" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"123")
+        make_old(path)
+
+    remove_garbage(objects, find_garbage(objects))
+
+    assert not any((tmp_path / "store" / name).exists() for name in ours)
+    assert all((tmp_path / "store" / name).exists() for name in theirs)
+
+
+def test_a_first_write_that_was_killed_at_once_is_swept(tmp_path: Path) -> None:
+    objects = open_store(tmp_path)
+    name = "tokens/visa/gabor/0123456789abcdef/tokens.zarr/.tmp-0123456789abcdef"
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_bytes(b"123")
+    make_old(tmp_path / name)
+
+    assert [item.name for item in find_garbage(objects)] == [name]

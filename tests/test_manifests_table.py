@@ -273,6 +273,41 @@ def test_a_small_file_that_unfolds_to_much_more_is_refused(
         manifest_from_bytes(data, "m")
 
 
+def test_a_file_of_kilobytes_cannot_take_gigabytes() -> None:
+    # 6.7 GiB once read; here a hundredth of it, which is the same to every check but one.
+    schema = schema_for(thumbnails=True)
+    picture = b"\xff\xd8\xff" + bytes(2**20 - 3)
+    values = {**columns(70), "thumbnail": [picture] * 70}
+    data = parquet(pa.table(values, schema=schema))
+
+    assert len(data) < 100_000
+    with pytest.raises(CorruptStore, match=r"m: its \d+ bytes unfold to 734\d+"):
+        manifest_from_bytes(data, "m")
+
+
+def test_large_columns_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = columns(2000)
+    values["category"] = values["dataset"] = ["x" * 2000] * 2000
+    data = parquet(pa.table(values, schema=SCHEMA))
+    monkeypatch.setattr("manifests.check.FREE_BYTES", 7_999_999)
+    monkeypatch.setattr("manifests.check.MAX_GROWTH", 1)
+
+    with pytest.raises(CorruptStore, match=r"bytes unfold to 8\d+;"):
+        manifest_from_bytes(data, "m")
+
+
+def test_a_manifest_of_other_images_is_refused_before_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read(*_: Any, **__: Any) -> None:
+        raise AssertionError("columns were read")
+
+    monkeypatch.setattr(pq.ParquetFile, "read", read)
+
+    with pytest.raises(CorruptStore, match="the manifest has 4 rows for 3 images"):
+        manifest_from_bytes(manifest_to_bytes(manifest()), "m", n_images=3)
+
+
 @settings(deadline=None, max_examples=200)
 @given(data=st.data())
 def test_a_torn_or_flipped_file_is_an_error_or_the_same_manifest(data: st.DataObject) -> None:

@@ -1,6 +1,7 @@
 """`spg-pipe cache` tells what is there and what is wrong, and removes only what is named."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -108,8 +109,18 @@ def test_ls_calls_an_edited_record_damaged_and_lists_the_rest(store):
 def test_looking_at_an_empty_store(tmp_path):
     assert "no caches in" in cache("ls", "--store", tmp_path)
     assert "nothing to remove" in cache("gc", "--store", tmp_path)
+    hint = f"no caches in {tmp_path}; `spg-pipe extract` makes them"
+    assert cache("verify", "--store", tmp_path).strip() == hint
+    assert cache("ls", "--store", tmp_path).strip() == hint
+    assert cache_json("verify", "--store", tmp_path) == {"sound": True, "caches": []}
+
+
+def test_a_store_with_only_partial_caches_has_nothing_to_verify(store):
+    make_partial(store, "nuts")
+    make_partial(store, "few")
+
     with pytest.raises(NotInStore, match="no complete cache in"):
-        cache("verify", "--store", tmp_path)
+        cache("verify", "--store", store.where)
 
 
 @pytest.mark.parametrize("command", ["ls", "gc", "verify", "info x", "copy STORE elsewhere"])
@@ -270,3 +281,100 @@ def test_a_name_that_fits_several_is_refused_and_whole_parts_win(store):
     assert name_cache(store, "few").info.dataset == "few"
     with pytest.raises(StoreError, match=r"means several caches: tokens/few/.*few-more.*type more"):
         name_cache(store, key)
+
+
+NEIGHBOURS = {
+    "a name that no cache can have": "tokens/C:x",
+    "NaN in a record": "tokens/nan/gabor/0000000000000000",
+    "infinity in a record": "tokens/inf/gabor/0000000000000001",
+    "a torn record": "tokens/torn/gabor/0000000000000002",
+    "a pipe for a record": "tokens/pipe/gabor/0000000000000003",
+    "nested beyond reason": "tokens/nested/gabor/0000000000000004",
+    "no text": "tokens/bytes/gabor/0000000000000005",
+}
+
+
+def add_neighbours(root):
+    """What synchronisers, other programs and bad disks leave in a store."""
+    contents = (None, b'{"format": 1, "a": NaN}', b'{"format": 1, "a": 1e999}', b'{"format": 1,')
+    contents += (None, b"[" * 100_000, b"\xff\xfe{}")
+    for folder, content in zip(NEIGHBOURS.values(), contents, strict=True):
+        (root / folder).mkdir(parents=True)
+        if content is not None:
+            (root / folder / "cache.json").write_bytes(content)
+    os.mkfifo(root / NEIGHBOURS["a pipe for a record"] / "cache.json")
+    (root / "scores/torn-00000000").mkdir(parents=True)
+    (root / "scores/torn-00000000/metrics.json").write_bytes(b'{"parents": {"ca')
+    (root / "scores/deep-00000000").mkdir()
+    (root / "scores/deep-00000000/metrics.json").write_bytes(b'{"a":' * 100_000)
+    (root / "guides/list-00000000").mkdir(parents=True)
+    (root / "guides/list-00000000/guides.json").write_bytes(b'{"parents": [], "fitted_on": 3}')
+    os.mkfifo(root / "guides/list-00000000/sae.json")
+    (root / "tokens/.DS_Store").write_bytes(b"")
+
+
+def test_bad_neighbours_are_named_and_the_rest_goes_on(store, tmp_path):
+    add_neighbours(Path(store.where))
+    damaged = set(list(NEIGHBOURS.values())[1:])
+
+    found = cache_json("ls", "--store", store.where)
+    text = cache("ls", "--store", store.where)
+    checked = cache_json("verify", "--store", store.where, code=1)
+    copied = cache_json("copy", store.where, tmp_path / "b", code=1)
+    garbage = cache_json("gc", "--store", store.where, "--grace-hours", 0)
+
+    rows = {f"tokens/{r['dataset']}/{r['backbone']}/{r['key']}": r for r in found["caches"]}
+    assert {row["state"] for folder, row in rows.items() if folder in damaged} == {"damaged"}
+    assert all(folder in row["problem"] for folder, row in rows.items() if folder in damaged)
+    assert {r["dataset"]: r["images"] for r in found["caches"] if r["state"] == "complete"} == {
+        "nuts": 70,
+        "few": 5,
+    }
+    assert [one["object"] for one in found["problems"]] == ["tokens/C:x"]
+    assert all(folder in text for folder in NEIGHBOURS.values())
+    told = {one["cache"] for one in checked["caches"] if one["problems"]}
+    assert told == set(NEIGHBOURS.values())
+    assert {one["cache"].split("/")[1] for one in checked["caches"]} >= {"nuts", "few"}
+    assert {one["cache"].split("/")[1] for one in copied["copied"]} == {"nuts", "few"}
+    assert {one["object"] for one in copied["problems"]} == set(NEIGHBOURS.values())
+    assert garbage["objects"] == []
+    assert cache("info", "nuts", "--store", store.where)
+
+
+def test_foreign_receipts_are_not_counted(store):
+    make_partial(store, "nuts")
+    receipts = Path(store.where) / folder_of(store, "nuts") / "receipts"
+    for name in ("²", "٣", "-0001", "1_000", "99999", "00000.json.part", "x"):
+        (receipts / f"{name}.json").write_text("{}")
+
+    rows = {row["dataset"]: row for row in cache_json("ls", "--store", store.where)["caches"]}
+
+    assert (rows["nuts"]["images"], rows["nuts"]["of"]) == (64, 70)
+
+
+@pytest.mark.parametrize("shape", ['["70"]', "[1e999]", "[-3]", "[true]", "{}", "3", "NaN", "[]"])
+def test_a_foreign_shape_tells_nothing(store, shape):
+    make_partial(store, "nuts")
+    name = Path(store.where) / folder_of(store, "nuts") / "tokens.zarr/tokens/zarr.json"
+    name.write_text(f'{{"shape": {shape}}}')
+
+    rows = {row["dataset"]: row for row in cache_json("ls", "--store", store.where)["caches"]}
+
+    assert (rows["nuts"]["images"], rows["nuts"]["of"]) == (64, None)
+
+
+def test_foreign_names_cannot_command_the_terminal(store):
+    root = Path(store.where)
+    evil = "\x1b[2J\u202egnp\r\x07"
+    (root / "tokens/few").rename(root / f"tokens/{evil}")
+    (root / "tokens/C:\x1b[31m").mkdir()
+    document = root / "saes/nuts-gabor-c4/sae.json"
+    document.parent.rename(root / "saes" / f"{evil}\nx")
+
+    for command in ("ls", "verify", f"info {evil}", "gc --remove nuts"):
+        words = command.split(" ")
+        text = cache(*words, "--store", store.where, code=int(command == "verify"))
+        assert all(char.isprintable() or char == "\n" for char in text), command
+        assert text.isascii() or "─" in text
+    assert "\\x1b[2J\\u202egnp\\r\\x07" in cache("ls", "--store", store.where)
+    assert evil in {row["dataset"] for row in cache_json("ls", "--store", store.where)["caches"]}

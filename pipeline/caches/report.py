@@ -1,23 +1,39 @@
 """What the cache commands tell: plain data, ready for JSON, about the caches of a store."""
 
 import json
+import logging
+import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from cache.find import CacheInfo, find_caches, read_record
+from cache.find import (
+    CacheInfo,
+    held_caches,
+    inspect_cache,
+    read_record,
+    resolve_caches,
+    survey,
+)
 from cache.key import explain_difference
 from cache.layout import GROUP, IMAGES_PER_SHARD, MANIFEST
-from cache.objects import ObjectInfo, Objects
+from cache.objects import Objects
 from cache.record import CacheRecord
 from cache.store import open_store
 from cache.verify import Problem
 from manifests.table import Manifest, manifest_from_bytes
-from spg_core.errors import CorruptStore, IncompleteCache, NotInStore, SpgError, StoreError
+from spg_core.errors import IncompleteCache, NotInStore, SpgError, StoreError
 
 _KINDS = {"saes": "SAE", "guides": "guides", "scores": "scores"}
+_DOCUMENT_BYTES = 1 << 26
+"""No JSON of an artifact is larger."""
+_NOT_A_DOCUMENT = (SpgError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What reading a torn or foreign JSON document can end in."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,30 +62,27 @@ def name_cache(store: Objects, reference: str) -> NamedCache:
     reference = reference.rstrip("/").removeprefix("tokens/")
     if not reference:
         raise NotInStore(f"no cache is called ''; `spg-pipe cache ls` lists those of {store.where}")
-    known = find_caches(store)
-    paths = {info.folder.removeprefix("tokens/"): info for info in known}
-    # Whole parts win over starts: `visa` is not also `visa-small`.
-    fitting = [info for path, info in paths.items() if f"{path}/".startswith(f"{reference}/")]
-    fitting = fitting or [
-        info
-        for path, info in paths.items()
-        if info.key.startswith(reference) or path.startswith(reference)
-    ]
-    match fitting:
+    meant = [inspect_cache(store, name) for name in resolve_caches(store, reference)]
+    match [info for info in meant if info is not None]:
         case [only]:
             return NamedCache(store, only)
         case []:
-            held = ", ".join(info.folder for info in known) or "no cache"
-            raise NotInStore(f"no cache {reference!r} in {store.where}, which holds {held}")
-        case _:
-            names = ", ".join(info.folder for info in fitting)
+            raise NotInStore(
+                f"no cache {reference!r} in {store.where}, which holds {held_caches(store)}"
+            )
+        case several:
+            names = ", ".join(info.folder for info in several)
             raise StoreError(f"{reference!r} means several caches: {names}; type more of the key")
 
 
-def listing(store: Objects) -> list[dict[str, Any]]:
-    """Give one row a cache: what it is, its state, images, bytes, and which artifacts use it."""
-    used = users(store)
-    return [
+def listing(store: Objects) -> dict[str, Any]:
+    """Give what a store holds, and the folders that could not be looked into.
+
+    `caches` has one row a cache: what it is, its state, images, bytes, which artifacts use it, and
+    for a damaged one what is wrong; `problems` the rest that is wrong.
+    """
+    used, seen = users(store), survey(store)
+    rows = [
         {
             "dataset": info.dataset,
             "backbone": info.backbone,
@@ -78,8 +91,10 @@ def listing(store: Objects) -> list[dict[str, Any]]:
             "bytes": info.size_bytes,
             "used_by": used.get(info.key, []),
         }
-        for info in find_caches(store)
+        for info in seen.caches
     ]
+    problems = [{"object": name, "problem": text} for name, text in seen.problems.items()]
+    return {"store": store.where, "caches": rows, "problems": problems}
 
 
 def _state(store: Objects, info: CacheInfo) -> dict[str, Any]:
@@ -87,38 +102,45 @@ def _state(store: Objects, info: CacheInfo) -> dict[str, Any]:
     if info.state == "complete":
         try:
             whole = read_record(store, info.folder).geometry.n_images
-        except CorruptStore:
-            return {"state": "damaged", "images": None, "of": None}
+        except StoreError as error:
+            return {"state": "damaged", "images": None, "of": None, "problem": str(error)}
         return {"state": "complete", "images": whole, "of": whole}
     planned = _planned_images(store, info)
-    shards = [int(PurePosixPath(found.name).stem) for found in _receipts(store, info)]
-    there = len(shards) * IMAGES_PER_SHARD
-    if planned is not None and shards:
-        # All shards are full but the last.
-        there -= max(0, (max(shards) + 1) * IMAGES_PER_SHARD - planned)
+    most = planned if planned is not None else sys.maxsize
+    starts = [shard * IMAGES_PER_SHARD for shard in _receipts(store, info)]
+    there = sum(max(0, min(IMAGES_PER_SHARD, most - start)) for start in starts)
     return {"state": info.state, "images": there, "of": planned}
 
 
-def _receipts(store: Objects, info: CacheInfo) -> list[ObjectInfo]:
-    found = store.walk(f"{info.folder}/receipts")
-    return [one for one in found if PurePosixPath(one.name).stem.isdigit()]
+def _receipts(store: Objects, info: CacheInfo) -> list[int]:
+    """Give the shards that have receipts; other files in their folder do not count."""
+    names = (PurePosixPath(found.name).name for found in store.walk(f"{info.folder}/receipts"))
+    return [int(name.split(".")[0]) for name in names if re.fullmatch(r"[0-9]{5,9}\.json", name)]
 
 
 def _planned_images(store: Objects, info: CacheInfo) -> int | None:
+    name = f"{info.folder}/{GROUP}/tokens/zarr.json"
     try:
-        return int(json.loads(store.get(f"{info.folder}/{GROUP}/tokens/zarr.json"))["shape"][0])
-    except (SpgError, ValueError, LookupError, TypeError):
+        planned = json.loads(store.get(name, max_bytes=_DOCUMENT_BYTES))["shape"][0]
+    except _NOT_A_DOCUMENT:
         return None
+    return planned if type(planned) is int and planned > 0 else None
 
 
 def users(store: Objects) -> dict[str, list[str]]:
     """Give for each key the artifacts whose parents name it, such as `SAE visa-gabor-...`.
 
-    Torn documents are passed over: they are for other commands to complain about.
+    Torn documents are passed over: they are for other commands to complain about. A kind that
+    cannot be listed is left out with a warning.
     """
     found: dict[str, list[str]] = defaultdict(list)
     for kind, title in _KINDS.items():
-        for entry in store.walk(kind):
+        try:
+            entries = list(store.walk(kind))
+        except StoreError as error:
+            _log.warning("left out: %s", error)
+            continue
+        for entry in entries:
             parts = entry.name.split("/")
             if len(parts) != 3 or not parts[2].endswith(".json"):
                 continue
@@ -129,10 +151,10 @@ def users(store: Objects) -> dict[str, list[str]]:
 
 def _keys_in(store: Objects, name: str) -> set[str]:
     try:
-        document = json.loads(store.get(name))
+        document = json.loads(store.get(name, max_bytes=_DOCUMENT_BYTES))
         places = [document["parents"]["cache"], document.get("fitted_on")]
         return {str(place["key"]) for place in places if place is not None}
-    except (SpgError, ValueError, LookupError, TypeError, AttributeError):
+    except _NOT_A_DOCUMENT:
         return set()
 
 
@@ -190,8 +212,9 @@ def _image_differences(a: Manifest, b: Manifest) -> Iterator[str]:
 
 
 def _manifest(named: NamedCache) -> Manifest:
+    n_images = _record(named).geometry.n_images
     data = named.store.get(f"{named.info.folder}/{MANIFEST}")
-    return manifest_from_bytes(data, f"{named.where}/{MANIFEST}")
+    return manifest_from_bytes(data, f"{named.where}/{MANIFEST}", n_images)
 
 
 def problem_rows(named: NamedCache, problems: tuple[Problem, ...]) -> list[dict[str, Any]]:

@@ -10,29 +10,39 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.printable import printable_line
 from pipeline.progress import human_bytes
 
 _WIDTH = 160
 _ROWS_SHOWN = 20
 
 
-def listing_text(where: str, caches: Sequence[Mapping[str, Any]]) -> str:
-    """Lay out what `cache ls` found; users of a cache one a line."""
+def listing_text(found: Mapping[str, Any]) -> str:
+    """Lay out what `cache ls` found; users of a cache one a line, then what is wrong."""
+    caches = found["caches"]
+    damaged = [row for row in caches if "problem" in row]
+    problems = [f"{one['object']}: {one['problem']}" for one in found["problems"]]
+    lines = [*problems, *(row["problem"] for row in damaged)]
     if not caches:
-        return f"no caches in {where}"
+        return "\n".join([nothing_text(found["store"]), *lines])
     table = _table("dataset", "backbone", "key", "state", "images", "size", "used by")
     for row in caches:
         state = f"[red]{row['state']}[/red]" if row["state"] == "damaged" else row["state"]
         table.add_row(
-            escape(row["dataset"]),
-            escape(row["backbone"]),
+            _cell(row["dataset"]),
+            _cell(row["backbone"]),
             row["key"],
             state,
             _images(row),
             human_bytes(row["bytes"]),
-            escape("\n".join(row["used_by"]) or "-"),
+            _lines(row["used_by"]),
         )
-    return _text(table)
+    return "\n".join([_text(table), *map(printable_line, lines)])
+
+
+def nothing_text(where: str) -> str:
+    """Say that a store is empty, and what fills it."""
+    return f"no caches in {where}; `spg-pipe extract` makes them"
 
 
 def _images(row: Mapping[str, Any]) -> str:
@@ -45,13 +55,13 @@ def info_text(found: Mapping[str, Any]) -> str:
     """Lay out what `cache info` found: what the key covers, then what it does not."""
     covered = _table("the key covers", "")
     for name, value in _flat(found["covers"]):
-        covered.add_row(escape(name), escape(_value(value)))
+        covered.add_row(_cell(name), _cell(_value(value)))
     besides = _table("not in the key", "")
     for name in ("images", "shards", "manifest_sha256", "created", "versions", "timings"):
         for inner, value in _flat({name: found[name]}):
-            besides.add_row(escape(inner), escape(_value(value)))
+            besides.add_row(_cell(inner), _cell(_value(value)))
     besides.add_row("size", human_bytes(found["bytes"]))
-    besides.add_row("used by", escape("\n".join(found["used_by"]) or "-"))
+    besides.add_row("used by", _lines(found["used_by"]))
     return "\n".join([found["path"], _text(covered), "", _text(besides)])
 
 
@@ -65,6 +75,8 @@ def differences_text(first: str, second: str, sentences: Sequence[str]) -> str:
 
 def verify_text(where: str, reports: Sequence[Mapping[str, Any]]) -> str:
     """Say of each cache whether it is sound, and name everything that is not."""
+    if not reports:
+        return nothing_text(where)
     lines = []
     for report in reports:
         n_problems = len(report["problems"])
@@ -80,17 +92,20 @@ def verify_text(where: str, reports: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def copy_text(where: str, copied: Sequence[Mapping[str, Any]]) -> str:
-    """Lay out what was copied."""
-    table = _table(f"now in {where}", "shards copied", "there before", "bytes copied")
-    for row in copied:
+def copy_text(found: Mapping[str, Any]) -> str:
+    """Lay out what was copied, then what could not be."""
+    table = _table(
+        printable_line(f"now in {found['store']}"), "shards copied", "there before", "bytes copied"
+    )
+    for row in found["copied"]:
         table.add_row(
-            escape(row["cache"]),
+            _cell(row["cache"]),
             str(row["copied_shards"]),
             str(row["present_shards"]),
             human_bytes(row["copied_bytes"]),
         )
-    return _text(table)
+    problems = [f"not copied: {one['object']}: {one['problem']}" for one in found["problems"]]
+    return "\n".join([_text(table), *map(printable_line, problems)])
 
 
 def gc_text(where: str, result: Mapping[str, Any]) -> str:
@@ -99,7 +114,7 @@ def gc_text(where: str, result: Mapping[str, Any]) -> str:
         return f"nothing to remove in {where}"
     table = _table("object", "size", "reason")
     for item in result["objects"][:_ROWS_SHOWN]:
-        table.add_row(escape(item["object"]), human_bytes(item["bytes"]), escape(item["reason"]))
+        table.add_row(_cell(item["object"]), human_bytes(item["bytes"]), item["reason"])
     lines = [_text(table)]
     more = len(result["objects"]) - _ROWS_SHOWN
     if more > 0:
@@ -122,6 +137,14 @@ def _flat(value: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
         full = f"{path}.{name}" if path else name
         leaves += _flat(inner, full) if isinstance(inner, Mapping) else [(full, inner)]
     return leaves
+
+
+def _cell(text: str) -> str:
+    return escape(printable_line(text))
+
+
+def _lines(texts: Sequence[str]) -> str:
+    return "\n".join(map(_cell, texts)) or "-"
 
 
 def _value(value: Any) -> str:

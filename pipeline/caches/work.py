@@ -1,9 +1,10 @@
 """Verify, copy and choose caches, with a progress bar: what the cache commands do with many."""
 
+from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 
-from cache.find import CacheInfo, find_caches, read_record
+from cache.find import CacheInfo, survey
 from cache.layout import RECORD
 from cache.objects import Objects
 from cache.share import copy_cache
@@ -11,56 +12,77 @@ from cache.store import open_existing_store, open_store
 from cache.verify import Problem, verify_cache
 from pipeline.caches.report import NamedCache, name_cache, problem_rows
 from pipeline.progress import Advance, bar, say
-from spg_core.errors import CorruptStore, NotInStore, StoreError
+from spg_core.errors import IncompleteCache, NotInStore, StoreError
 
 
-def complete_caches(store: Objects) -> list[NamedCache]:
-    """Give the complete caches of a store, and say which are passed over because they are partial.
+def complete_caches(store: Objects) -> tuple[list[NamedCache], dict[str, str]]:
+    """Give the complete caches of a store, and what is wrong with folders that are no caches.
 
-    Raises: NotInStore where there is none.
+    Says which caches are passed over because they are partial.
+
+    Raises: NotInStore where there are only partial ones.
     """
-    found = find_caches(store)
-    for info in found:
+    seen = survey(store)
+    for info in seen.caches:
         if info.state != "complete":
             say(f"{info.folder} is only partly written and is passed over")
-    complete = [NamedCache(store, info) for info in found if info.state == "complete"]
-    if not complete:
+    complete = [NamedCache(store, info) for info in seen.caches if info.state == "complete"]
+    if seen.caches and not complete:
         raise NotInStore(f"no complete cache in {store.where}")
-    return complete
+    return complete, seen.problems
 
 
-def verify_all(caches: list[NamedCache]) -> list[dict[str, Any]]:
-    """Verify caches one after the other; a record that cannot be read is a problem like others.
+def verify_all(caches: list[NamedCache], strange: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Verify caches one after the other; what cannot be read is a problem like others.
+
+    Args:
+        caches: to verify.
+        strange: folders that are no caches, and why.
 
     Raises: IncompleteCache for one that is only partly written.
     """
-    reports = []
+    reports = [
+        {
+            "cache": name,
+            "key": "",
+            "bytes": 0,
+            "objects": 0,
+            "problems": [{"object": name, "problem": text, "rows": [], "images": []}],
+        }
+        for name, text in strange.items()
+    ]
     with bar("Verifying MB", sum(cache.info.size_bytes for cache in caches) // 10**6) as advance:
         megabytes = _Megabytes(advance)
         for cache in caches:
             before = megabytes.n_bytes
-            try:
-                report = verify_cache(cache.store, cache.info.folder, megabytes.add)
-                problems = problem_rows(cache, report.problems)
-                n_bytes, n_objects = report.checked_bytes, report.checked_objects
-            except CorruptStore as error:
-                whole = Problem(f"{cache.info.folder}/{RECORD}", (), str(error))
-                problems, n_bytes, n_objects = problem_rows(cache, (whole,)), 0, 0
+            reports.append(_verify(cache, megabytes))
             megabytes.add(before + cache.info.size_bytes - megabytes.n_bytes)  # small files, too
-            reports.append(
-                {
-                    "cache": cache.info.folder,
-                    "key": cache.info.key,
-                    "bytes": n_bytes,
-                    "objects": n_objects,
-                    "problems": problems,
-                }
-            )
     return reports
 
 
-def caches_to_copy(source: str, only: list[str]) -> list[NamedCache]:
+def _verify(cache: NamedCache, megabytes: "_Megabytes") -> dict[str, Any]:
+    try:
+        report = verify_cache(cache.store, cache.info.folder, megabytes.add)
+        problems = problem_rows(cache, report.problems)
+        n_bytes, n_objects = report.checked_bytes, report.checked_objects
+    except IncompleteCache:
+        raise
+    except StoreError as error:
+        whole = Problem(f"{cache.info.folder}/{RECORD}", (), str(error))
+        problems, n_bytes, n_objects = problem_rows(cache, (whole,)), 0, 0
+    return {
+        "cache": cache.info.folder,
+        "key": cache.info.key,
+        "bytes": n_bytes,
+        "objects": n_objects,
+        "problems": problems,
+    }
+
+
+def caches_to_copy(source: str, only: list[str]) -> tuple[list[NamedCache], dict[str, str]]:
     """Give the caches that `cache copy` was asked for: named ones, one path, or all complete ones.
+
+    Where all are meant, also what is wrong with folders that are no caches.
 
     Raises: NotInStore, StoreError, IncompleteCache.
     """
@@ -68,35 +90,53 @@ def caches_to_copy(source: str, only: list[str]) -> list[NamedCache]:
         if only:
             raise StoreError(f"{source} names one cache already; leave --only out")
         place, _, inside = source.rstrip("/").rpartition("/tokens/")
-        return [name_cache(open_store(place, read_only=True), inside)]
+        return [name_cache(open_store(place, read_only=True), inside)], {}
     store = open_existing_store(source, read_only=True)
-    return [name_cache(store, one) for one in only] if only else complete_caches(store)
+    if only:
+        return [name_cache(store, one) for one in only], {}
+    caches, strange = complete_caches(store)
+    if not caches:
+        raise NotInStore(f"no complete cache in {store.where}")
+    return caches, strange
 
 
-def copy_all(caches: list[NamedCache], target: Objects, threads: int) -> list[dict[str, Any]]:
-    """Copy caches one after the other.
+def copy_all(
+    caches: list[NamedCache], target: Objects, threads: int
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Copy caches one after the other; one that cannot be copied does not hold up the others.
 
-    Raises: IncompleteCache, CorruptStore, StoreError: at the first that cannot be copied; run
-        again, what is there is kept.
+    Returns:
+        What was copied, and by folder why the others were not.
+
+    Raises: StoreError where only one is asked for; run again, what is there is kept.
     """
-    sizes = [read_record(cache.store, cache.info.folder).size_bytes for cache in caches]
-    copied = []
-    with bar("Copying MB", sum(sizes) // 10**6) as advance:
+    copied, damaged = [], {}
+    with bar("Copying MB", sum(cache.info.size_bytes for cache in caches) // 10**6) as advance:
         megabytes = _Megabytes(advance)
-        for cache, size_bytes in zip(caches, sizes, strict=True):
+        for cache in caches:
             before = megabytes.n_bytes
-            report = copy_cache(cache.store, target, cache.info.folder, megabytes.add, threads)
-            megabytes.add(before + size_bytes - megabytes.n_bytes)  # what was skipped, too
-            copied.append(
-                {
-                    "cache": report.folder,
-                    "path": f"{target.where}/{report.folder}",
-                    "copied_bytes": report.copied_bytes,
-                    "copied_shards": report.copied_shards,
-                    "present_shards": report.present_shards,
-                }
-            )
-    return copied
+            try:
+                copied.append(_copy(cache, target, threads, megabytes))
+            except StoreError as error:
+                if len(caches) == 1:
+                    raise
+                damaged[cache.info.folder] = str(error)
+            # what was skipped, too
+            megabytes.add(before + cache.info.size_bytes - megabytes.n_bytes)
+    return copied, damaged
+
+
+def _copy(
+    cache: NamedCache, target: Objects, threads: int, megabytes: "_Megabytes"
+) -> dict[str, Any]:
+    report = copy_cache(cache.store, target, cache.info.folder, megabytes.add, threads)
+    return {
+        "cache": report.folder,
+        "path": f"{target.where}/{report.folder}",
+        "copied_bytes": report.copied_bytes,
+        "copied_shards": report.copied_shards,
+        "present_shards": report.present_shards,
+    }
 
 
 def caches_to_remove(store: Objects, references: list[str]) -> list[CacheInfo]:

@@ -18,15 +18,15 @@ def ls(store: Store = DEFAULT_STORE, as_json: Json = False, debug: Debug = False
     """List the caches of a store: state, images, size, and which SAEs, guides and scores use them.
 
     A cache is partial until its last shard and its record are written; `extract` goes on with it.
+    What is damaged or no cache is named below; `cache verify` checks every byte.
     """
     from cache.store import open_existing_store
     from pipeline.caches.report import listing
     from pipeline.caches.tables import listing_text
 
     objects = open_existing_store(store, read_only=True)
-    caches = listing(objects)
-    result = {"store": objects.where, "caches": caches}
-    show(result, as_json, "" if as_json else listing_text(objects.where, caches))
+    found = listing(objects)
+    show(found, as_json, "" if as_json else listing_text(found))
 
 
 @app.command("info")
@@ -72,8 +72,10 @@ def verify(
     from pipeline.caches.work import complete_caches, verify_all
 
     objects = open_existing_store(store, read_only=True)
-    named = [name_cache(objects, one) for one in caches] if caches else complete_caches(objects)
-    reports = verify_all(named)
+    if caches:
+        reports = verify_all([name_cache(objects, one) for one in caches], {})
+    else:
+        reports = verify_all(*complete_caches(objects))
     sound = all(not report["problems"] for report in reports)
     show({"sound": sound, "caches": reports}, as_json, verify_text(objects.where, reports))
     if not sound:
@@ -96,16 +98,21 @@ def copy(
     """Copy complete caches to another store; what is there already is skipped.
 
     Every shard is checked against its digest before it is published there. Interrupted, it goes
-    on when run again. Stores are folders or URLs such as s3://bucket/prefix.
+    on when run again. A damaged cache is named and left out, and the exit code is 1. Stores are
+    folders or URLs such as s3://bucket/prefix.
     """
     from cache.store import open_store
     from pipeline.caches.tables import copy_text
     from pipeline.caches.work import caches_to_copy, copy_all
 
-    named = caches_to_copy(source, only or [])
+    named, strange = caches_to_copy(source, only or [])
     target = open_store(destination)
-    copied = copy_all(named, target, threads)
-    show({"store": target.where, "copied": copied}, as_json, copy_text(target.where, copied))
+    copied, damaged = copy_all(named, target, threads)
+    problems = [{"object": name, "problem": text} for name, text in (strange | damaged).items()]
+    result = {"store": target.where, "copied": copied, "problems": problems}
+    show(result, as_json, copy_text(result))
+    if problems:
+        raise typer.Exit(1)
 
 
 @app.command("gc")

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.printable import printable
+
 DEFAULT_STORE = "./spg-store"
 
 Store = Annotated[
@@ -50,4 +52,4 @@ def given(ctx: typer.Context, stage: Any) -> dict[str, Any]:
 
 def show(result: Mapping[str, Any], as_json: bool, text: str) -> None:
     """Print a result on stdout: one JSON object, or text for people."""
-    typer.echo(json.dumps(result) if as_json else text)
+    typer.echo(json.dumps(result) if as_json else printable(text))

@@ -1,0 +1,78 @@
+"""Opening a dataset: what it asks of a store, and what it says when there is none."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache.store import open_store
+from pipeline.inputs import open_dataset
+from spg_core.errors import CorruptStore, NotInStore
+from tests.small_store import SmallStore
+
+
+class Counted:
+    """A store that writes down what is asked of it."""
+
+    def __init__(self, url: str) -> None:
+        self._objects = open_store(url, read_only=True)
+        self.requests: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._objects, name)
+        if name not in ("get", "get_range", "size", "walk", "folders", "temporaries"):
+            return found
+        return self._counted(name, found)
+
+    def _counted(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(path: str, *rest: Any, **more: Any) -> Any:
+            self.requests.append(f"{name} {path}")
+            return call(path, *rest, **more)
+
+        return counted
+
+
+def test_opening_lists_once_and_reads_the_record_once(small_store: SmallStore) -> None:
+    store = Counted(small_store.url)
+
+    data = open_dataset(store, "target", "gabor")
+
+    folder = f"tokens/target/gabor/{data.cache.key}"
+    assert store.requests == [
+        "folders tokens/target/gabor",
+        f"get {folder}/cache.json",
+        f"get {folder}/manifest.parquet",
+    ]
+
+
+def test_opening_by_the_whole_key_lists_nothing(small_store: SmallStore) -> None:
+    key = open_dataset(open_store(small_store.url), "target", "gabor").cache.key
+    store = Counted(small_store.url)
+
+    open_dataset(store, "target", "gabor", key)
+
+    folder = f"tokens/target/gabor/{key}"
+    assert store.requests == [f"get {folder}/cache.json", f"get {folder}/manifest.parquet"]
+
+
+def test_what_is_missing_is_said_with_the_command_that_makes_it(small_store: SmallStore) -> None:
+    store = open_store(small_store.url)
+    key = open_dataset(store, "aux", "gabor").cache.key
+
+    with pytest.raises(NotInStore, match=rf"no tokens of 'visa' .*aux/gabor/{key}.*--root DIR"):
+        open_dataset(store, "visa", "gabor")
+    for other in ("ffff", "f" * 16):
+        with pytest.raises(NotInStore, match=rf"no cache aux/gabor/{other} in .*aux/gabor/{key}"):
+            open_dataset(store, "aux", "gabor", other)
+
+
+def test_a_manifest_of_other_images_is_corrupt(
+    small_store: SmallStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = open_store(small_store.url)
+    other = open_dataset(store, "aux", "gabor").cache.manifest_bytes()
+    monkeypatch.setattr("cache.reader.TokenCache.manifest_bytes", lambda _: other)
+
+    with pytest.raises(CorruptStore, match=r"manifest\.parquet: the manifest has \d+ rows for \d+"):
+        open_dataset(store, "target", "gabor")
