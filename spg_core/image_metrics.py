@@ -8,15 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from spg_core.curves import Curve, pr_curve, roc_curve
 from spg_core.errors import MetricError
-from spg_core.ranking import (
-    Curve,
-    Ranking,
-    auroc,
-    average_precision_and_f1max,
-    pr_curve,
-    roc_curve,
-)
+from spg_core.ranking import Ranking, auroc, average_precision_and_f1max
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from spg_core.curves import Curve, pr_curve, rising_curve, roc_curve
 from spg_core.errors import MetricError
 from spg_core.pixel_counts import (
     DefectPixels,
@@ -24,13 +25,9 @@ from spg_core.pixel_counts import (
 )
 from spg_core.ranking import (
     SCORES_PER_PIECE,
-    Curve,
     Ranking,
     auroc,
     average_precision_and_f1max,
-    pr_curve,
-    rising_curve,
-    roc_curve,
 )
 from spg_core.sorted_pixels import Maps, Masks
 
@@ -126,6 +123,8 @@ def pixel_curves(
 ) -> PixelCurves | None:
     """Give at most `n_points` points of each pixel curve; None for one class only.
 
+    The areas below them are the metrics: AUROC, AP, and of PRO up to FPR 0.3 the exact AUPRO.
+
     Raises:
         MetricError: as `metrics_from_counts`.
     """
@@ -133,7 +132,8 @@ def pixel_curves(
         return None
     ranking = rank_pixels(defects, counts)
     weights = _region_weights(defects)
-    pro = rising_curve(ranking, np.cumsum(weights, out=weights), n_points)
+    np.cumsum(weights, out=weights)
+    pro = rising_curve(ranking, weights, n_points, exact_at=AUPRO_FPR_LIMIT)
     del weights  # millions of them
     return PixelCurves(roc=roc_curve(ranking, n_points), pr=pr_curve(ranking, n_points), pro=pro)
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 # Cumulated in pieces, so that the temporaries of millions of scores stay in the cache.
 SCORES_PER_PIECE = 1 << 14
-_CURVE_CANDIDATES = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -60,16 +59,6 @@ class Piece(NamedTuple):
     """Normal items exactly at it."""
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Points of a curve, in drawing order; each lies on the exact curve."""
-
-    x: NDArray[np.float64]
-    """`(p,)` in [0, 1], ascending."""
-    y: NDArray[np.float64]
-    """`(p,)` in [0, 1]."""
-
-
 def auroc(ranking: Ranking) -> float:
     """Give the area under the ROC curve, ties counted half; a quotient of two exact integers."""
     twice_wins = 0
@@ -91,45 +80,3 @@ def average_precision_and_f1max(ranking: Ranking) -> tuple[float, float]:
         f1max = max(f1max, float(np.max(2 * hits / (flagged + ranking.n_anomalous))))
         found = int(hits[-1])
     return ap / ranking.n_anomalous, f1max
-
-
-def roc_curve(ranking: Ranking, n_points: int = 200) -> Curve:
-    """Give at most `n_points` points (FPR, TPR), evenly along the curve, both ends included."""
-    return rising_curve(ranking, np.cumsum(ranking.anomalous), n_points)
-
-
-def pr_curve(ranking: Ranking, n_points: int = 200) -> Curve:
-    """Give at most `n_points` points (recall, precision), evenly in recall."""
-    hits = np.cumsum(ranking.anomalous)
-    some = _candidates(hits.size)
-    kept = some[_evenly(hits[some] / ranking.n_anomalous, n_points)]
-    points = ranking.piece(kept)
-    flagged = hits[kept] + points.above + points.equal
-    return Curve(hits[kept] / ranking.n_anomalous, hits[kept] / flagged)
-
-
-def rising_curve(
-    ranking: Ranking, found: NDArray[np.integer] | NDArray[np.float64], n_points: int
-) -> Curve:
-    """Draw a rate over FPR, from (0, 0) to (1, 1): `found` `(m,)`, divided by its last value."""
-    some = _candidates(found.size)
-    fpr = (ranking.n_normal - ranking.below[some].astype(np.int64)) / ranking.n_normal
-    rate = found[some] / found[-1]
-    kept = _evenly(fpr + rate, n_points - 2)
-    return Curve(
-        np.concatenate([[0.0], fpr[kept], [1.0]]),
-        np.concatenate([[0.0], np.minimum(rate[kept], 1.0), [1.0]]),
-    )
-
-
-def _candidates(n_scores: int) -> NDArray[np.intp]:
-    """Give the scores among which a curve's points are chosen: all, or many in even steps."""
-    if n_scores <= _CURVE_CANDIDATES:
-        return np.arange(n_scores)
-    return np.linspace(0, n_scores - 1, _CURVE_CANDIDATES).astype(np.intp)
-
-
-def _evenly(length: NDArray[np.float64], n_points: int) -> NDArray[np.intp]:
-    """Pick at most `n_points` indices at even steps of an ascending length, the ends included."""
-    steps = np.linspace(length[0], length[-1], n_points)
-    return np.unique(np.minimum(np.searchsorted(length, steps), length.size - 1))

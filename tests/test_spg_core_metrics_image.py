@@ -77,11 +77,29 @@ def test_curves_are_short_and_their_ends_are_right() -> None:
     assert (curves.roc.x[-1], curves.roc.y[-1]) == (1, 1)
     assert (np.diff(curves.roc.x) >= 0).all()
     assert np.trapezoid(curves.roc.y, curves.roc.x) == pytest.approx(
-        roc_auc_score(labels, scores), abs=1e-3
+        roc_auc_score(labels, scores), abs=1e-12
+    )
+    assert np.trapezoid(curves.pr.y, curves.pr.x) == pytest.approx(
+        average_precision_score(labels, scores), abs=1e-12
     )
     assert 100 < curves.pr.x.size <= 200
     assert curves.pr.x[-1] == 1
     assert curves.pr.y[-1] >= labels.mean()
+
+
+def test_a_step_of_the_curve_is_drawn_as_a_step_and_a_tie_as_a_slope() -> None:
+    curves = image_curves([0.9, 0.8, 0.5, 0.5, 0.1], [0, 1, 0, 1, 0])
+
+    assert curves is not None
+    assert list(zip(curves.roc.x * 3, curves.roc.y, strict=True)) == [
+        *((0, 0), (1, 0), (1, 0.5)),  # a normal image above all, then an anomalous one
+        *((1, 0.5), (2, 1)),  # two that tie
+        (3, 1),
+    ]
+    assert list(zip(curves.pr.x, curves.pr.y, strict=True)) == [
+        *((0, 1 / 2), (0.5, 1 / 2)),
+        *((0.5, 2 / 4), (1, 2 / 4)),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def _training(store: Objects, guides: Artifact) -> list[LinePlot]:
             drawn = {}
             for field in fields:
                 points = [(line["step"], line[field]) for line in lines if field in line]
-                thin = points[:: max(1, len(points) // 400)]
+                thin = points[:: -max(1, len(points) // 400)][::-1]  # the last one is kept
                 drawn[field] = Line(x=[float(x) for x, _ in thin], y=[float(y) for _, y in thin])
             plots.append(
                 LinePlot(title=f"{what}: {label}", x_label="step", y_label=label, lines=drawn)
