@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pipeline.backbones.digest import sha256_of_file
 from pipeline.backbones.load import load_backbone
-from pipeline.backbones.weights import sha256_of_file
 from spg_core.errors import BackboneError
 from tests.hub_server import hub_of
 from tests.random_weights import random_timm_weights

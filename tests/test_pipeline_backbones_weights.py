@@ -1,7 +1,6 @@
 """Weights files as people have them: read for what their bytes are, or refused by name."""
 
 import functools
-import os
 from pathlib import Path
 from typing import Any
 
@@ -114,27 +113,3 @@ def test_biases_of_keys_have_no_place_and_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(BackboneError, match=r"blocks\.0\.attn\.qkv\.bias holds biases for keys"):
         load_backbone("dinov3", image_size=48, weights=weights)
-
-
-# --- what is no file -------------------------------------------------------------------------
-
-
-def test_what_is_no_file_is_refused_before_it_is_opened(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-
-    with pytest.raises(BackboneError, match=r"pipe is a pipe, socket or device"):
-        load_backbone("timm:test_vit", weights=tmp_path / "pipe")
-    with pytest.raises(BackboneError, match="zero is a pipe, socket or device"):
-        load_backbone("timm:test_vit", weights=Path("/dev/zero"))
-    with pytest.raises(BackboneError, match="is a folder"):
-        load_backbone("timm:test_vit", weights=tmp_path)
-
-
-@pytest.mark.parametrize("start", [b"", b"\x10" + bytes(7) + b'{"a":{}}        '])
-def test_a_huge_file_of_holes_is_refused_without_being_read(tmp_path: Path, start: bytes) -> None:
-    path = tmp_path / "sparse.safetensors"
-    path.write_bytes(start)
-    os.truncate(path, 1 << 40)
-
-    with pytest.raises(BackboneError, match=r"sparse\.safetensors"):
-        load_backbone("timm:test_vit", weights=path)

@@ -11,15 +11,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pipeline.backbones.hub import hub_file
+from pipeline.backbones.digest import sha256_of_file, unchanged
+from pipeline.backbones.file_kind import check_weights_file
+from pipeline.backbones.hub import first_line, hub_file
+from pipeline.backbones.rename import backbone_tensors
 from pipeline.backbones.spec import BackboneRequest, BackboneSpec, Channels
 from pipeline.backbones.timm_models import check_image_size, check_layer
-from pipeline.backbones.weights import (
-    check_weights_file,
-    read_state_dict,
-    require_fit,
-    sha256_of_file,
-)
+from pipeline.backbones.weights import read_state_dict, require_names, require_shapes
 from spg_core.errors import BackboneError, ConfigError
 from spg_core.types import PatchGrid
 
@@ -85,12 +83,14 @@ def open_open_clip(model_and_tag: str, request: BackboneRequest) -> tuple[nn.Mod
 
     weights = request.weights or _hub_weights(weights_config, request.name)
     check_weights_file(weights)
-    visual = _image_tower(model_name, config, weights, size)
+    with unchanged(weights):
+        visual = _image_tower(model_name, config, weights, size, project=project)
+        digest = sha256_of_file(weights)
     spec = BackboneSpec(
         name=request.name,
         library="open_clip",
         model=model_name,
-        weights_sha256=sha256_of_file(weights),
+        weights_sha256=digest,
         layer=None if layer == depth - 1 else layer,
         final_norm=final_norm,
         projection=project,
@@ -172,21 +172,35 @@ def _hub_weights(config: dict[str, Any], name: str) -> Path:
     return hub_file(repository, tuple(dict.fromkeys((safe, file_name))), name=name)
 
 
-def _image_tower(model_name: str, config: dict[str, Any], weights: Path, size: int) -> nn.Module:
-    """Build the image tower at an input size and load the file's `visual.` part strictly."""
+def _image_tower(
+    model_name: str, config: dict[str, Any], weights: Path, size: int, *, project: bool
+) -> nn.Module:
+    """Build the image tower at an input size and load the file's image tower strictly.
+
+    Where tokens are not projected, the projection is a head: left out, and may be absent.
+    """
     from open_clip.model import _build_vision_tower, resize_pos_embed
 
     vision = {**config["vision_cfg"], "image_size": (size, size)}
-    visual: nn.Module = _build_vision_tower(
-        config["embed_dim"], vision, config.get("quick_gelu", False)
-    )
-    found = read_state_dict(weights)
-    state = {key: value for key, value in found.items() if key.startswith("visual.")}
-    resize_pos_embed(state, SimpleNamespace(visual=visual))
+    visual: Any = _build_vision_tower(config["embed_dim"], vision, config.get("quick_gelu", False))
+    if not project:
+        visual.proj = None
     wanted = {f"visual.{key}": value for key, value in visual.state_dict().items()}
-    require_fit(state, wanted, f"{weights} does not fit open_clip:{model_name}")
+    state = backbone_tensors(read_state_dict(weights), "openai", (), weights)
+    if not project:
+        state.pop("visual.proj", None)
+    subject = f"{weights} does not fit open_clip:{model_name}"
+    require_names(state, wanted, subject)
+    try:
+        resize_pos_embed(state, SimpleNamespace(visual=visual))
+    except RuntimeError as error:
+        raise BackboneError(
+            f"{subject}: its position embedding is of no square grid ({first_line(error)})"
+        ) from error
+    require_shapes(state, wanted, subject)
     visual.load_state_dict({key.removeprefix("visual."): value for key, value in state.items()})
-    return visual
+    tower: nn.Module = visual
+    return tower
 
 
 def _pair(value: int | list[int] | tuple[int, int]) -> tuple[int, int]:

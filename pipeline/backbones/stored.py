@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from pipeline.backbones.digest import sha256_of_file
+from pipeline.backbones.file_kind import kind_of
 from pipeline.backbones.load import Backbone, load_backbone
 from pipeline.backbones.spec import BackboneSpec
-from pipeline.backbones.weights import check_weights_file, sha256_of_file
 from pipeline.device import resolve_device
 from pipeline.progress import say
 from pipeline.scoring.detector import require_same_tokens
@@ -57,7 +58,7 @@ def load_stored_backbone(spec: BackboneSpec, weights: str | None, device: str) -
 
 def _require_digest(file: Path, spec: BackboneSpec) -> None:
     """Refuse another weights file before its tensors are read."""
-    check_weights_file(file)
+    kind_of(file)
     found = sha256_of_file(file)
     if found != spec.weights_sha256:
         raise ArtifactError(

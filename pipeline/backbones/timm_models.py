@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.backbones.attention_bias import split_biases
-from pipeline.backbones.hub import first_line, hub_file
+from pipeline.backbones.digest import sha256_of_file, unchanged
+from pipeline.backbones.file_kind import check_weights_file
+from pipeline.backbones.hub import hub_file
 from pipeline.backbones.spec import BackboneRequest, BackboneSpec
-from pipeline.backbones.weights import check_weights_file, read_state_dict, sha256_of_file
+from pipeline.backbones.timm_weights import timm_with_weights
 from spg_core.errors import BackboneError, ConfigError
 from spg_core.types import PatchGrid
 
@@ -74,12 +75,14 @@ def open_timm(model_name: str, request: BackboneRequest) -> tuple[nn.Module, Bac
 
     weights = request.weights or _hub_weights(config, request.name)
     check_weights_file(weights)
-    model = _with_weights(model_name, weights, size, config, draft)
+    with unchanged(weights):
+        model = timm_with_weights(model_name, weights, size, config, draft)
+        digest = sha256_of_file(weights)
     spec = BackboneSpec(
         name=request.name,
         library="timm",
         model=model_name.partition(".")[0],
-        weights_sha256=sha256_of_file(weights),
+        weights_sha256=digest,
         layer=None if layer == depth - 1 else layer,
         final_norm=final_norm,
         projection=False,
@@ -181,45 +184,3 @@ def _hub_weights(config: Any, name: str) -> Path:
         )
     names = (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILE_NAMES
     return hub_file(config.hf_hub_id, names, name=name)
-
-
-def _with_weights(model_name: str, weights: Path, size: int, config: Any, draft: Any) -> nn.Module:
-    """Build the model at an input size and load the file strictly, the classifier left out."""
-    import timm
-
-    state = read_state_dict(weights)
-    heads = (config.classifier,) if isinstance(config.classifier, str) else config.classifier or ()
-    for head in heads:
-        state.pop(f"{head}.weight", None)
-        state.pop(f"{head}.bias", None)
-    options: dict[str, Any] = {}
-    attention = draft.blocks[0].attn
-    if hasattr(attention, "q_bias"):
-        state = split_biases(state, model_has_biases=attention.q_bias is not None)
-        if attention.q_bias is None and any(key.endswith("attn.q_bias") for key in state):
-            options["qkv_bias"] = True
-    # Without a classifier to adapt timm loads strictly, so any other difference is an error.
-    # custom_load is the path of .npz files, which would ignore a state dict.
-    overlay = {
-        "state_dict": state, "file": None, "source": None, "custom_load": False,
-        "num_classes": 0, "classifier": None, "label_offset": None,
-    }  # fmt: skip
-    try:
-        model: nn.Module = timm.create_model(
-            model_name,
-            pretrained=True,
-            pretrained_cfg_overlay=overlay,
-            num_classes=0,
-            img_size=size,
-            **options,
-        )
-    except (RuntimeError, KeyError, ValueError) as error:
-        raise BackboneError(
-            f"{weights} does not fit timm:{model_name}: {' '.join(str(error).split())[:600]}; "
-            f"give the weights of this very model"
-        ) from error
-    except TypeError as error:
-        raise BackboneError(
-            f"timm:{model_name} cannot be built for {size} px: {first_line(error)}"
-        ) from error
-    return model

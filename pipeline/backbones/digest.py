@@ -1,0 +1,60 @@
+"""The SHA-256 of a weights file, computed once and remembered.
+
+What is remembered belongs to a file's place, inode, size and both of its times, the second of which
+no ordinary program can set back; a file that was replaced or written to is read again.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.memo import recall, remember
+from spg_core.errors import BackboneError
+
+_KIND = "weights"
+
+
+def sha256_of_file(path: Path) -> str:
+    """Give the SHA-256 of a file's bytes as 64 hex digits.
+
+    Raises:
+        BackboneError: the file changes while it is read.
+    """
+    facts = _file_state(path)
+    name = hashlib.sha256(facts.encode()).hexdigest()
+    known = recall(_KIND, name)
+    if known is not None and len(known) == 64 and known.isalnum():
+        return known.decode()
+    with unchanged(path), path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    remember(_KIND, name, digest.encode())
+    return digest
+
+
+@contextmanager
+def unchanged(path: Path) -> Iterator[None]:
+    """Hold a file to what it is: the tensors that were read and the digest are of the same bytes.
+
+    Raises:
+        BackboneError: at the end, where the file was replaced or written to meanwhile.
+    """
+    before = _file_state(path)
+    yield
+    if _file_state(path) != before:
+        raise BackboneError(f"{path} changes while it is read; wait until its download is done")
+
+
+def _file_state(path: Path) -> str:
+    """Describe which file stands at a path, and in what state, without reading it."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise BackboneError(f"{path} is gone while it is read ({error.strerror})") from error
+    return json.dumps(
+        [
+            str(path.absolute()), status.st_dev, status.st_ino, status.st_size,
+            status.st_mtime_ns, status.st_ctime_ns,
+        ]
+    )  # fmt: skip

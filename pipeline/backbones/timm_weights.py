@@ -1,0 +1,86 @@
+"""A timm model with the tensors of a file: none left random, none dropped in silence."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.backbones.attention_bias import split_biases
+from pipeline.backbones.hub import first_line
+from pipeline.backbones.rename import backbone_tensors
+from pipeline.backbones.weights import read_state_dict, require_names
+from spg_core.errors import BackboneError
+
+_NAMED = 5
+
+
+def timm_with_weights(
+    model_name: str, weights: Path, size: int, config: Any, draft: Any
+) -> nn.Module:
+    """Build the model at an input size and load the file strictly, the classifier left out."""
+    import timm
+
+    state = _state(model_name, weights, config, draft.state_dict())
+    options: dict[str, Any] = {}
+    attention = draft.blocks[0].attn
+    if hasattr(attention, "q_bias") and "storage_tokens" in state:  # Meta's DINOv3
+        state = split_biases(state, model_has_biases=attention.q_bias is not None)
+        if attention.q_bias is None and any(key.endswith("attn.q_bias") for key in state):
+            options["qkv_bias"] = True
+    # Without a classifier to adapt timm loads strictly, so any other difference is an error.
+    # custom_load is the path of .npz files, which would ignore a state dict.
+    overlay = {
+        "state_dict": state, "file": None, "source": None, "custom_load": False,
+        "num_classes": 0, "classifier": None, "label_offset": None,
+    }  # fmt: skip
+    try:
+        model: nn.Module = timm.create_model(
+            model_name,
+            pretrained=True,
+            pretrained_cfg_overlay=overlay,
+            num_classes=0,
+            img_size=size,
+            **options,
+        )
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise BackboneError(
+            f"{weights} does not fit timm:{model_name}: {_few_names(error)}; give the weights of "
+            f"this very model"
+        ) from error
+    except TypeError as error:
+        raise BackboneError(
+            f"timm:{model_name} cannot be built for {size} px: {first_line(error)}"
+        ) from error
+    return model
+
+
+def _state(
+    model_name: str, weights: Path, config: Any, wanted: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Read the file's tensors; heads that the model lacks are left out."""
+    state = backbone_tensors(read_state_dict(weights), "timm", wanted, weights)
+    heads = (config.classifier,) if isinstance(config.classifier, str) else config.classifier or ()
+    for head in heads:
+        state.pop(f"{head}.weight", None)
+        state.pop(f"{head}.bias", None)
+    for name, tensor in wanted.items():
+        if name.startswith("attn_pool.") and name not in state:
+            state[name] = torch.zeros(tensor.shape)  # it pools the tokens, which are all we take
+    if "siglip" in model_name:  # the one kind that timm may load loosely, leaving random weights
+        require_names(state, wanted, f"{weights} does not fit timm:{model_name}")
+    return state
+
+
+def _few_names(error: Exception) -> str:
+    """Shorten PyTorch's account of what does not fit to five names a kind, in one line."""
+    said = []
+    lines = [line.strip() for line in str(error).splitlines()[1:]] or [first_line(error)]
+    for line in lines[:_NAMED]:
+        names = line.split(", ")
+        more = f", .. {len(names)} in all" if len(names) > _NAMED else ""
+        listed = line.startswith(("Missing", "Unexpected"))
+        said.append(", ".join(names[:_NAMED]).rstrip(". ") + more if listed else line.rstrip(". "))
+    more = f"; .. {len(lines)} in all" if len(lines) > _NAMED else ""
+    return "; ".join(said) + more

@@ -1,0 +1,121 @@
+"""Tensors of a TorchScript archive, such as OpenAI's `ViT-L-14-336px.pt`, without running its code.
+
+An archive holds the source of its classes (`code/`), a pickle of one object of such a class
+(`data.pkl`) and the bytes of its tensors (`data/0`, `data/1`, ..). `torch.jit.load` compiles the
+source. Here the pickle alone is read, by an unpickler that knows tensors and plain containers and
+takes every class of the archive for a bag of named values.
+"""
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spg_core.errors import BackboneError
+
+_STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+
+def read_torchscript(path: Path) -> dict[str, Tensor]:
+    """Read the parameters and buffers of an archived module by their dotted names.
+
+    Raises:
+        BackboneError: the archive is damaged, or holds something else than modules and tensors.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            (listing,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+            with archive.open(listing) as file:
+                root = _Reader(file, archive, listing.removesuffix(".pkl")).load()
+        return dict(_named(root))
+    except (
+        pickle.UnpicklingError, zipfile.BadZipFile, KeyError, ValueError, TypeError,
+        RuntimeError, EOFError, AttributeError, IndexError, RecursionError,
+    ) as error:  # fmt: skip
+        raise BackboneError(
+            f"{path} is a TorchScript archive that cannot be read without running its code "
+            f'({error}); convert it where you trust it: python -c "import torch; '
+            f"torch.save(torch.jit.load('{path.name}', 'cpu').state_dict(), 'weights.pth')\""
+        ) from error
+
+
+class _Bag:
+    """An object of a class of the archive: what it was given to hold, and no behaviour."""
+
+    held: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.held = state
+
+
+class _Reader(pickle.Unpickler):
+    """Read `data.pkl`; a storage is looked up in the archive."""
+
+    def __init__(self, file: Any, archive: zipfile.ZipFile, folder: str) -> None:
+        super().__init__(file)
+        self._archive, self._folder = archive, folder
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Give the few things that such a pickle may name; classes of the archive become bags."""
+        if module == "__torch__" or module.startswith("__torch__."):
+            return type("_Bag", (_Bag,), {})
+        if module == "torch" and name in _STORAGES:
+            return _STORAGES[name]
+        known: dict[tuple[str, str], Callable[..., Any]] = {
+            ("collections", "OrderedDict"): OrderedDict,
+            ("torch._utils", "_rebuild_tensor_v2"): _view,
+            ("torch.jit._pickle", "restore_type_tag"): _first,
+        }
+        if module == "torch.jit._pickle" and name.startswith("build_") and name.endswith("list"):
+            return _first
+        if (module, name) not in known:
+            raise pickle.UnpicklingError(f"it names {module}.{name}")
+        return known[module, name]
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        """Give a storage as a flat tensor."""
+        kind, dtype, key, _, n_values = pid
+        info = self._archive.getinfo(f"{self._folder}/{key}")
+        if kind != "storage" or info.compress_type != zipfile.ZIP_STORED:
+            raise pickle.UnpicklingError(f"it holds {info.filename} in a form of its own")
+        if info.file_size != n_values * dtype.itemsize:
+            raise pickle.UnpicklingError(f"{info.filename} is not {n_values} values of {dtype}")
+        if not n_values:
+            return torch.empty(0, dtype=dtype)
+        return torch.frombuffer(bytearray(self._archive.read(info)), dtype=dtype)
+
+
+def _view(
+    storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
+) -> Tensor:
+    return storage.as_strided(size, stride, offset)
+
+
+def _first(value: Any, *_: Any) -> Any:
+    return value
+
+
+def _named(module: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    if not isinstance(module, _Bag) or not isinstance(module.held, dict):
+        return
+    for name, value in module.held.items():
+        if isinstance(value, Tensor):
+            yield f"{prefix}{name}", value
+        else:
+            yield from _named(value, f"{prefix}{name}.")
