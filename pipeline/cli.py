@@ -6,6 +6,7 @@ take 0.2 s, in which it would show a traceback.
 """
 
 import errno
+import logging
 import os
 import signal
 import sys
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in (sys.argv if arguments is None else arguments)
     with suppress(AttributeError):  # a stream of a test, or none at all
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    logging.lastResort = _Remarks(logging.WARNING)
     from pipeline.commands.app import app
 
     if arguments is None:
@@ -58,6 +60,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments is None:
         _listen(_end(_KEPT))
     sys.exit(code)
+
+
+class _Remarks(logging.Handler):
+    """What the store and other libraries warn of, as lines on stderr like all others."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one."""
+        from pipeline.progress import say
+
+        with suppress(OSError):
+            say(f"warning: {record.getMessage()}")
 
 
 def _check_current_folder() -> None:
@@ -122,10 +135,11 @@ def _flush() -> None:
 
 
 def _say(text: str) -> None:
+    from pipeline.printable import printable
     from pipeline.progress import console  # rich takes as long to import as all the rest
 
     with suppress(OSError):  # nobody can be told that stderr is full or closed
-        console.print(text, markup=False, highlight=False, style="red")
+        console.print(printable(text), markup=False, highlight=False, style="red")
 
 
 def _listen(handler: Any) -> None:

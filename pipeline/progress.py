@@ -14,6 +14,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from pipeline.printable import printable, printable_line
+
 console = Console(stderr=True, soft_wrap=True)
 
 
@@ -29,19 +31,19 @@ class Advance(Protocol):
 def bar(description: str, total: int) -> Iterator[Advance]:
     """Show one bar of `total` steps while the block runs; the last line stays on screen."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", style="dim"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(description, total=total, note="")
+        task = progress.add_task(printable_line(description), total=total, note="")
 
         def advance(n: int = 1, note: str = "", total: int | None = None) -> None:
-            progress.update(task, advance=n, note=note, total=total)
+            progress.update(task, advance=n, note=printable_line(note), total=total)
 
         yield advance
 
@@ -62,7 +64,7 @@ def counting(description: str) -> Iterator[Callable[[int, int], None]]:
 
 def say(text: str) -> None:
     """Print one line of explanation on stderr."""
-    console.print(text, highlight=False, markup=False)
+    console.print(printable(text), highlight=False, markup=False)
 
 
 def human_bytes(size_bytes: float) -> str:

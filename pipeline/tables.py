@@ -20,6 +20,7 @@ from rich.table import Table as RichTable
 
 from pipeline.files import check_place, write_file
 from pipeline.metrics import METRICS, percent
+from pipeline.printable import printable_line
 from spg_core.errors import ConfigError
 
 SUFFIXES = (".csv", ".tex", ".parquet")
@@ -92,9 +93,9 @@ def to_text(table: Table) -> str:
         if opens_section or opens_kind:
             rich.add_section()
         if opens_section and row.section:
-            rich.add_row(f"[bold]{escape(row.section)}[/bold]")
+            rich.add_row(f"[bold]{escape(printable_line(row.section))}[/bold]")
         values = (percent(row.values.get(metric)) for metric in table.metrics)
-        rich.add_row(escape(_shown(row)), *values)
+        rich.add_row(escape(printable_line(_shown(row))), *values)
     text = io.StringIO()
     widest = max((len(_shown(row)) for row in table.rows), default=0)
     console = Console(file=text, width=max(80, widest + 90))

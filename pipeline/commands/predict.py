@@ -9,6 +9,7 @@ import typer
 
 from pipeline.configs import PredictConfig, PredictSource, ScoreConfig
 from pipeline.options import Asked, Without
+from pipeline.printable import printable_line
 
 if TYPE_CHECKING:
     from pipeline.prediction.predict import Prediction
@@ -47,14 +48,8 @@ def show_predictions(predictions: "Iterable[Prediction]", as_json: bool) -> None
 
 def _line(one: "Prediction") -> str:
     if one.error is not None:
-        return _printable(f"{'-':<7} {'error':<10} {one.error}")
-    return _printable(f"{one.score:<7.4f} {one.verdict or '-':<10} {one.path}")
-
-
-def _printable(text: str) -> str:
-    """Replace what is not text in a file's name, so that it cannot steer or break a terminal."""
-    known = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in known)
+        return printable_line(f"{'-':<7} {'error':<10} {one.error}")
+    return printable_line(f"{one.score:<7.4f} {one.verdict or '-':<10} {one.path}")
 
 
 def _summary(done: list["Prediction"]) -> None:

@@ -132,7 +132,7 @@ def _own_gpu(device: str) -> str | None:
 
     name = str(distributed.get_worker().name)
     n_gpus = torch.cuda.device_count()
-    if device != "auto" or n_gpus < 2 or not name.isdigit():
+    if device != "auto" or n_gpus < 2 or not (name.isascii() and name.isdigit()):
         return None
     return f"cuda:{int(name) % n_gpus}"
 
