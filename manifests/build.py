@@ -7,18 +7,22 @@ while it hashes, and threads, unlike forked processes, are safe beside a loaded 
 
 import hashlib
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 
+from manifests.across import across, relevant
 from manifests.examine import Examined, Facts, examine
-from manifests.layouts import list_entries
+from manifests.layouts import first_of_each, layout_named, list_entries
+from manifests.listing import Reading
 from manifests.lists import Entry
-from manifests.problems import LAYOUTS, Kind, Layout, Problem, settle
+from manifests.paths import NAMED
+from manifests.plain import understood
+from manifests.problems import Layout, Problem, printable, settle
 from manifests.schema import MAX_ROWS, schema_for
 from manifests.table import Manifest
 from spg_core.errors import ConfigError, DatasetError
@@ -46,6 +50,8 @@ def build_manifest(
     progress: Callable[[int, int], None] | None = None,
     thumbnails: bool = False,
     exif: bool = False,
+    reading: Reading | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> BuiltManifest:
     """Build the manifest of a dataset on disk.
 
@@ -53,13 +59,15 @@ def build_manifest(
 
     Args:
         root: Folder of the dataset; paths in the manifest are relative to it.
-        layout: `mvtec`, `visa`, `meta` or `folder`.
+        layout: A name of `manifests.problems.LAYOUTS`.
         dataset: Name that the dataset gets in the store.
         split: `train`, `test` or `all`.
         workers: Threads that decode, 1 or more.
         progress: Called in this thread after each image with (images done, images in all).
         thumbnails: Add the thumbnail column.
         exif: Turn images as their EXIF orientation says; masks must fit the turned image.
+        reading: What the user corrects about the layout, and what to leave out.
+        announce: Told in one line, before an image is opened, what a plain folder was taken for.
 
     Raises:
         ConfigError: An unknown layout or split, a dataset name unfit for a folder, no worker.
@@ -72,30 +80,41 @@ def build_manifest(
         )
     if workers < 1:
         raise ConfigError(f"workers must be 1 or more, got {workers}")
+    reading = reading or Reading()
     problems: list[Problem] = []
-    entries = _listed(root, layout, split, dataset, problems)
+    entries = _listed(root, layout, split, dataset, problems, reading)
+    if announce is not None and layout == "folder" and entries:
+        announce(understood(entries))
     all_facts: list[Facts] = []
     # Closing matters: after an interrupt the pool must drop what it has not begun.
     with closing(_examine_all(entries, root, workers, exif, thumbnails)) as results:
         for done, examined in enumerate(results, 1):
-            problems += _relevant(examined.problems, layout)
-            if examined.facts is not None:
-                all_facts.append(examined.facts)
+            broken = [p for p in examined.problems if p.kind == "undecodable"]
+            if reading.skip_broken and broken:
+                problems += [replace(problem, kind="left out") for problem in broken]
+            else:
+                problems += examined.problems
+                all_facts += [] if examined.facts is None else [examined.facts]
             if progress is not None:
                 progress(done, len(entries))
     # Again, because the mask has settled what some layouts leave open.
     all_facts.sort(key=lambda facts: facts.entry.order())
-    problems += _duplicates(all_facts)
+    all_facts = _limited(all_facts, reading)
+    problems = [*relevant(problems, layout, all_facts), *across(all_facts, layout, reading)]
     warnings = settle(problems, layout, root)
-    return BuiltManifest(Manifest(_table(all_facts, dataset, thumbnails=thumbnails)), warnings)
+    left_out = sorted({problem.path for problem in problems if problem.kind == "left out"})
+    table = _table(all_facts, dataset, thumbnails=thumbnails, left_out=left_out)
+    return BuiltManifest(Manifest(table), warnings)
 
 
-def fingerprint_files(root: Path, layout: Layout, split: str) -> str:
+def fingerprint_files(
+    root: Path, layout: Layout, split: str, reading: Reading | None = None
+) -> str:
     """Digest the listing of a dataset, so that an unchanged one is recognised without decoding.
 
-    Covers what the layout says of each image, and size and modification time of each image and
-    mask. Equal fingerprints of one folder mean that nothing was touched; a copy of the dataset
-    has other times and so another fingerprint, though its manifest is the same.
+    Covers what the layout says of each image, what the user corrects, and size and modification
+    time of each image and mask. Equal fingerprints of one folder mean that nothing was touched; a
+    copy of the dataset has other times and so another fingerprint, though its manifest is the same.
 
     Returns:
         64 hex digits.
@@ -104,10 +123,11 @@ def fingerprint_files(root: Path, layout: Layout, split: str) -> str:
         ConfigError: An unknown layout or split.
         DatasetError: The listing itself shows an error.
     """
+    reading = reading or Reading()
     problems: list[Problem] = []
-    entries = _listed(root, layout, split, "dataset", problems)
+    entries = _listed(root, layout, split, "dataset", problems, reading)
     settle(problems, layout, root)
-    digest = hashlib.sha256(f"{layout} {split}\n".encode())
+    digest = hashlib.sha256(f"{layout} {split} {reading}\n".encode("utf-8", "surrogateescape"))
     for entry in entries:
         digest.update(repr(entry).encode())
         for path in (entry.image_path, entry.mask_path):
@@ -117,16 +137,27 @@ def fingerprint_files(root: Path, layout: Layout, split: str) -> str:
 
 
 def _listed(
-    root: Path, layout: Layout, split: str, dataset: str, problems: list[Problem]
+    root: Path,
+    layout: Layout,
+    split: str,
+    dataset: str,
+    problems: list[Problem],
+    reading: Reading,
 ) -> list[Entry]:
     """List the entries; a listing without any is a problem of its own."""
-    if layout not in LAYOUTS:
-        raise ConfigError(f"unknown layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
+    layout = layout_named(layout)
+    shown = printable(str(root))
     if not root.is_dir():
-        raise DatasetError(f"{root}: no such folder; --root names the folder of the dataset")
-    entries = list_entries(root, layout=layout, split=split, dataset=dataset, problems=problems)
+        raise DatasetError(f"{shown}: no such folder; --root names the folder of the dataset")
+    entries = list_entries(
+        root, layout=layout, split=split, dataset=dataset, problems=problems, reading=reading
+    )
+    if reading.skip_broken:
+        missing = [p for p in problems if p.kind == "missing file" and p.detail.startswith(NAMED)]
+        problems[:] = [p for p in problems if p not in missing]
+        problems += [replace(problem, kind="left out") for problem in missing]
     if len(entries) > MAX_ROWS:
-        raise DatasetError(f"{root}: {len(entries)} images are more than the limit of {MAX_ROWS}")
+        raise DatasetError(f"{shown}: {len(entries)} images are more than the limit of {MAX_ROWS}")
     if not entries and not any(problem.kind == "no images" for problem in problems):
         problems.append(Problem("no images", ".", f"none in split {split} of layout {layout}"))
     return entries
@@ -144,34 +175,27 @@ def _examine_all(
         yield from pool.map(look, entries)
 
 
-def _relevant(problems: tuple[Problem, ...], layout: Layout) -> Iterator[Problem]:
-    # In a plain folder masks are optional; the listing has already named those that look forgotten.
-    for problem in problems:
-        if not (layout == "folder" and problem.kind == "missing mask"):
-            yield problem
-
-
-def _duplicates(all_facts: list[Facts]) -> Iterator[Problem]:
-    first: dict[str, Entry] = {}
-    for facts in all_facts:
-        earlier = first.setdefault(facts.image_id, facts.entry)
-        if earlier is facts.entry:
-            continue
-        detail = f"same bytes as {earlier.image_path}"
-        same_label = earlier.label == facts.entry.label
-        kind: Kind = "duplicate bytes" if same_label else "duplicate bytes, other label"
-        yield Problem(kind, facts.entry.image_path, detail)
+def _limited(all_facts: list[Facts], reading: Reading) -> list[Facts]:
+    if reading.limit is None:
+        return all_facts
+    kept = {entry.image_path for entry in first_of_each([f.entry for f in all_facts], reading)}
+    return [facts for facts in all_facts if facts.entry.image_path in kept]
 
 
 def _stamp(path: Path) -> str:
     try:
+        if path.is_dir():
+            return "".join(_stamp(inner) for inner in sorted(path.iterdir()))
         status = path.stat()
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
+        shown = printable(str(path))
+        raise DatasetError(f"{shown}: cannot be read ({error.strerror or error})") from error
     return f" {status.st_size} {status.st_mtime_ns}\n"
 
 
-def _table(all_facts: list[Facts], dataset: str, *, thumbnails: bool) -> pa.Table:
+def _table(
+    all_facts: list[Facts], dataset: str, *, thumbnails: bool, left_out: list[str]
+) -> pa.Table:
     columns: dict[str, list[object]] = {
         "image_id": [facts.image_id for facts in all_facts],
         "dataset": [dataset] * len(all_facts),
@@ -189,4 +213,4 @@ def _table(all_facts: list[Facts], dataset: str, *, thumbnails: bool) -> pa.Tabl
     }
     if thumbnails:
         columns["thumbnail"] = [facts.thumbnail for facts in all_facts]
-    return pa.table(columns, schema=schema_for(thumbnails=thumbnails))
+    return pa.table(columns, schema=schema_for(thumbnails=thumbnails, left_out=left_out))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from PIL import Image
 
 from manifests.images import Mask, decode_image, fit_mask, load_mask, read_bytes, thumbnail
 from manifests.lists import Entry
@@ -30,6 +31,8 @@ class Facts:
     width: int
     height: int
     mask_pixels: int
+    two_greys: bool
+    """Whether the image has two colours, both grey, as a mask has."""
     thumbnail: bytes | None
 
 
@@ -44,12 +47,13 @@ class Examined:
 def examine(entry: Entry, root: Path, *, exif: bool, thumbnails: bool) -> Examined:
     """Decode one image and its mask; safe to call from several threads at once."""
     problems: list[Problem] = []
-    image_id, size, picture = "", None, None
+    image_id, size, picture, two_greys = "", None, None, False
     try:
         data = read_bytes(root / entry.image_path)
         image = decode_image(data, entry.image_path, exif=exif)
         image_id, size = hashlib.sha256(data).hexdigest(), image.size
         picture = thumbnail(image) if thumbnails else None
+        two_greys = _has_two_greys(image)
     except DatasetError as error:
         problems.append(_undecodable(root, entry.image_path, error))
 
@@ -76,6 +80,7 @@ def examine(entry: Entry, root: Path, *, exif: bool, thumbnails: bool) -> Examin
         width=size[0],
         height=size[1],
         mask_pixels=mask_pixels,
+        two_greys=two_greys,
         thumbnail=picture,
     )
     return Examined(facts, tuple(problems))
@@ -103,6 +108,12 @@ def _mask_problems(
         detail = f"{mask_pixels} anomalous pixels, but {entry.image_path} is listed as good"
         problems.append(Problem("mask on a good image", entry.mask_path, detail))
     return problems
+
+
+def _has_two_greys(image: Image.Image) -> bool:
+    colours = image.getcolors(2) or []
+    greys = [colour for _, colour in colours if isinstance(colour, tuple) and len({*colour}) == 1]
+    return len(greys) == 2
 
 
 def _settled(entry: Entry, mask_pixels: int) -> Entry:

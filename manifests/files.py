@@ -12,7 +12,7 @@ MAX_FILE_BYTES: Final = 512 << 20
 """Most bytes of one image, mask or list: the largest picture we decode has 358 MB uncompressed."""
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, *, may_be_empty: bool = False) -> bytes:
     """Read a whole regular file.
 
     Raises:
@@ -36,7 +36,7 @@ def read_bytes(path: Path) -> bytes:
         raise DatasetError(
             f"{name}: {size_bytes} bytes are more than the limit of {MAX_FILE_BYTES} for one file"
         )
-    if not data:
+    if not data and not may_be_empty:
         raise DatasetError(f"{name}: the file is empty (0 bytes)")
     return data
 

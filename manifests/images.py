@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 
 from manifests.files import read_bytes as read_bytes  # part of this module's face
 from manifests.levels import background_of, levels_of
+from manifests.paths import IMAGE_SUFFIXES
 from manifests.schema import MAX_PIXELS
 from spg_core.errors import DatasetError
 
@@ -67,20 +68,33 @@ class Mask(NamedTuple):
     pixels: NDArray[np.bool_]
     """Anomalous pixels `(height, width)`."""
     mask_id: str
-    """SHA-256 of the file's bytes, 64 hex digits."""
+    """SHA-256 of the file's bytes, 64 hex digits; of a folder, of such lines in order of names."""
     background: int
     """Largest level that counts as background: 0, or half of the largest in a mask of greys."""
 
 
 def load_mask(path: Path, name: str) -> Mask:
-    """Read a mask file, with the digest of the very bytes that were decoded.
+    """Read a mask file, or a folder of masks of one image, with a digest of the bytes decoded.
+
+    The masks in a folder count together: a pixel is anomalous where any of them says so.
 
     Raises:
-        DatasetError: The file cannot be read or decoded; says `name`.
+        DatasetError: A file cannot be read or decoded; says `name`.
     """
-    data = read_bytes(path)
-    levels, background = _decode_levels(data, name)
-    return Mask(levels > background, hashlib.sha256(data).hexdigest(), background)
+    if not path.is_dir():
+        data = read_bytes(path)
+        levels, background = _decode_levels(data, name)
+        return Mask(levels > background, hashlib.sha256(data).hexdigest(), background)
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    masks = [load_mask(file, f"{name}/{file.name}") for file in files if file.is_file()]
+    if not masks or any(mask.pixels.shape != masks[0].pixels.shape for mask in masks):
+        raise DatasetError(f"{name}: expected masks of one size in this folder")
+    digest = hashlib.sha256("".join(f"{mask.mask_id}\n" for mask in masks).encode())
+    return Mask(
+        np.logical_or.reduce([mask.pixels for mask in masks]),
+        digest.hexdigest(),
+        max(mask.background for mask in masks),
+    )
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:

@@ -1,41 +1,58 @@
-"""Which images a dataset holds: one function a layout, no pixel decoded.
+"""Which images a dataset holds, by the name of its layout; no pixel is decoded.
 
-Every function lists all it can and adds what it cannot use to `problems`. Masks are matched to
-images by stem, never by order: `000.png` goes with `000.png` or `000_mask.png`.
-
-| layout | tree | defect | label |
-|---|---|---|---|
-| mvtec | `<cat>/{train/good,test/<defect>,ground_truth/<defect>}` | folder | 0 for good |
-| visa, raw | `split_csv/1cls.csv`: object,split,label,image,mask | bad | label column |
-| visa, reorganised | as mvtec, with `test/{good,bad}` | folder | 0 for good |
-| meta | `meta.json`: `{split: {category: [{img_path, mask_path, specie_name, anomaly}]}}` | \
-specie_name | anomaly |
-| folder | see `list_plain_folder` | class folder | 0 for good, normal, ok |
-
-Raw VisA calls its defects `bad` as the reorganised tree does, so that both give the same rows in
-the same order, and with that the same cache key.
+Every layout lists all it can and adds what it cannot use to `problems`. Which file makes which row
+is told where each family is read: `manifests.trees`, `beside`, `plain`, `visa_csv`, `meta_json`,
+`real_iad`, `rows`. What is read and what is refused: docs/formats.md.
 """
 
+import difflib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Final
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, cast
 
-from manifests.lists import Entry, list_meta_json, list_visa_csv
-from manifests.paths import Folder, list_folder, walk_images
+from manifests.beside import list_beside
+from manifests.listing import Listing, Reading
+from manifests.lists import Entry
+from manifests.matching import match_masks as match_masks  # part of this module's face
+from manifests.meta_json import list_meta_json
+from manifests.plain import list_plain_folder
 from manifests.problems import LAYOUTS, Layout, Problem
-from manifests.schema import GOOD, SPLITS
+from manifests.real_iad import list_real_iad
+from manifests.rows import list_rows
+from manifests.schema import SPLITS
+from manifests.trees import list_tree
+from manifests.visa_csv import VISA_CSV, list_visa_csv
 from spg_core.errors import ConfigError
 
-VISA_CSV: Final = "split_csv/1cls.csv"
-META_JSON: Final = "meta.json"
-GOOD_FOLDERS: Final = (GOOD, "normal", "ok")
-"""Class folders of a plain folder that hold normal images, in lower case."""
-MASK_FOLDERS: Final = frozenset({"masks", "ground_truth"})
+OTHER_NAMES: Final = {
+    "mvtecad": "mvtec",
+    "mpdd": "mvtec",
+    "goodsad": "mvtec",
+    "dtd": "mvtec",
+    "dtdsynthetic": "mvtec",
+    "visapytorch": "visa",
+    "mvtecloco": "loco",
+    "btech": "btad",
+    "ksdd": "kolektor",
+    "ksdd2": "kolektor",
+    "kolektorsdd": "kolektor",
+    "kolektorsdd2": "kolektor",
+    "sdd": "kolektor",
+    "csv": "list",
+    "jsonl": "list",
+}
+"""Names of datasets whose layout has another name, without `-`, `_` and spaces."""
 
 
 def list_entries(
-    root: Path, *, layout: Layout, split: str, dataset: str, problems: list[Problem]
+    root: Path,
+    *,
+    layout: Layout,
+    split: str,
+    dataset: str,
+    problems: list[Problem],
+    reading: Reading | None = None,
 ) -> list[Entry]:
     """List a dataset's images, sorted by category, split, defect and path.
 
@@ -43,27 +60,50 @@ def list_entries(
         root: The dataset root.
         layout: How it is laid out.
         split: `train`, `test` or `all`.
-        dataset: The category of a plain folder, which has no other.
+        dataset: The category of layouts that have no other.
         problems: Gets everything that cannot be used.
+        reading: What the user corrects.
 
     Raises:
         ConfigError: An unknown layout or split.
     """
-    splits = splits_of(split)
+    listing = Listing(root, splits_of(split), dataset, reading or Reading(), problems)
+    entries = sorted(_listed(listing, layout_named(layout)), key=Entry.order)
+    return entries if listing.reading.limit is None else first_of_each(entries, listing.reading)
+
+
+def _listed(listing: Listing, layout: Layout) -> Iterable[Entry]:
     match layout:
-        case "mvtec":
-            entries = list_tree(root, splits, problems)
-        case "visa" if (root / VISA_CSV).exists():
-            entries = list_visa_csv(root, VISA_CSV, splits, problems)
+        case "visa" if listing.reading.list_file or (listing.root / VISA_CSV).exists():
+            return list_visa_csv(listing)
         case "visa":
-            entries = list_tree(root, splits, problems, instead_of=VISA_CSV)
+            return list_tree(listing, layout, instead_of=VISA_CSV)
+        case "mvtec" | "btad" | "loco" | "mvtec-ad-2" | "mvtec-3d" | "bmad":
+            return list_tree(listing, layout)
+        case "kolektor" | "dagm":
+            return list_beside(listing, layout)
+        case "real-iad":
+            return list_real_iad(listing)
         case "meta":
-            entries = list_meta_json(root, META_JSON, splits, problems)
+            return list_meta_json(listing)
+        case "list":
+            return list_rows(listing)
         case "folder":
-            entries = list_plain_folder(root, splits, dataset, problems)
-        case _:
-            raise ConfigError(f"unknown layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
-    return sorted(entries, key=Entry.order)
+            return list_plain_folder(listing)
+
+
+def first_of_each(entries: Iterable[Entry], reading: Reading) -> list[Entry]:
+    """Keep the first images of each category and label; those without a label yet stay."""
+    seen: dict[tuple[str, int], int] = defaultdict(int)
+    kept = []
+    for entry in entries:
+        if entry.label is not None and reading.limit is not None:
+            group = (entry.category, entry.label)
+            seen[group] += 1
+            if seen[group] > reading.limit:
+                continue
+        kept.append(entry)
+    return kept
 
 
 def splits_of(split: str) -> tuple[str, ...]:
@@ -79,192 +119,16 @@ def splits_of(split: str) -> tuple[str, ...]:
     raise ConfigError(f"unknown split {split!r}; expected train, test or all")
 
 
-def list_tree(
-    root: Path, splits: Sequence[str], problems: list[Problem], *, instead_of: str = ""
-) -> list[Entry]:
-    """List MVTec AD's tree, which reorganised VisA shares; `instead_of` only words an error."""
-    entries: list[Entry] = []
-    categories = []
-    for category in list_folder(root, "", problems).folders:
-        inside = list_folder(root, category, problems).folders
-        if not {f"{category}/{split}" for split in SPLITS} & set(inside):
-            continue
-        categories.append(category)
-        masks = _list_tree_masks(root, category, inside, problems)
-        found: list[Entry] = []
-        for split in splits:
-            if f"{category}/{split}" in inside:
-                found += _list_tree_split(root, category, split, masks, problems)
-        if not found:
-            problems.append(Problem("empty category", category, f"no image in {'+'.join(splits)}"))
-        entries += found
-    if not categories:
-        expected = "expected <category>/test/<defect> folders"
-        expected += f" or {instead_of}" if instead_of else ""
-        if (root / "test").is_dir():
-            expected += "; this is one category: give the folder above it"
-        problems.append(Problem("wrong layout", ".", expected))
-    return entries
+def layout_named(name: str) -> Layout:
+    """Give a layout by its name.
 
-
-def _list_tree_masks(
-    root: Path, category: str, inside: Sequence[str], problems: list[Problem]
-) -> dict[str, tuple[str, ...]]:
-    """Give the masks of each defect."""
-    mask_root = f"{category}/ground_truth"
-    if mask_root not in inside:
-        return {}
-    folders = list_folder(root, mask_root, problems).folders
-    return {_name(folder): list_folder(root, folder, problems).images for folder in folders}
-
-
-def _list_tree_split(
-    root: Path,
-    category: str,
-    split: str,
-    masks: dict[str, tuple[str, ...]],
-    problems: list[Problem],
-) -> list[Entry]:
-    listed = list_folder(root, f"{category}/{split}", problems)
-    if split == "train":
-        return _list_tree_train(root, category, listed, problems)
-    detail = "expected in test/good or test/<defect>"
-    problems += [Problem("stray image", image, detail) for image in listed.images]
-    entries = []
-    for folder in listed.folders:
-        defect = _name(folder)
-        images = {path: _stem(path) for path in list_folder(root, folder, problems).images}
-        defect_masks = {path: _stem(path) for path in masks.get(defect, ())}
-        matched = match_masks(images, defect_masks, problems)
-        label = int(defect != GOOD)
-        entries += [Entry(category, split, defect, i, m, label) for i, m in matched.items()]
-    return entries
-
-
-def _list_tree_train(
-    root: Path, category: str, listed: Folder, problems: list[Problem]
-) -> list[Entry]:
-    # Some reorganised trees keep normal training images directly in train/.
-    images = list(listed.images)
-    for folder in listed.folders:
-        inside = list_folder(root, folder, problems).images
-        if _name(folder) == GOOD:
-            images += inside
-        elif inside:
-            problems.append(Problem("wrong layout", folder, "train holds good images only"))
-    return [Entry(category, "train", GOOD, image, None, 0) for image in images]
-
-
-def list_plain_folder(
-    root: Path, splits: Sequence[str], dataset: str, problems: list[Problem]
-) -> list[Entry]:
-    """List a folder of images; all are `test` images of one category, named like the dataset.
-
-    Images are in `root/images` if that exists, else in `root`. Masks, if any, are in `root/masks`
-    or `root/ground_truth`, at the same relative path and stem as their image.
-
-    - Images in subfolders: the first subfolder is the defect; good, normal and ok are normal.
-    - Images without a subfolder: defective where the mask has something in it. If there is no mask
-      folder at all, they count as good, with a warning.
+    Raises:
+        ConfigError: No layout has this name; suggests the near one.
     """
-    if "test" not in splits:
-        problems.append(Problem("no images", ".", "a plain folder has only the split test"))
-        return []
-    top = list_folder(root, "", problems).folders
-    if any(name in ("train", "test") or _holds_tree(root, name) for name in top):
-        detail = "train/ and test/ folders look like MVTec AD; expected layout mvtec or visa"
-        problems.append(Problem("wrong layout", ".", detail))
-        return []
-    base = "images" if "images" in top else ""
-    mask_folders = sorted(MASK_FOLDERS & set(top))
-    images = {
-        image: _key(image, base) for image in walk_images(root, base, problems, skip=MASK_FOLDERS)
-    }
-    masks = {
-        mask: _key(mask, folder)
-        for folder in mask_folders
-        for mask in walk_images(root, folder, problems)
-    }
-    matched = match_masks(images, masks, problems)
-    entries = [
-        _plain_entry(image, mask, images[image], dataset, bool(masks), problems)
-        for image, mask in matched.items()
-    ]
-    _check_classes(entries, problems)
-    return entries
-
-
-def match_masks(
-    images: dict[str, str], masks: dict[str, str], problems: list[Problem]
-) -> dict[str, str | None]:
-    """Give each image its mask, or None.
-
-    Args:
-        images: Image path -> key, which is the path without suffix below the image folder.
-        masks: Mask path -> key likewise; a mask's key may end in `_mask`.
-        problems: Gets masks that fit no image, or more than one, and images with two masks.
-    """
-    by_key: dict[str, list[str]] = defaultdict(list)
-    for mask, key in masks.items():
-        by_key[key].append(mask)
-    matched: dict[str, str | None] = {}
-    taken: dict[str, str] = {}
-    for image, key in images.items():
-        candidates = by_key.get(key, []) + by_key.get(f"{key}_mask", [])
-        if len(candidates) > 1:
-            detail = f"two masks fit: {' and '.join(candidates[:2])}"
-            problems.append(Problem("ambiguous mask", image, detail))
-        matched[image] = candidates[0] if candidates else None
-        for mask in candidates:
-            if mask in taken:
-                detail = f"fits two images: {taken[mask]} and {image}"
-                problems.append(Problem("ambiguous mask", mask, detail))
-            taken[mask] = image
-    problems += [
-        Problem("orphan mask", mask, "no image has this stem")
-        for mask in masks
-        if mask not in taken
-    ]
-    return matched
-
-
-def _plain_entry(
-    image: str, mask: str | None, key: str, dataset: str, has_masks: bool, problems: list[Problem]
-) -> Entry:
-    folder, slash, _ = key.partition("/")
-    if slash:
-        label = int(folder.lower() not in GOOD_FOLDERS)
-        if label and mask is None and has_masks:
-            problems.append(Problem("missing mask", image, "other images have one"))
-        return Entry(dataset, "test", folder if label else GOOD, image, mask, label)
-    if mask is None:
-        if not has_masks:
-            problems.append(Problem("unlabelled", image))
-        return Entry(dataset, "test", GOOD, image, None, 0)
-    return Entry(dataset, "test", "defect", image, mask, None)
-
-
-def _check_classes(entries: Iterable[Entry], problems: list[Problem]) -> None:
-    entries = list(entries)
-    if entries and all(entry.label == 1 for entry in entries):
-        problems += [
-            Problem("no good folder", defect)
-            for defect in sorted({entry.defect for entry in entries})
-        ]
-
-
-def _holds_tree(root: Path, folder: str) -> bool:
-    return (root / folder / "test").is_dir() and (root / folder / "ground_truth").is_dir()
-
-
-def _name(path: str) -> str:
-    return PurePosixPath(path).name
-
-
-def _stem(path: str) -> str:
-    return PurePosixPath(path).stem
-
-
-def _key(path: str, folder: str) -> str:
-    below = PurePosixPath(path).relative_to(folder) if folder else PurePosixPath(path)
-    return below.with_suffix("").as_posix()
+    if name in LAYOUTS:
+        return cast(Layout, name)
+    plain = {layout.replace("-", ""): layout for layout in LAYOUTS} | OTHER_NAMES
+    asked = "".join(c for c in name.casefold() if c.isalnum())
+    near = [asked] if asked in plain else difflib.get_close_matches(asked, plain, 1)
+    hint = f"; did you mean {plain[near[0]]}?" if near else ""
+    raise ConfigError(f"unknown layout {name!r}; expected one of {', '.join(LAYOUTS)}{hint}")

@@ -23,6 +23,9 @@ FEW: Final = 3
 MAX_CLASSES: Final = 8
 """Most levels besides 0 of a mask that draws classes in greys: each of them fills areas."""
 
+MOST_MIDDLE: Final = 0.25
+"""Largest share of middle greys in a mask: smooth edges have some, a photograph is made of them."""
+
 MIN_CONTRAST: Final = 64
 """Least distance of dark and bright in a mask that was stored with loss."""
 
@@ -84,11 +87,19 @@ def background_of(levels: Levels, *, lossy: bool, name: str) -> int:
                 f"{name}: a mask stored as JPEG has noise, and this one has no clear dark and "
                 f"bright level (they go from {least} to {largest}); store masks as PNG"
             )
-        return half
+        return _half(levels, largest, name)
     faint = present[(present > 0) & (present <= half)]
     if largest <= MAX_ID or faint.size == 0 or _are_classes(levels, present, half):
         return 0
-    return half
+    return _half(levels, largest, name)
+
+
+def _half(levels: Levels, largest: int, name: str) -> int:
+    """Give half of the largest level, unless middle greys are everywhere, as in a picture."""
+    middle = (4 * levels.astype(np.int64) > largest) & (4 * levels.astype(np.int64) < 3 * largest)
+    if np.mean(middle) > MOST_MIDDLE:
+        raise DatasetError(f"{name}: greys all over, as in a picture; expected a mask")
+    return largest // 2
 
 
 def _are_classes(levels: Levels, present: NDArray[np.integer], half: int) -> bool:

@@ -1,24 +1,23 @@
-"""Datasets that come with a list: VisA's CSV and AnomalyCLIP's `meta.json`.
+"""What all datasets with a list share: entries, and reading a foreign list.
 
-A list is foreign input: every path in it is checked before anything is opened.
+A list is foreign input: every path in it is brought to its shortest form and checked before
+anything is opened, and no key or column may stand twice.
 """
 
+import codecs
 import csv
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from manifests.paths import listed_file_is_fine, name_problem
-from manifests.problems import Problem
-from manifests.schema import GOOD, SPLITS
-
-CSV_COLUMNS: Final = ("object", "split", "label", "image", "mask")
-VISA_LABELS: Final = {"normal": 0, "anomaly": 1}
-UNNAMED_DEFECT: Final = "defect"
-"""What a defective `meta.json` entry without a `specie_name` is called."""
+from manifests.files import read_bytes
+from manifests.listing import Listing
+from manifests.paths import listed_file_is_fine, normal_path
+from spg_core.errors import DatasetError
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class Entry:
     defect: str
     image_path: str
     mask_path: str | None
+    """A file, or a folder of several masks of this image, which count together."""
     label: int | None
     """0 or 1; None where only the mask will tell, which then settles `defect` too."""
 
@@ -38,149 +38,131 @@ class Entry:
         return (self.category, self.split, self.defect, self.image_path)
 
 
-def list_visa_csv(
-    root: Path, list_path: str, splits: Sequence[str], problems: list[Problem]
-) -> list[Entry]:
-    """List raw VisA from its CSV with the columns object, split, label, image, mask."""
-    text = _read_list(root, list_path, problems)
-    if text is None:
-        return []
-    try:
-        rows = list(csv.DictReader(io.StringIO(text), skipinitialspace=True))
-    except csv.Error as error:
-        problems.append(Problem("unusable list", list_path, f"not a CSV file: {error}"))
-        return []
-    header = next(csv.reader(io.StringIO(text), skipinitialspace=True), [])
-    missing = [column for column in CSV_COLUMNS if column not in header]
-    if missing:
-        detail = f"no column {', '.join(missing)}; expected {','.join(CSV_COLUMNS)}"
-        problems.append(Problem("unusable list", list_path, detail))
-        return []
-    entries = []
-    for number, row in enumerate(rows, start=2):
-        cells = {column: (row[column] or "").strip() for column in CSV_COLUMNS}
-        place = f"{list_path} line {number}"
-        entry = _visa_entry(cells, place, problems)
-        if entry is not None and entry.split in splits:
-            entries.append((entry, place))
-    return _checked(root, entries, problems)
+def find_list(listing: Listing, default: str) -> Path | None:
+    """Find the list that was asked for, or the layout's own below the root.
 
-
-def _visa_entry(cells: dict[str, str], place: str, problems: list[Problem]) -> Entry | None:
-    label = VISA_LABELS.get(cells["label"].lower())
-    if label is None or cells["split"] not in SPLITS or name_problem(cells["object"]) is not None:
-        detail = (
-            f"object {cells['object']!r}, split {cells['split']!r}, label {cells['label']!r}; "
-            f"expected a name, train or test, normal or anomaly"
-        )
-        problems.append(Problem("unusable list", place, detail))
-        return None
-    return Entry(
-        category=cells["object"],
-        split=cells["split"],
-        defect="bad" if label else GOOD,
-        image_path=cells["image"],
-        mask_path=cells["mask"] or None,
-        label=label,
-    )
-
-
-def list_meta_json(
-    root: Path, list_path: str, splits: Sequence[str], problems: list[Problem]
-) -> list[Entry]:
-    """List `{split: {category: [{img_path, mask_path, cls_name, specie_name, anomaly}]}}`.
-
-    The category is the outer key; `cls_name` repeats it and is not read. `anomaly` decides the
-    label, `specie_name` names the defect.
+    What a user names is a name below the root, or else any path.
     """
-    text = _read_list(root, list_path, problems)
-    if text is None:
-        return []
+    asked = listing.reading.list_file
+    if asked is None:
+        fine = listed_file_is_fine(
+            listing.root,
+            default,
+            "this layout",
+            listing.problems,
+            {},
+            follow_links=listing.reading.follow_links,
+        )
+        return listing.root / default if fine else None
+    below, path = listing.root / Path(asked).expanduser(), Path(asked).expanduser()
+    found = below if below.exists() else path
+    if not found.exists():
+        listing.add("missing file", asked, "named by --list, found neither below the root nor here")
+        return None
+    return found
+
+
+def read_list(listing: Listing, path: Path, name: str) -> str | None:
+    """Read a list as text: UTF-8, or UTF-16 where a byte order mark says so."""
     try:
-        meta = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        problems.append(Problem("unusable list", list_path, f"not JSON: {error}"))
-        return []
-    if not isinstance(meta, dict):
-        detail = "expected {split: {category: [entry, ...]}}"
-        problems.append(Problem("unusable list", list_path, detail))
-        return []
-    entries = []
-    for split, categories in meta.items():
-        if split not in SPLITS:
-            problems.append(Problem("other split", f"{list_path}: {split}"))
-        elif split in splits:
-            place = f"{list_path} {split}"
-            entries += _meta_split(categories, split, place, problems)
-    return _checked(root, entries, problems)
-
-
-def _meta_split(
-    categories: Any, split: str, place: str, problems: list[Problem]
-) -> list[tuple[Entry, str]]:
-    """List one split; `categories` is whatever the JSON holds there."""
-    if not isinstance(categories, dict):
-        problems.append(Problem("unusable list", place, "expected {category: [entry, ...]}"))
-        return []
-    entries = []
-    for category, items in categories.items():
-        here = f"{place}/{category}"
-        if not isinstance(items, list) or name_problem(category) is not None:
-            problems.append(Problem("unusable list", here, "expected a name and a list of entries"))
-            continue
-        for number, item in enumerate(items):
-            entry = _meta_entry(item, category, split, f"{here}[{number}]", problems)
-            if entry is not None:
-                entries.append((entry, f"{here}[{number}]"))
-    return entries
-
-
-def _meta_entry(
-    item: Any, category: str, split: str, place: str, problems: list[Problem]
-) -> Entry | None:
-    """Read one entry; `item` is whatever the JSON holds there."""
-    fields: dict[str, Any] = item if isinstance(item, dict) else {}
-    image, label = fields.get("img_path"), fields.get("anomaly")
-    mask = fields.get("mask_path") or None
-    defect = fields.get("specie_name") or UNNAMED_DEFECT
-    texts = isinstance(image, str) and isinstance(mask, str | None) and isinstance(defect, str)
-    if not texts or label not in (0, 1):
-        detail = "expected img_path, mask_path and specie_name as text and anomaly 0 or 1"
-        problems.append(Problem("unusable list", place, detail))
+        data = read_bytes(path, may_be_empty=True)
+        # Spreadsheet programs put a byte order mark in front, some shells write UTF-16.
+        utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return data.decode("utf-16" if utf16 else "utf-8-sig")
+    except (DatasetError, UnicodeDecodeError) as error:
+        reason = str(error).rpartition(": ")[2] if isinstance(error, DatasetError) else str(error)
+        listing.add("unusable list", name, f"cannot be read: {reason}")
         return None
-    if label == 1 and (defect == GOOD or name_problem(defect) is not None):
-        detail = f"anomaly is 1 but specie_name is {defect!r}; expected the name of a defect"
-        problems.append(Problem("unusable list", place, detail))
-        return None
-    defect = defect if label else GOOD
-    return Entry(category, split, defect, str(image), mask, int(label == 1))
 
 
-def _read_list(root: Path, list_path: str, problems: list[Problem]) -> str | None:
-    if not listed_file_is_fine(root, list_path, "this layout", problems, {}):
-        return None
+def parse_json(text: str) -> Any:
+    """Parse JSON in which no key stands twice.
+
+    Raises:
+        ValueError: No JSON, a key that stands twice, or nested too deeply.
+    """
     try:
-        # utf-8-sig: spreadsheet programs put a byte order mark in front.
-        return (root / list_path).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem("unusable list", list_path, f"cannot be read: {error}"))
-        return None
+        return json.loads(text, object_pairs_hook=_one_of_each)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
-def _checked(
-    root: Path, entries: Sequence[tuple[Entry, str]], problems: list[Problem]
-) -> list[Entry]:
-    """Keep the entries whose files exist inside the root, each image once."""
+def _one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return found
+
+
+def csv_rows(text: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Parse a CSV: its columns, and its rows as (line, cells by column), all without spaces around.
+
+    Cells are separated by commas, or by what spreadsheets use where commas are decimal points.
+
+    Raises:
+        ValueError: No CSV, or a column that stands twice.
+    """
+    first = text.partition("\n")[0]
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
+    try:
+        header = [column.strip() for column in next(lines, [])]
+        rows = [(lines.line_num, [cell.strip() for cell in line]) for line in lines if line]
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+    if len(set(header)) != len(header):
+        twice = next(column for column in header if header.count(column) > 1)
+        raise ValueError(f"the column {twice!r} stands twice")
+    empty = dict.fromkeys(header, "")
+    return header, [
+        (number, {**empty, **dict(zip(header, cells, strict=False))}) for number, cells in rows
+    ]
+
+
+def checked(listing: Listing, entries: Iterable[tuple[Entry, str]]) -> list[Entry]:
+    """Keep the entries whose files exist inside the root, each image once.
+
+    Args:
+        listing: The dataset; gets a problem for each path that cannot be used.
+        entries: Entries with paths as the list has them, and where it has them.
+    """
     kept: dict[str, Entry] = {}
     real_folders: dict[str, str] = {}
-    for entry, place in entries:
-        paths = [entry.image_path, *([entry.mask_path] if entry.mask_path else [])]
+
+    def is_fine(path: str, place: str) -> bool:
+        return listed_file_is_fine(
+            listing.root,
+            path,
+            place,
+            listing.problems,
+            real_folders,
+            follow_links=listing.reading.follow_links,
+        )
+
+    for listed, place in entries:
+        entry = _with_normal_paths(listing.root, listed)
         # Every path is looked at, not only up to the first bad one: all problems at once.
-        fine = [listed_file_is_fine(root, path, place, problems, real_folders) for path in paths]
+        paths = [entry.image_path, *([entry.mask_path] if entry.mask_path else [])]
+        fine = [is_fine(path, place) for path in paths]
         if not all(fine):
             continue
         if entry.image_path in kept:
-            problems.append(Problem("listed twice", entry.image_path, f"again in {place}"))
+            listing.add("listed twice", entry.image_path, f"again in {place}")
             continue
         kept[entry.image_path] = entry
     return list(kept.values())
+
+
+def _with_normal_paths(root: Path, entry: Entry) -> Entry:
+    mask = normal_path(entry.mask_path, root) if entry.mask_path else None
+    # Generators of lists join a folder and an empty name where there is no mask.
+    if mask is not None and os.path.isdir(root / mask):  # noqa: PTH112 (any name is fine)
+        mask = None
+    return replace(entry, image_path=normal_path(entry.image_path, root), mask_path=mask)
+
+
+def text_of(fields: Mapping[str, Any], name: str) -> str:
+    """Give a field as text, empty where it is missing or null."""
+    value = fields.get(name)
+    return value if isinstance(value, str) else ""

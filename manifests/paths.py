@@ -1,7 +1,9 @@
 """Paths inside a dataset: which are fit for a manifest, and how folders are listed safely.
 
 A path is a POSIX string relative to the dataset root. Folders are listed without ever leaving the
-root: a link may point elsewhere inside it, not outside, and not back at a folder above itself.
+root: a link may point elsewhere inside it, not back at a folder above itself, and outside only
+where the user asks for it. A snapshot in the cache of the Hugging Face hub consists of links into
+the `blobs/` beside it, which belong to it and are read.
 Names sort by code point, which is the byte order of their UTF-8, so every machine agrees.
 """
 
@@ -20,7 +22,7 @@ IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".web
 # Each pattern is plain enough for Python's `re` and for RE2, which pyarrow uses on whole columns.
 PATH_RULES: Final = (
     (r"^$", "is empty"),
-    (r"[\x00-\x1f\x7f]", "holds a control character"),
+    (r"[\x00-\x1f\x7f-\x9f]", "holds a control character"),
     (r"\\", "holds a backslash"),
     (r"^/", "is absolute"),
     (r"^[A-Za-z]:", "starts with a drive letter"),
@@ -30,6 +32,12 @@ PATH_RULES: Final = (
 """What makes a path unfit for a manifest: (pattern, reason). Names may not hold a slash either."""
 
 MAX_PATH_BYTES: Final = 4096
+
+NAMED: Final = "named in "
+"""How the detail of a file begins that a list names and that is not there."""
+
+_NOT_OURS: Final = (".", "@eaDir", "__MACOSX")
+"""Hidden names, and what network drives and archives of a Mac put beside images."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +65,31 @@ def name_problem(name: str) -> str | None:
     return "holds a slash" if "/" in name else path_problem(name)
 
 
-def list_folder(root: Path, folder: str, problems: list[Problem]) -> Folder:
+def normal_path(path: str, root: Path) -> str:
+    """Give a path from a list in its shortest form, relative to the root where it is below it.
+
+    Lists hold `a//b`, `./a`, `a\\b`, and absolute paths that begin with the root.
+    """
+    parts = path.replace("\\", "/").split("/")
+    slash = "/" if parts[0] == "" and len(parts) > 1 else ""
+    path = slash + "/".join(part for part in parts if part not in ("", "."))
+    absolute = slash or re.match("[A-Za-z]:", path)
+    for resolve in (os.path.abspath, os.path.realpath) if absolute else ():
+        start = resolve(root).replace("\\", "/").rstrip("/") + "/"
+        if path.startswith(start):
+            return path.removeprefix(start)
+    return path
+
+
+def list_folder(
+    root: Path, folder: str, problems: list[Problem], *, follow_links: bool = False
+) -> Folder:
     """List the folders and images directly in `folder`; what cannot be used becomes a problem."""
     folders: list[str] = []
     images: list[str] = []
     try:
         with os.scandir(root / folder) as scan:
-            entries = [entry for entry in scan if not entry.name.startswith(".")]
+            entries = [entry for entry in scan if not entry.name.startswith(_NOT_OURS)]
     except OSError as error:
         problems.append(Problem("unreadable folder", folder or ".", error.strerror or str(error)))
         return Folder((), ())
@@ -71,7 +97,7 @@ def list_folder(root: Path, folder: str, problems: list[Problem]) -> Folder:
     for entry in entries:
         path = f"{folder}/{entry.name}" if folder else entry.name
         is_image = entry.name.lower().endswith(IMAGE_SUFFIXES)
-        if entry.is_symlink() and not _link_is_fine(root, path, problems):
+        if entry.is_symlink() and not _link_is_fine(root, path, problems, follow_links):
             continue
         is_folder = entry.is_dir()
         if not is_folder and not (is_image and entry.is_file()):
@@ -88,30 +114,35 @@ def list_folder(root: Path, folder: str, problems: list[Problem]) -> Folder:
 
 
 def walk_images(
-    root: Path, folder: str, problems: list[Problem], *, skip: frozenset[str] = frozenset()
+    root: Path, folder: str, problems: list[Problem], *, follow_links: bool = False
 ) -> list[str]:
-    """List the images in `folder` and below it, without the folders named in `skip`."""
-    return sorted(_walk(root, folder, problems, skip, ()))
+    """List the images in `folder` and below it."""
+    return sorted(_walk(root, folder, problems, follow_links, ()))
 
 
 def _walk(
-    root: Path, folder: str, problems: list[Problem], skip: frozenset[str], above: tuple[str, ...]
+    root: Path, folder: str, problems: list[Problem], follow_links: bool, above: tuple[str, ...]
 ) -> list[str]:
     # Two links can point at each other's folders; only the chain of real folders shows that.
     real = os.path.realpath(root / folder)
     if real in above:
         problems.append(Problem("symlink loop", folder, "it leads back to a folder above it"))
         return []
-    listed = list_folder(root, folder, problems)
+    listed = list_folder(root, folder, problems, follow_links=follow_links)
     found = list(listed.images)
     for inner in listed.folders:
-        if inner not in skip:
-            found += _walk(root, inner, problems, skip, (*above, real))
+        found += _walk(root, inner, problems, follow_links, (*above, real))
     return found
 
 
 def listed_file_is_fine(
-    root: Path, path: str, place: str, problems: list[Problem], real_folders: dict[str, str]
+    root: Path,
+    path: str,
+    place: str,
+    problems: list[Problem],
+    real_folders: dict[str, str],
+    *,
+    follow_links: bool = False,
 ) -> bool:
     """Tell whether a path that a list names is a file inside the root; if not, add a problem.
 
@@ -122,6 +153,7 @@ def listed_file_is_fine(
         problems: Gets the reason when the answer is no.
         real_folders: Folders already resolved in this listing, filled here: a list names
             thousands of files in a few folders, and resolving each anew took 0.3 ms a file.
+        follow_links: Whether links may lead out of the root.
     """
     reason = path_problem(path)
     if reason is not None:
@@ -139,14 +171,16 @@ def listed_file_is_fine(
         is_file = file.is_file()
     except OSError:  # a name longer than the file system allows
         target, is_file = str(file), False
-    if not _is_inside(target, real_folders[""]):
-        problems.append(Problem("leaves the root", path, f"{place}: a link on the way points out"))
+    inside = follow_links or _is_inside(target, real_folders[""]) or _is_blob(target, root)
+    if not inside:
+        detail = f"{place}: a link on the way points out; --follow-links reads it"
+        problems.append(Problem("leaves the root", path, detail))
     elif not is_file:
-        problems.append(Problem("missing file", path, f"named in {place}, not found"))
-    return is_file and _is_inside(target, real_folders[""])
+        problems.append(Problem("missing file", path, f"{NAMED}{place}, not found"))
+    return is_file and inside
 
 
-def _link_is_fine(root: Path, path: str, problems: list[Problem]) -> bool:
+def _link_is_fine(root: Path, path: str, problems: list[Problem], follow_links: bool) -> bool:
     """Check one symbolic link met while listing."""
     try:
         (root / path).stat()
@@ -157,14 +191,26 @@ def _link_is_fine(root: Path, path: str, problems: list[Problem]) -> bool:
             problems.append(Problem("missing file", path, "a link to nothing"))
         return False
     target = os.path.realpath(root / path)
-    if not _is_inside(target, os.path.realpath(root)):
-        problems.append(Problem("leaves the root", path, "a link that points out of the root"))
+    inside = _is_inside(target, os.path.realpath(root)) or _is_blob(target, root)
+    if not (follow_links or inside):
+        detail = "a link that points out of the root; --follow-links reads it"
+        problems.append(Problem("leaves the root", path, detail))
         return False
     folder = os.path.realpath((root / path).parent)
     if folder == target or folder.startswith(target + os.sep):
         problems.append(Problem("symlink loop", path, "it leads back to a folder above it"))
         return False
     return True
+
+
+def _is_blob(real: str, root: Path) -> bool:
+    """Tell whether a resolved path is a blob of the hub's cache whose snapshot the root is in."""
+    snapshots = next(
+        (above for above in root.absolute().parents if above.name == "snapshots"), None
+    )
+    return snapshots is not None and Path(real).parent == Path(
+        os.path.realpath(snapshots.parent / "blobs")
+    )
 
 
 def _is_inside(real: str, real_root: str) -> bool:

@@ -3,33 +3,35 @@
 Everything is gathered first and told at once: errors in one `DatasetError`, warnings as one counted
 line a kind beside the finished manifest.
 
-| kind | mvtec, visa | meta | folder | why |
-|---|---|---|---|---|
-| no images | error | error | error | nothing to do |
-| unusable list (CSV, JSON) | error | error | - | entries would be guessed |
-| wrong layout | error | error | error | labels would be wrong in silence |
-| undecodable (or empty, 16-bit, too large) | error | error | error | no tokens, or wrong ones |
-| missing file, unreadable folder | error | error | error | the list and the disk disagree |
-| leaves the root, symlink loop | error | error | error | reads what the user did not name |
-| unusable name (not UTF-8, control character) | error | error | error | not fit for a manifest |
-| mask size (of another shape) | error | error | error | pixels cannot be matched |
-| resized mask (another size, the same shape) | warning | warning | warning | as their authors do |
-| grey mask (once a JPEG, smooth edges) | warning | warning | warning | cut at half of its largest |
-| ambiguous mask (two masks, or one for two images) | error | error | error | one would be wrong |
-| mask on a good image | error | error | error | label and mask contradict |
-| listed twice | error | error | - | counted twice in every metric |
-| missing mask of a defective image | error | warning | warning, none if there are no masks | \
-mvtec and visa always have them; image metrics do without |
-| empty mask of a defective image | warning | warning | warning; unsorted: good | \
-image metrics hold; pixel metrics have no region there |
-| duplicate bytes | warning | warning | warning | true of some published sets |
-| duplicate bytes, other label | warning | warning | warning | as above, and no score can be right |
-| orphan mask (no image of that stem) | warning | - | warning | harmless, but often a misspelling |
-| stray image (outside good/ and defect folders) | warning | - | - | left out of the manifest |
-| other split (neither train nor test) | - | warning | - | left out of the manifest |
-| empty category (no image in this split) | warning | - | - | it will miss in the table |
-| unlabelled (no class folder, no masks at all) | - | - | warning | counted as good |
-| no good folder (class folders, none normal) | - | - | warning | every image counts as defective |
+| kind | | why |
+|---|---|---|
+| no images | error | nothing to do |
+| unusable list (CSV, JSON) | error | entries would be guessed |
+| wrong layout | error | labels would be wrong in silence |
+| undecodable (or empty, 16-bit, too large) | error | no tokens, or wrong ones |
+| missing file, unreadable folder | error | the list and the disk disagree |
+| leaves the root, symlink loop | error | reads what the user did not name |
+| unusable name (not UTF-8, control character) | error | not fit for a manifest |
+| mask size (of another shape) | error | pixels cannot be matched |
+| ambiguous mask (two masks, or one for two images) | error | one would be wrong |
+| mask on a good image | error | label and mask contradict |
+| looks like a mask (two levels, a twin) | error | a mask would count as an image |
+| no good folder (plain folder: no name says normal) | error | good parts would be defects |
+| listed twice | error | counted twice in every metric |
+| missing mask of a defective image | error where the layout has masks; warning in lists, and in a \
+plain folder with masks | image metrics do without |
+| no masks (of a whole tree) | warning | as above |
+| empty mask of a defective image | warning | pixel metrics have no region there |
+| resized mask (another size, the same shape) | warning | as their authors do |
+| grey mask (once a JPEG, smooth edges) | warning | cut at half of its largest |
+| duplicate bytes | warning | true of some published sets |
+| duplicate bytes, other label | warning | as above, and no score can be right |
+| orphan mask (no image of that stem) | warning | harmless, but often a misspelling |
+| stray image (outside good/ and defect folders) | warning | left out of the manifest |
+| other split, no labels, no path | warning | left out of the manifest |
+| left out (broken, with --skip-broken) | warning | left out of the manifest, named in it |
+| empty category (no image in this split) | warning | it will miss in the table |
+| unlabelled (plain folder: no class folder, no masks at all) | warning | counted as good |
 """
 
 from collections.abc import Iterable, Sequence
@@ -65,8 +67,27 @@ Kind = Literal[
     "empty category",
     "unlabelled",
     "no good folder",
+    "looks like a mask",
+    "no labels",
+    "no masks",
+    "no path",
+    "left out",
 ]
-Layout = Literal["mvtec", "visa", "folder", "meta"]
+Layout = Literal[
+    "mvtec",
+    "visa",
+    "btad",
+    "loco",
+    "mvtec-ad-2",
+    "mvtec-3d",
+    "bmad",
+    "real-iad",
+    "kolektor",
+    "dagm",
+    "folder",
+    "meta",
+    "list",
+]
 LAYOUTS: Final[tuple[str, ...]] = get_args(Layout)
 
 WARNINGS: Final[frozenset[Kind]] = frozenset(
@@ -81,7 +102,10 @@ WARNINGS: Final[frozenset[Kind]] = frozenset(
         "other split",
         "empty category",
         "unlabelled",
-        "no good folder",
+        "no labels",
+        "no masks",
+        "no path",
+        "left out",
     }
 )
 """Kinds that never stop a build. `missing mask` depends on the layout; all others stop it."""
@@ -100,7 +124,14 @@ MEANING: Final[dict[Kind, str]] = {
     "other split": "split that is neither train nor test, left out",
     "empty category": "category without an image in this split",
     "unlabelled": "image without class folder or mask, counted as good",
-    "no good folder": "class folder counted as a defect, and none named good, normal or ok",
+    "no good folder": "class folder, and no folder's name says normal (good, ok, no, ..): "
+    "--normal NAME, or --normal none if all are defects",
+    "looks like a mask": "image of two grey levels, beside a picture of the same name and size: "
+    "--masks FOLDER, or --masks none if it is an image",
+    "no labels": "folder without labels, left out",
+    "no masks": "no image has a mask: image metrics only, and no guides",
+    "no path": "entry of a list without a path, left out",
+    "left out": "broken file, left out with its image",
 }
 """Kinds that need more words than their name."""
 
@@ -133,7 +164,7 @@ def printable(text: str) -> str:
 def is_warning(problem: Problem, layout: Layout) -> bool:
     """Tell whether a problem lets the build go on in this layout."""
     if problem.kind == "missing mask":
-        return layout in ("meta", "folder")
+        return layout in ("meta", "list", "real-iad", "folder")
     return problem.kind in WARNINGS
 
 

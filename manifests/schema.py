@@ -5,6 +5,8 @@ meaning as field metadata under the key `comment`, so `pq.read_schema(path)` exp
 was found without this program. Paths are POSIX, relative to the dataset root, and cannot leave it.
 """
 
+import json
+from collections.abc import Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -14,6 +16,9 @@ FORMAT_VERSION: Final = 1
 
 VERSION_KEY: Final = b"spg_manifest_version"
 """Key of the format version in the metadata of the Parquet file."""
+
+LEFT_OUT_KEY: Final = b"spg_left_out"
+"""Key, in the same place, of a JSON list of the images that were left out as broken, if any."""
 
 GOOD: Final = "good"
 """The value of `defect` for a normal image, in every layout."""
@@ -65,6 +70,10 @@ SCHEMA: Final = pa.schema(
 """Every manifest has exactly these columns in this order, then perhaps `THUMBNAIL`."""
 
 
-def schema_for(*, thumbnails: bool) -> pa.Schema:
-    """Give the schema of a manifest with or without the thumbnail column."""
-    return SCHEMA.append(THUMBNAIL) if thumbnails else SCHEMA
+def schema_for(*, thumbnails: bool, left_out: Sequence[str] = ()) -> pa.Schema:
+    """Give the schema of a manifest, with or without thumbnails and names of what is left out."""
+    schema = SCHEMA.append(THUMBNAIL) if thumbnails else SCHEMA
+    if left_out:
+        named = json.dumps(list(left_out)).encode()
+        schema = schema.with_metadata({**(SCHEMA.metadata or {}), LEFT_OUT_KEY: named})
+    return schema

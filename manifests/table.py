@@ -5,6 +5,7 @@ anything trusts it. After that nobody checks again.
 """
 
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from manifests.check import check_rows, read_table
+from manifests.schema import LEFT_OUT_KEY
 from spg_core.errors import DatasetError
 
 
@@ -48,6 +50,12 @@ class Manifest:
     def has_thumbnails(self) -> bool:
         """Whether the thumbnail column is there."""
         return "thumbnail" in self.table.column_names
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Paths of the broken files that were left out when it was made."""
+        named = (self.table.schema.metadata or {}).get(LEFT_OUT_KEY, b"[]")
+        return tuple(json.loads(named))
 
     def column(self, name: str) -> list[object]:
         """Give one column as Python values, in row order."""
