@@ -5,11 +5,10 @@ is told where each family is read: `manifests.trees`, `beside`, `plain`, `visa_c
 `real_iad`, `rows`. What is read and what is refused: docs/formats.md.
 """
 
-import difflib
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, cast
+from typing import cast
 
 from manifests.beside import list_beside
 from manifests.listing import Listing, Reading
@@ -24,25 +23,7 @@ from manifests.schema import SPLITS
 from manifests.trees import list_tree
 from manifests.visa_csv import VISA_CSV, list_visa_csv
 from spg_core.errors import ConfigError
-
-OTHER_NAMES: Final = {
-    "mvtecad": "mvtec",
-    "mpdd": "mvtec",
-    "goodsad": "mvtec",
-    "dtd": "mvtec",
-    "dtdsynthetic": "mvtec",
-    "visapytorch": "visa",
-    "mvtecloco": "loco",
-    "btech": "btad",
-    "ksdd": "kolektor",
-    "ksdd2": "kolektor",
-    "kolektorsdd": "kolektor",
-    "kolektorsdd2": "kolektor",
-    "sdd": "kolektor",
-    "csv": "list",
-    "jsonl": "list",
-}
-"""Names of datasets whose layout has another name, without `-`, `_` and spaces."""
+from spg_core.nearest import near
 
 
 def list_entries(
@@ -127,8 +108,6 @@ def layout_named(name: str) -> Layout:
     """
     if name in LAYOUTS:
         return cast(Layout, name)
-    plain = {layout.replace("-", ""): layout for layout in LAYOUTS} | OTHER_NAMES
-    asked = "".join(c for c in name.casefold() if c.isalnum())
-    near = [asked] if asked in plain else difflib.get_close_matches(asked, plain, 1)
-    hint = f"; did you mean {plain[near[0]]}?" if near else ""
-    raise ConfigError(f"unknown layout {name!r}; expected one of {', '.join(LAYOUTS)}{hint}")
+    raise ConfigError(
+        f"unknown layout {name!r}; expected one of {', '.join(LAYOUTS)}{near(name, LAYOUTS)}"
+    )

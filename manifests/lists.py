@@ -57,7 +57,9 @@ def find_list(listing: Listing, default: str) -> Path | None:
     below, path = listing.root / Path(asked).expanduser(), Path(asked).expanduser()
     found = below if below.exists() else path
     if not found.exists():
-        listing.add("missing file", asked, "named by --list, found neither below the root nor here")
+        listing.add(
+            "missing file", asked, "named by --list-file, found neither below the root nor here"
+        )
         return None
     return found
 

@@ -58,8 +58,8 @@ def _find(listing: Listing) -> Path | None:
         if len(others) == 1:
             return find_list(listing, others[0])
         if others or above:
-            where = "--list names the one" if others else "give the folder above, and --list NAME"
-            detail = f"not found, but {', '.join(others or above)}: {where}"
+            where = "--list-file NAME" if others else "--root .. --list-file NAME"
+            detail = f"not found, but {', '.join(others or above)}; {where} reads it"
             listing.add("missing file", META_JSON, detail)
             return None
     return find_list(listing, META_JSON)

@@ -24,7 +24,7 @@ from manifests.schema import GOOD
 from manifests.words import SPLIT_OF
 
 JSON_FOLDERS: Final = ("realiad_jsons/realiad_jsons", "realiad_jsons", ".")
-"""Where the lists are, the first that has any: all views, as they unpack; `--list` for others."""
+"""Where the lists are, the first that has any: those of all views; `--list-file` for others."""
 
 
 def list_real_iad(listing: Listing) -> list[Entry]:
@@ -56,7 +56,9 @@ def _files(listing: Listing) -> list[Path]:
         lists = sorted(folder.glob("*.json"))
         if lists:
             return lists
-    listing.add("missing file", JSON_FOLDERS[0], "no <category>.json there; --list FOLDER names it")
+    listing.add(
+        "missing file", JSON_FOLDERS[0], "no <category>.json there; --list-file FOLDER names it"
+    )
     return []
 
 

@@ -60,7 +60,7 @@ def _files(listing: Listing) -> list[Path]:
     if len(lists) == 1 or (lists and listing.reading.list_file is not None):
         return lists
     names = ", ".join(path.name for path in lists) or "no CSV or JSON lines"
-    listing.add("missing file", "the list", f"{names} in the root; --list FILE names it")
+    listing.add("missing file", "the list", f"{names} in the root; --list-file FILE names it")
     return []
 
 

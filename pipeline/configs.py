@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from manifests.problems import Layout
+from manifests.problems import LAYOUTS, Layout
 from spg_core.errors import ConfigError
-from spg_core.fields import ARGUMENT, Device, FilePath, Name, Paper, check_fields
+from spg_core.fields import ARGUMENT, Count, Device, FilePath, Name, Paper, check_fields
 from spg_core.guide_config import GuideConfig
+from spg_core.nearest import near
 from spg_core.sae_config import SaeConfig
 
 Recipe = Literal["released", "paper"]
@@ -43,13 +44,25 @@ class ExtractConfig:
     backbone: Name
     """dinov3, dinov2, siglip, openclip, gabor, timm:MODEL or open_clip:MODEL/TAG."""
     dataset: Layout
-    """Layout of the images; meta is an AnomalyCLIP meta.json."""
+    """Layout of the images, docs/formats.md; meta is an AnomalyCLIP meta.json."""
     root: FilePath
     """Folder that holds the images."""
     name: Name | None = None
     """Name of the dataset in the store; the layout's otherwise."""
     split: Literal["test", "train", "all"] = "test"
     """Which images; guides need the test split, which holds the defects."""
+    normal: tuple[Name, ...] = ()
+    """Names of the folders or labels that are normal, if not good, ok, ..; none if no folder is."""
+    masks: FilePath | None = None
+    """Name of the folder of masks, where it is another than the layout's; none if there is none."""
+    list_file: FilePath | None = None
+    """The list, or a folder of lists, of layouts that have one, if it is not where they say."""
+    limit: Count | None = None
+    """Only the first so many images a category and label."""
+    skip_broken: bool = False
+    """Leave out images and masks that cannot be decoded, and name them."""
+    follow_links: bool = False
+    """Read what links lead to outside the folder of the images."""
     image_size: Annotated[int, Meta(ge=1, le=16384)] | None = None
     """Side of the square model input in pixels; the backbone's otherwise."""
     weights: FilePath | None = None
@@ -75,6 +88,11 @@ class ExtractConfig:
 
     def __post_init__(self) -> None:
         """Raises: ConfigError for a value out of range."""
+        if self.dataset not in LAYOUTS:
+            raise ConfigError(
+                f"--dataset names how the images are laid out: {', '.join(LAYOUTS)}, got "
+                f"{self.dataset!r:.60}{near(self.dataset, LAYOUTS)}; the dataset's own name is --name"
+            )
         check_fields(self)
 
 

@@ -7,21 +7,21 @@ importing torch. The rest is done by `pipeline.extraction.shards`, or by workers
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING
 
 from cache.find import cache_state, read_record
 from cache.layout import cache_folder
 from cache.objects import Objects
 from manifests.build import build_manifest, fingerprint_files
-from manifests.problems import Layout
+from manifests.listing import Reading
 from manifests.table import Manifest, manifest_from_bytes, manifest_to_bytes
 from pipeline.backbones.spec import slug
 from pipeline.configs import ClusterConfig, ExtractConfig
 from pipeline.memo import file_facts, fingerprint, recall, remember
 from pipeline.progress import bar, say
-from spg_core.errors import ConfigError, SpgError
+from spg_core.errors import SpgError
 
 if TYPE_CHECKING:
     from pipeline.extraction.shards import Written
@@ -93,13 +93,15 @@ def checked_manifest(config: ExtractConfig) -> Manifest:
     with _counting("Checking images") as progress:
         built = build_manifest(
             Path(config.root),
-            layout=_layout(config),
+            layout=config.dataset,
             dataset=config.name or config.dataset,
             split=config.split,
             workers=max(1, config.decoders),
             progress=progress,
             thumbnails=config.thumbnails,
             exif=config.exif,
+            reading=_reading(config),
+            announce=say,
         )
     _warn(built.warnings)
     remember("warnings", asked, json.dumps(built.warnings).encode())
@@ -126,18 +128,12 @@ def _counting(description: str) -> Iterator[Callable[[int, int], None]]:
         yield progress
 
 
-def _layout(config: ExtractConfig) -> Layout:
-    for layout in get_args(Layout):
-        if config.dataset == layout:
-            return cast(Layout, layout)
-    raise ConfigError(
-        f"--dataset names how the images are laid out: {', '.join(get_args(Layout))}, got "
-        f"{config.dataset!r}; give the dataset's own name with --name"
-    )
+def _reading(config: ExtractConfig) -> Reading:
+    return Reading(**{field.name: getattr(config, field.name) for field in fields(Reading)})
 
 
 def _listing(config: ExtractConfig) -> str:
-    return fingerprint_files(Path(config.root), layout=_layout(config), split=config.split)
+    return fingerprint_files(Path(config.root), config.dataset, config.split, _reading(config))
 
 
 def _fingerprint(config: ExtractConfig) -> str:
