@@ -91,7 +91,7 @@ class ExtractConfig:
         if self.dataset not in LAYOUTS:
             raise ConfigError(
                 f"--dataset names how the images are laid out: {', '.join(LAYOUTS)}, got "
-                f"{self.dataset!r:.60}{near(self.dataset, LAYOUTS)}; the dataset's own name is --name"
+                f"{self.dataset!r:.60}{near(self.dataset, LAYOUTS)}; its own name is --name"
             )
         check_fields(self)
 
