@@ -5,7 +5,6 @@ are read, text is read as dictionaries so that a few bytes cannot unfold into gi
 cannot leave the dataset root.
 """
 
-import json
 from typing import Any, Final
 
 import numpy as np
@@ -18,13 +17,13 @@ from manifests.paths import MAX_PATH_BYTES, PATH_RULES, path_problem
 from manifests.schema import (
     FORMAT_VERSION,
     GOOD,
-    LEFT_OUT_KEY,
     MAX_PIXELS,
     MAX_ROWS,
     SCHEMA,
     SPLITS,
     THUMBNAIL,
     VERSION_KEY,
+    left_out_of,
     schema_for,
 )
 from spg_core.errors import CorruptStore, StoreError
@@ -98,7 +97,9 @@ def _check_frame(
     if int(version) != FORMAT_VERSION:
         raise _corrupt(source, f"manifest version {int(version)} never existed")
     found = frame.schema_arrow
-    left_out = _left_out((metadata.metadata or {}).get(LEFT_OUT_KEY), source)
+    left_out = left_out_of(metadata.metadata or {})
+    if any(path_problem(path) is not None for path in left_out):
+        raise _corrupt(source, "what it says of files left out is no list of paths")
     schema = schema_for(thumbnails=THUMBNAIL.name in found.names, left_out=left_out)
     if found.names != schema.names:
         missing = sorted(set(SCHEMA.names) - set(found.names)) or "none"
@@ -150,19 +151,6 @@ def _check_unfolded(folded: pa.Table, file_bytes: int, source: str) -> None:
 def _unfolded_bytes(chunk: Any) -> int:
     lengths = np.asarray(pc.binary_length(chunk.dictionary).fill_null(0), dtype=np.int64)
     return int(lengths[np.asarray(chunk.indices.drop_null())].sum()) if lengths.size else 0
-
-
-def _left_out(text: bytes | None, source: str) -> list[str]:
-    """Read the names of images that were left out when the manifest was made."""
-    try:
-        names = [] if text is None else json.loads(text)
-    except (ValueError, RecursionError):
-        names = None
-    if not isinstance(names, list) or any(
-        not isinstance(name, str) or path_problem(name) is not None for name in names
-    ):
-        raise _corrupt(source, "what it says of images left out is no list of paths")
-    return names
 
 
 def _unfold(column: Any, field: "pa.Field[Any]", source: str) -> Any:

@@ -6,7 +6,7 @@ was found without this program. Paths are POSIX, relative to the dataset root, a
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -77,3 +77,13 @@ def schema_for(*, thumbnails: bool, left_out: Sequence[str] = ()) -> pa.Schema:
         named = json.dumps(list(left_out)).encode()
         schema = schema.with_metadata({**(SCHEMA.metadata or {}), LEFT_OUT_KEY: named})
     return schema
+
+
+def left_out_of(metadata: Mapping[bytes, bytes]) -> tuple[str, ...]:
+    """Give the files that a manifest's metadata says were left out; `("",)` if it is no list."""
+    try:
+        names = json.loads(metadata.get(LEFT_OUT_KEY, b"[]"))
+    except (ValueError, RecursionError):
+        return ("",)
+    texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if texts else ("",)

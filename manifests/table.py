@@ -5,7 +5,6 @@ anything trusts it. After that nobody checks again.
 """
 
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from manifests.check import check_rows, read_table
-from manifests.schema import LEFT_OUT_KEY
+from manifests.schema import left_out_of
 from spg_core.errors import DatasetError
 
 
@@ -54,8 +53,7 @@ class Manifest:
     @property
     def left_out(self) -> tuple[str, ...]:
         """Paths of the broken files that were left out when it was made."""
-        named = (self.table.schema.metadata or {}).get(LEFT_OUT_KEY, b"[]")
-        return tuple(json.loads(named))
+        return left_out_of(self.table.schema.metadata or {})
 
     def column(self, name: str) -> list[object]:
         """Give one column as Python values, in row order."""
