@@ -54,12 +54,7 @@ def find_garbage(
     if not caches:
         _refuse_other_folders(objects)
     for cache in remove:
-        link = _link_on_the_way(objects, cache.folder)
-        if link is not None:
-            raise StoreError(
-                f"{objects.where}/{cache.folder} is reached through a link, {link}; what it leads "
-                "to is not removed from here: remove the link, or name the store it leads into"
-            )
+        _refuse_links(objects, cache.folder)
     found = [
         Garbage(info.name, info.size_bytes, "temporary of a writer that ended")
         for info in objects.temporaries("")
@@ -94,6 +89,15 @@ def _refuse_other_folders(objects: Objects) -> None:
         raise StoreError(
             f"{objects.where} is no store: it holds neither caches nor SAEs, guides or scores; "
             "nothing there is touched"
+        )
+
+
+def _refuse_links(objects: Objects, folder: str) -> None:
+    link = _link_on_the_way(objects, folder)
+    if link is not None:
+        raise StoreError(
+            f"{objects.where}/{folder} is reached through a link, {link}; what it leads to is not "
+            "removed from here: remove the link, or name the store it leads into"
         )
 
 

@@ -33,12 +33,8 @@ MAX_BYTES: Final = 8 << 30
 """Most bytes that the columns of a manifest may take together."""
 
 MAX_GROWTH: Final = 64
-"""Most times that a manifest above `FREE_BYTES` may be larger in memory than as a file.
-
-Each row of one has a digest, of which no compression leaves less than 32 bytes: so this is 2 kB a
-row, and a JPEG does not shrink at all.
-"""
-
+"""Most times that a manifest above `FREE_BYTES` may grow when it is read. A row has a digest, which
+takes 32 bytes of the file at least, so this is 2 kB a row; and a JPEG does not shrink at all."""
 FREE_BYTES: Final = 64 << 20
 
 MAX_COLUMN_BYTES: Final = 8 << 30
@@ -53,12 +49,7 @@ PARQUET_ERRORS: Final = (pa.ArrowException, OSError, ValueError, OverflowError, 
 
 
 def read_table(data: bytes, source: str, n_images: int | None = None) -> pa.Table:
-    """Read Parquet bytes as a table of exactly the manifest's columns and types.
-
-    Args:
-        data: The whole Parquet file.
-        source: What to call it in errors.
-        n_images: How many rows it must have, compared before anything is read.
+    """Read Parquet bytes as a table of exactly the manifest's columns, types and `n_images` rows.
 
     Raises:
         CorruptStore: Not Parquet, torn, or not a manifest; names `source`.
@@ -111,6 +102,14 @@ def _check_frame(
         if found.field(field.name).type != field.type:
             kind = found.field(field.name).type
             raise _corrupt(source, f"column {field.name} is {kind}, expected {field.type}")
+    _check_sizes(metadata, source, file_bytes)
+    if n_images is not None and metadata.num_rows != n_images:
+        raise _corrupt(source, f"the manifest has {metadata.num_rows} rows for {n_images} images")
+    return schema
+
+
+def _check_sizes(metadata: Any, source: str, file_bytes: int) -> None:
+    """Bound what the file claims to hold, before any of it is read."""
     size_bytes = sum(
         metadata.row_group(group).column(column).total_uncompressed_size
         for group in range(metadata.num_row_groups)
@@ -123,9 +122,6 @@ def _check_frame(
             f"it claims {metadata.num_rows} rows and {size_bytes} bytes; expected 1 to "
             f"{MAX_ROWS} rows and at most {most} bytes",
         )
-    if n_images is not None and metadata.num_rows != n_images:
-        raise _corrupt(source, f"the manifest has {metadata.num_rows} rows for {n_images} images")
-    return schema
 
 
 def _most_bytes(file_bytes: int) -> int:

@@ -17,7 +17,7 @@ from pipeline.cli import app
 from pipeline.extraction import shards as heavy
 from pipeline.extraction.extract import extract
 from pipeline.inputs import open_dataset
-from spg_core.errors import IncompleteCache, NotInStore, StoreError
+from spg_core.errors import ConfigError, IncompleteCache, NotInStore, StoreError
 from tests.cache_samples import flip_byte, folder_digests
 from tests.tiny_images import config_of, tiny_backbone, write_images
 
@@ -267,7 +267,13 @@ def test_gc_removes_a_whole_cache_only_if_named(store):
     assert [info.dataset for info in find_caches(store)] == ["few"]
 
 
-@pytest.mark.parametrize("reference", ["", "tokens/", "ffff", "nut/gabor"])
+@pytest.mark.parametrize("hours", ["nan", "inf"])
+def test_hours_that_are_no_number_are_refused(made, hours):
+    with pytest.raises(ConfigError, match=f"--grace-hours is {hours}, expected a number"):
+        cache("gc", "--grace-hours", hours, "--store", made.where)
+
+
+@pytest.mark.parametrize("reference", ["", "tokens/", "ffff", "nut/gabor", "a/b/c/d", "/", "//x"])
 def test_a_name_that_fits_nothing_is_refused(made, reference):
     with pytest.raises(NotInStore, match="no cache"):
         name_cache(made, reference)

@@ -1,18 +1,20 @@
 """Verify, copy and choose caches, with a progress bar: what the cache commands do with many."""
 
+import math
 from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 
-from cache.find import CacheInfo, survey
+from cache.find import survey
+from cache.gc import find_garbage, remove_garbage
 from cache.layout import RECORD
 from cache.objects import Objects
 from cache.share import copy_cache
 from cache.store import open_existing_store, open_store
 from cache.verify import Problem, verify_cache
-from pipeline.caches.report import NamedCache, name_cache, problem_rows
+from pipeline.caches.report import NamedCache, name_cache, problem_rows, users
 from pipeline.progress import Advance, bar, say
-from spg_core.errors import IncompleteCache, NotInStore, StoreError
+from spg_core.errors import ConfigError, IncompleteCache, NotInStore, StoreError
 
 
 def complete_caches(store: Objects) -> tuple[list[NamedCache], dict[str, str]]:
@@ -139,16 +141,37 @@ def _copy(
     }
 
 
-def caches_to_remove(store: Objects, references: list[str]) -> list[CacheInfo]:
-    """Give the caches of this store that were named for removal.
+def tidy(store: Objects, references: list[str], grace_hours: float, delete: bool) -> dict[str, Any]:
+    """Give what no cache needs and what is of the caches named for removal; delete it if asked to.
 
-    Raises: NotInStore, StoreError: none or several fit, or a path into another store.
+    Raises:
+        ConfigError: the hours are not a number.
+        NotInStore, StoreError: none or several fit a name, a path leads into another store or
+            behind a link, or the folder is no store.
     """
+    if not math.isfinite(grace_hours):
+        raise ConfigError(f"--grace-hours is {grace_hours}, expected a number of hours")
     named = [name_cache(store, reference) for reference in references]
     for cache in named:
         if cache.store is not store:
             raise StoreError(f"{cache.where} is in another store; name that with --store")
-    return [cache.info for cache in named]
+    removed = [cache.info for cache in named]
+    garbage = find_garbage(store, removed, grace_hours * 3600)
+    if delete:
+        remove_garbage(store, garbage)
+    used = users(store)
+    return {
+        "deleted": delete,
+        "bytes": sum(item.size_bytes for item in garbage),
+        "objects": [
+            {"object": item.name, "bytes": item.size_bytes, "reason": item.reason}
+            for item in garbage
+        ],
+        "removed": [
+            {"cache": one.folder, "bytes": one.size_bytes, "used_by": used.get(one.key, [])}
+            for one in removed
+        ],
+    }
 
 
 class _Megabytes:

@@ -1,6 +1,6 @@
 """`spg-pipe cache`: look at, check, copy and tidy the token caches of a store."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -135,28 +135,10 @@ def gc(
 
     Caches stay, complete or partial, unless one is named with --remove.
     """
-    from cache.gc import find_garbage, remove_garbage
     from cache.store import open_existing_store
-    from pipeline.caches.report import users
     from pipeline.caches.tables import gc_text
-    from pipeline.caches.work import caches_to_remove
+    from pipeline.caches.work import tidy
 
     objects = open_existing_store(store, read_only=not delete)
-    named = caches_to_remove(objects, remove or [])
-    garbage = find_garbage(objects, named, grace_hours * 3600)
-    if delete:
-        remove_garbage(objects, garbage)
-    used = users(objects)
-    result: dict[str, Any] = {
-        "deleted": delete,
-        "bytes": sum(item.size_bytes for item in garbage),
-        "objects": [
-            {"object": item.name, "bytes": item.size_bytes, "reason": item.reason}
-            for item in garbage
-        ],
-        "removed": [
-            {"cache": one.folder, "bytes": one.size_bytes, "used_by": used.get(one.key, [])}
-            for one in named
-        ],
-    }
+    result = tidy(objects, remove or [], grace_hours, delete)
     show(result, as_json, gc_text(objects.where, result))
