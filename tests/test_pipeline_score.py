@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -172,6 +173,18 @@ def test_the_library_gives_the_same_scores_as_the_command(small_store, scored):
     images = pd.read_parquet(f"{done.path}/images.parquet")
     np.testing.assert_allclose(scores.numpy(), images["score"][:5], atol=1e-6)
     assert load_artifact(store, "guides", "latest").id
+
+
+@pytest.mark.parametrize("sigma", [1.0, 2.5, 4.0, 8.0, 20.0])
+def test_maps_stay_in_0_1_where_every_patch_is_surely_anomalous(small_store, sigma):
+    detector = load_detector(small_store.url, small_store.guides.id, ScoreConfig(sigma=sigma))
+    sure = dataclasses.replace(detector, temperature=1e-4)
+    tokens = detector.guides[1].expand(1, detector.spec.grid.tokens_per_image, -1)
+
+    maps = sure.maps(tokens)
+
+    assert float(detector.operator(sure.patch_probabilities(tokens)).min()) > 0.99
+    assert float(maps.max()) <= 1
 
 
 def test_a_store_that_cannot_be_written_is_refused_before_the_work(small_store, monkeypatch):

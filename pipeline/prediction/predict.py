@@ -156,7 +156,7 @@ def maps_of(
 ) -> NDArray[np.float32]:
     """Give the maps `(B, H, W)` float32 in [0, 1] of model inputs `(3, H, W)`."""
     tokens = backbone(torch.stack(list(pixels))).tokens.to(torch.float16)
-    maps: NDArray[np.float32] = detector.maps(tokens).clamp_(0, 1).cpu().numpy()
+    maps: NDArray[np.float32] = detector.maps(tokens).cpu().numpy()
     return maps
 
 

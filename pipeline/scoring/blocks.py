@@ -194,9 +194,9 @@ def draw_maps(detector: Detector, patches: NDArray[np.float32]) -> Maps:
     maps = np.empty((len(patches), detector.spec.height, detector.spec.width), np.float32)
     step = _images_at_once(device)
     for at in range(0, len(patches), step):
-        drawn: Tensor = detector.operator(torch.from_numpy(patches[at : at + step]).to(device))
+        drawn: Tensor = detector.draw(torch.from_numpy(patches[at : at + step]).to(device))
         # rounding can leave a sum of weights at 1 + 1e-7
-        maps[at : at + step] = drawn.clamp_(0, 1).cpu().numpy()
+        maps[at : at + step] = drawn.cpu().numpy()
     return maps
 
 

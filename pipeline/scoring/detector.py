@@ -46,7 +46,12 @@ class Detector:
 
     def maps(self, tokens: Tensor) -> Tensor:
         """Give anomaly maps `(B, height, width)` in [0, 1] at the model's input size."""
-        return self.operator(self.patch_probabilities(tokens))
+        return self.draw(self.patch_probabilities(tokens))
+
+    def draw(self, patches: Tensor) -> Tensor:
+        """Give maps `(B, height, width)` in [0, 1] of patch probabilities `(B, patches)`."""
+        # a weighted mean of them, but for rounding
+        return self.operator(patches).clamp(0, 1)
 
     def scores(self, maps: Tensor) -> Tensor:
         """Give image scores `(B,)` for maps `(B, height, width)`."""
