@@ -267,10 +267,10 @@ def test_gc_removes_a_whole_cache_only_if_named(store):
     assert [info.dataset for info in find_caches(store)] == ["few"]
 
 
-@pytest.mark.parametrize("hours", ["nan", "inf"])
-def test_hours_that_are_no_number_are_refused(made, hours):
-    with pytest.raises(ConfigError, match=f"--grace-hours is {hours}, expected a number"):
-        cache("gc", "--grace-hours", hours, "--store", made.where)
+def test_hours_that_are_no_number_are_refused(made):
+    with pytest.raises(ConfigError, match="--grace-hours is inf, expected a number"):
+        cache("gc", "--grace-hours", "inf", "--store", made.where)
+    cache("gc", "--grace-hours", "nan", "--store", made.where, code=2)
 
 
 @pytest.mark.parametrize("reference", ["", "tokens/", "ffff", "nut/gabor", "a/b/c/d", "/", "//x"])
