@@ -97,19 +97,25 @@ def check_value(name: str, kind: Any, value: Any, *, as_text: bool = False) -> A
         checked = msgspec.convert(given, kind, strict=not as_text)
     except (msgspec.ValidationError, OverflowError):
         raise ConfigError(
-            f"--{name.replace('_', '-')} is {value!r:.60}; it must be {describe(kind)}"
+            f"{option_name(name, kind)} is {value!r:.60}; it must be {describe(kind)}"
             f"{near(value, words(kind))}"
         ) from None
     if isinstance(checked, str) and checked.startswith("~") and _is_path(kind):
-        return _expanded(name, checked)
+        return _expanded(option_name(name, kind), checked)
     return checked
+
+
+def option_name(name: str, kind: Any) -> str:
+    """Give a field's name as it is typed: `--one-per-image`, `IMAGES`."""
+    marks = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
+    return name.upper() if ARGUMENT in marks else f"--{name.replace('_', '-')}"
 
 
 def _expanded(name: str, path: str) -> str:
     try:
         return str(Path(path).expanduser())
     except RuntimeError:
-        raise ConfigError(f"--{name.replace('_', '-')} is {path!r}; no such home folder") from None
+        raise ConfigError(f"{name} is {path!r}; no such home folder") from None
 
 
 def is_list(kind: Any) -> bool:

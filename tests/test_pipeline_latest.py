@@ -18,7 +18,7 @@ SMALL = ReproduceConfig(
     aux="aux", target="target", backbone="gabor", width=SAE.width, k=SAE.k, sae_epochs=1,
     guide_epochs=1, seed=5,
 )  # fmt: skip
-VARIED = FigureConfig(guide_ks="8", taus="0.5")
+VARIED = FigureConfig(guide_ks=(8,), taus=(0.5,))
 
 
 @pytest.fixture

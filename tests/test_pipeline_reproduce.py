@@ -142,9 +142,9 @@ def test_both_directions_are_fitted_once_and_laid_beside_the_published(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"aupro": "fast"}, "aupro is 'exact' or 'clip200', got 'fast'"),
+        ({"aupro": "fast"}, "--aupro is 'fast'; it must be exact or clip200"),
         ({"guide_epochs": 0}, "epochs is 0; it must be a whole number, 1 to"),
-        ({"recipe": "home"}, "recipe is 'released' or 'paper', got 'home'"),
+        ({"recipe": "home"}, "--recipe is 'home'; it must be released or paper"),
     ],
 )
 def test_wrong_options_stop_before_the_first_fit(

@@ -48,7 +48,7 @@ from spg_core.sae_step import SaeTrainer
 
 SHORT = ("sae.epochs=1", "sae.images_per_step=4", "guides.epochs=1", "guides.images_per_step=4")
 SMALL = SweepConfig(
-    aux="aux", target="target", backbone="gabor", width="24,40", k="2,5", vary=SHORT
+    aux="aux", target="target", backbone="gabor", width=(24, 40), k=(2, 5), vary=SHORT
 )
 
 
@@ -59,7 +59,7 @@ def fresh(small_store, tmp_path):
 
 
 def test_a_grid_is_every_combination_with_typed_values():
-    points = read_grid(replace(SMALL, seed="1,2", vary=("guides.beta=1e-4,1e-3",))).points
+    points = read_grid(replace(SMALL, seed=(1, 2), vary=("guides.beta=1e-4,1e-3",))).points
 
     assert len(points) == 2 * 2 * 2 * 2
     assert len({tuple(point.axes.values()) for point in points}) == 16
@@ -70,30 +70,33 @@ def test_a_grid_is_every_combination_with_typed_values():
 
 
 def test_a_recipe_sets_what_is_not_varied():
-    (point,) = read_grid(SweepConfig(recipe="paper", vary=("guides.beta=0.5",))).points
+    (point,) = read_grid(SweepConfig(recipe=("paper",), vary=("guides.beta=0.5",))).points
 
     assert (point.sae.recipe, point.sae.loss, point.guides.beta) == ("paper", "sum", 0.5)
     assert point.score.sigma == 0.0
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("options", "message"),
     [
-        (SweepConfig(width="2048,x"), "width is a number, got 'x'"),
-        (SweepConfig(k=","), "k has no value"),
-        (SweepConfig(vary=("guides.bta=1",)), "guides has temperature"),
-        (SweepConfig(vary=("beta=1",)), "--vary is STAGE.FIELD=VALUE"),
-        (SweepConfig(vary=("sae.width=1",)), "--vary is STAGE.FIELD=VALUE"),
-        (SweepConfig(vary=("sae.l1=1", "sae.l1=2")), "--vary names sae.l1 twice"),
-        (SweepConfig(vary=("sae.clamp=2",)), "sae.clamp is true or false, got '2'"),
-        (SweepConfig(width="0,2048"), "--width is 0"),
-        (SweepConfig(vary=("guides.temperature=-1",)), "--temperature is -1.0"),
-        (SweepConfig(recipe="mine"), "recipe is 'released' or 'paper', got 'mine'"),
+        ({"width": (2048, "x")}, "--width is .2048, 'x'.; it must be a list, each a whole number"),
+        ({"width": (0, 2048)}, "--width is .0, 2048.; .* 1 to"),
+        ({"k": ()}, "--k is ..; it must be a list"),
+        ({"recipe": ("mine",)}, "--recipe is ..mine',.; it must be a list, each released or paper"),
+        ({"memory_gb": float("nan")}, "--memory-gb is nan"),
+        ({"vary": ("guides.bta=1",)}, "guides has temperature.*; did you mean 'beta'"),
+        ({"vary": ("beta=1",)}, "--vary is STAGE.FIELD=VALUE"),
+        ({"vary": ("sae.width=1",)}, "--vary is STAGE.FIELD=VALUE"),
+        ({"vary": ("sae.l1=1", "sae.l1=2")}, "--vary names sae.l1 twice"),
+        ({"vary": ("sae.l1=,",)}, "--vary sae.l1 has no value"),
+        ({"vary": ("sae.clamp=2",)}, "--vary sae.clamp is '2'; it must be true or false"),
+        ({"vary": ("guides.temperature=-1",)}, "--vary guides.temperature is '-1'; .* 0.0001 to"),
+        ({"vary": ("guides.sparsity=rely",)}, "relu, softplus or topk; did you mean 'relu'"),
     ],
 )
-def test_an_impossible_grid_is_refused(config, message):
+def test_an_impossible_grid_is_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        read_grid(config)
+        read_grid(SweepConfig(**options))
 
 
 def test_a_sweep_gives_what_separate_commands_give_bit_for_bit(small_store, fresh):
@@ -141,7 +144,7 @@ def test_the_table_has_a_row_a_configuration_and_the_heatmaps_are_pictures(fresh
 
 
 def test_a_point_that_fails_is_listed_and_the_rest_come_through(fresh):
-    made = sweep(fresh, replace(SMALL, width="24", k="2,30", vary=(*SHORT, "guides.beta=0")))
+    made = sweep(fresh, replace(SMALL, width=(24,), k=(2, 30), vary=(*SHORT, "guides.beta=0")))
 
     assert [row["state"] for row in made.rows] == ["done", "failed"]
     (failed,) = made.failed
@@ -153,7 +156,7 @@ def test_a_point_that_fails_is_listed_and_the_rest_come_through(fresh):
 def test_guides_that_die_sink_only_their_own_point(fresh):
     dying = ("guides.learning_rate=0.5", "guides.ema=0", "guides.beta=0,1e6")
 
-    made = sweep(fresh, replace(SMALL, width="24", k="2", vary=(*SHORT, *dying)))
+    made = sweep(fresh, replace(SMALL, width=(24,), k=(2,), vary=(*SHORT, *dying)))
 
     assert [row["failed_at"] for row in made.rows] == [None, "fit-guides"]
     assert "no coefficient above 0" in made.rows[1]["reason"]
@@ -161,7 +164,7 @@ def test_guides_that_die_sink_only_their_own_point(fresh):
 
 def test_a_sweep_of_failures_only_is_an_error_with_the_first_reason(fresh):
     with pytest.raises(FitError, match=r"none of 2 points came through.*k = 30"):
-        sweep(fresh, replace(SMALL, width="24,25", k="30"))
+        sweep(fresh, replace(SMALL, width=(24, 25), k=(30,)))
 
 
 def test_a_budget_that_holds_no_sae_is_refused_before_anything_starts(fresh):
@@ -217,7 +220,7 @@ def test_a_sweep_that_was_killed_goes_on_to_the_same_result(fresh, tmp_path, mon
 def test_points_of_one_sae_stay_together_and_work_is_shared_evenly(small_store):
     store = open_store(small_store.url)
     data = open_dataset(store, "aux", "gabor")
-    config = replace(SMALL, width="10,20,30,40", k="2", vary=("guides.beta=0,1",))
+    config = replace(SMALL, width=(10, 20, 30, 40), k=(2,), vary=("guides.beta=0,1",))
     points = read_grid(config).points
 
     parts = share_out(points, 2, OpenSweep(store, data, data, None))
@@ -314,7 +317,7 @@ REPRODUCE = ReproduceConfig(
 
 
 def test_fig3_at_a_small_tau_nears_the_maximum_and_scores_are_those_of_score(fresh):
-    figure = fig3(fresh, REPRODUCE, FigureConfig(taus="1e-6,10"))
+    figure = fig3(fresh, REPRODUCE, FigureConfig(taus=(1e-6, 10)))
 
     by_tau = {row["tau"]: row for row in figure.rows}
     guides = list_artifacts(fresh, "guides")[-1]
@@ -324,7 +327,7 @@ def test_fig3_at_a_small_tau_nears_the_maximum_and_scores_are_those_of_score(fre
 
 
 def test_fig_s1_fits_topk_guides_beside_relu_ones_and_is_kept(fresh, tmp_path):
-    varied = FigureConfig(guide_ks="1,6,99")
+    varied = FigureConfig(guide_ks=(1, 6, 99))
 
     figure = fig_s1(fresh, REPRODUCE, varied)
     path = save_figure(fresh, figure, REPRODUCE, varied)

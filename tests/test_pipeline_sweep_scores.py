@@ -19,7 +19,7 @@ from pipeline.sweep.run import sweep
 
 SHORT = ("sae.epochs=1", "sae.images_per_step=4", "guides.epochs=1", "guides.images_per_step=4")
 SMALL = SweepConfig(
-    aux="aux", target="target", backbone="gabor", width="24", k="2,5", vary=SHORT, seed="1,2"
+    aux="aux", target="target", backbone="gabor", width=(24,), k=(2, 5), vary=SHORT, seed=(1, 2)
 )
 
 
@@ -78,7 +78,7 @@ def test_fig3_pools_one_set_of_maps_at_every_tau(fresh, target_reads):
         aux="aux", target="target", backbone="gabor", width=24, k=2, sae_epochs=1, guide_epochs=1
     )
 
-    figure = fig3(fresh, config, FigureConfig(taus="0.01,1,100"))
+    figure = fig3(fresh, config, FigureConfig(taus=(0.01, 1, 100)))
 
     assert [row["tau"] for row in figure.rows] == [0.01, 1.0, 100.0, 0.0]
     assert set(target_reads.values()) == {1}

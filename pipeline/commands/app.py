@@ -22,9 +22,9 @@ from pipeline.commands.fit_guides import fit_guides, show_guides
 from pipeline.commands.fit_sae import fit_sae, show_sae
 from pipeline.commands.from_config import JSON_LINES, Show, from_config
 from pipeline.commands.predict import predict, show_predictions
-from pipeline.commands.reproduce import reproduce
+from pipeline.commands.reproduce import reproduce, show_reproduced
 from pipeline.commands.score import score, show_scores
-from pipeline.commands.sweep import sweep
+from pipeline.commands.sweep import show_sweep, sweep
 from pipeline.commands.table import show_table, table
 
 
@@ -72,9 +72,9 @@ _command("Write the patch tokens of a dataset, once.", extract, show_extraction)
 _command("Train a sparse autoencoder on cached tokens.", fit_sae, show_sae)
 _command("Learn two guides over an SAE.", fit_guides, show_guides)
 _command("Maps, image scores and metrics of a dataset.", score, show_scores)
-app.command(short_help="Fit and score a grid in one pass.")(sweep)
+_command("Fit and score a grid in one pass.", sweep, show_sweep)
 _command("Print scores beside the published ones.", table, show_table)
-app.command(short_help="The paper's table 1 and its figures.")(reproduce)
+_command("The paper's table 1 and its figures.", reproduce, show_reproduced)
 _command("Show what the strongest atoms stand for.", atoms, show_atoms)
 _command("Choose the threshold of predict's verdict.", calibrate, show_threshold)
 _command("Judge unseen images.", predict, show_predictions, json_help=JSON_LINES)

@@ -90,7 +90,9 @@ def _annotation(option: Option) -> Any:
 
 def _shown(default: Any) -> Any:
     """Give a default as one would type it."""
-    return ",".join(map(str, default)) or None if isinstance(default, tuple) else default
+    if not isinstance(default, tuple):
+        return default
+    return ",".join(f"{one:g}" if isinstance(one, float) else str(one) for one in default) or None
 
 
 def help_of(option: Option) -> str:

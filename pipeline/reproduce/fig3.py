@@ -13,8 +13,7 @@ from pipeline.metrics import IMAGE_METRICS
 from pipeline.reproduce.figure import Figure, Row
 from pipeline.reproduce.table1 import stage_configs
 from pipeline.scoring.score import score_group
-from pipeline.sweep.grid import split_values
-from spg_core.errors import ConfigError, SpgError
+from spg_core.errors import SpgError
 
 _MAXIMUM = 0.0
 
@@ -24,16 +23,13 @@ def fig3(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> Figur
 
     Each tau gives scores of its own in the store, all of them from the same maps.
 
-    Raises: ConfigError, and as `fit_sae`, `fit_guides` and `score`.
+    Raises: as `fit_sae`, `fit_guides` and `score`.
     """
-    taus = split_values("taus", varied.taus, 1.0)
-    if not all(0 < tau < float("inf") for tau in taus):
-        raise ConfigError(f"taus must be positive and finite, got {varied.taus}")
     stages = stage_configs(config)
     aux = open_dataset(store, config.aux, config.backbone, config.aux_key)
     sae = fit_sae(store, aux, stages.sae, direct=False)
     guides = fit_guides(store, sae.id, stages.guides, direct=False)
-    every = [*taus, _MAXIMUM]
+    every = [*dict.fromkeys(varied.taus), _MAXIMUM]
     wanted = [(guides.id, replace(stages.score, tau=tau)) for tau in every]
     made = score_group(store, wanted, config.target, key=config.target_key)
     *points, maximum = [_row(tau, scores) for tau, scores in zip(every, made, strict=True)]

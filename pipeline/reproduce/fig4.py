@@ -5,7 +5,6 @@ from pipeline.configs import FigureConfig, ReproduceConfig
 from pipeline.drawing.plots import draw_bars
 from pipeline.reproduce.figure import Figure, Row, sweep_config
 from pipeline.reproduce.needs import Need
-from pipeline.sweep.grid import split_values
 from pipeline.sweep.run import sweep
 
 
@@ -13,7 +12,7 @@ def fig4_needs(config: ReproduceConfig, varied: FigureConfig) -> list[Need]:
     """Give the caches of both datasets by every backbone."""
     return [
         Need(dataset, backbone)
-        for backbone in split_values("backbones", varied.backbones, "")
+        for backbone in dict.fromkeys(varied.backbones)
         for dataset in (config.aux, config.target)
     ]
 
@@ -21,7 +20,7 @@ def fig4_needs(config: ReproduceConfig, varied: FigureConfig) -> list[Need]:
 def fig4(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> Figure:
     """Fit and score each backbone, or find it done. Raises: as `sweep`."""
     rows: list[Row] = []
-    for backbone in split_values("backbones", varied.backbones, ""):
+    for backbone in dict.fromkeys(varied.backbones):
         made = sweep(store, sweep_config(config, backbone=backbone))
         rows += [{"backbone": backbone, **row} for row in made.rows]
     return Figure("fig4", rows, draw_bars(rows, "backbone", f"{config.aux} -> {config.target}"))

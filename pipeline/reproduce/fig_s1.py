@@ -12,7 +12,7 @@ _AXIS = "guides.topk_guides"
 
 def fig_s1(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> Figure:
     """Fit guides for every k_g over one SAE in one pass, and score them. Raises: as `sweep`."""
-    by_count = ("guides.sparsity=topk", f"{_AXIS}={varied.guide_ks}")
+    by_count = ("guides.sparsity=topk", f"{_AXIS}={','.join(map(str, varied.guide_ks))}")
     made = sweep(store, sweep_config(config, vary=by_count))
     usual = sweep(store, sweep_config(config, vary=("guides.sparsity=relu",)))
     reference = usual.rows[0]

@@ -74,8 +74,8 @@ def write_out(figure: Figure, path: str) -> None:
 def sweep_config(
     config: ReproduceConfig,
     *,
-    width: str | None = None,
-    k: str | None = None,
+    width: tuple[int, ...] = (),
+    k: tuple[int, ...] = (),
     backbone: str | None = None,
     vary: Sequence[str] = (),
 ) -> SweepConfig:
@@ -93,10 +93,10 @@ def sweep_config(
         # a key names the tokens of one backbone
         aux_key=config.aux_key if own else None,
         target_key=config.target_key if own else None,
-        width=width or str(config.width),
-        k=k or str(config.k),
-        seed=str(config.seed),
-        recipe=config.recipe,
+        width=width or (config.width,),
+        k=k or (config.k,),
+        seed=(config.seed,),
+        recipe=(config.recipe,),
         vary=(*common, *vary),
         device=config.device,
     )

@@ -1,8 +1,6 @@
 """A grid: lists of values as a user types them, and the configurations they span."""
 
-import dataclasses
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +12,8 @@ from pipeline.configs import (
 )
 from pipeline.recipes import from_recipe
 from spg_core.errors import ConfigError, OptionsDisagree
+from spg_core.fields import check_value, field_types
+from spg_core.nearest import near
 
 _STAGES: dict[str, type[Any]] = {
     "sae": FitSaeConfig,
@@ -21,7 +21,7 @@ _STAGES: dict[str, type[Any]] = {
     "score": ScoreConfig,
 }
 # Set by options of their own, so that one value cannot be given twice.
-_OWN_OPTIONS = ("recipe", "width", "k", "seed", "order", "device")
+_OWN_AXES = ("recipe", "width", "k", "seed", "order")
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,9 @@ class Grid:
 def read_grid(config: SweepConfig) -> Grid:
     """Give the grid that a config spans. Raises: ConfigError for a value that cannot be."""
     axes: dict[str, list[Any]] = {
-        "recipe": split_values("recipe", config.recipe, ""),
-        "width": split_values("width", config.width, FitSaeConfig.width),
-        "k": split_values("k", config.k, FitSaeConfig.k),
-        "seed": split_values("seed", config.seed, FitSaeConfig.seed),
-        "order": split_values("order", config.order, FitSaeConfig.order),
+        name: list(dict.fromkeys(getattr(config, name))) for name in _OWN_AXES
     }
-    for text in config.vary or ():
+    for text in config.vary:
         name, values = _varied(text)
         if name in axes:
             raise ConfigError(f"--vary names {name} twice; give all its values at once")
@@ -71,45 +67,23 @@ def read_grid(config: SweepConfig) -> Grid:
     return grid
 
 
-def split_values(name: str, text: str, like: Any) -> list[Any]:
-    """Give the values of a list such as `2048,4096`, each once and of the type of `like`.
-
-    Raises: ConfigError.
-    """
-    values = [_parse(name, part.strip(), like) for part in text.split(",") if part.strip()]
-    if not values:
-        raise ConfigError(f"{name} has no value, got {text!r}; expected a list such as 1,2,3")
-    return list(dict.fromkeys(values))
-
-
-def _parse(name: str, text: str, like: Any) -> Any:
-    match like:
-        case bool():
-            if text.lower() not in ("true", "false"):
-                raise ConfigError(f"{name} is true or false, got {text!r}")
-            return text.lower() == "true"
-        case int() | float():
-            try:
-                return type(like)(text)
-            except ValueError:
-                raise ConfigError(f"{name} is a number, got {text!r}") from None
-        case _:
-            return text
-
-
 def _varied(text: str) -> tuple[str, list[Any]]:
     """Read `stage.field=value,value`. Raises: ConfigError."""
     name, equals, values = text.partition("=")
     stage, _, field = name.strip().partition(".")
-    fields: Sequence[Any] = dataclasses.fields(_STAGES[stage]) if stage in _STAGES else ()
-    defaults = {one.name: one.default for one in fields if one.name not in _OWN_OPTIONS}
-    if not equals or field not in defaults:
-        known = f"; {stage} has {', '.join(defaults)}" if defaults else ""
+    every = field_types(_STAGES[stage]) if stage in _STAGES else {}
+    kinds = {one: kind for one, kind in every.items() if one not in (*_OWN_AXES, "device")}
+    if not equals or field not in kinds:
+        known = f"; {stage} has {', '.join(kinds)}{near(field, kinds)}" if kinds else ""
         raise ConfigError(
             "--vary is STAGE.FIELD=VALUE,VALUE with stage sae, guides or score, got "
             f"{text!r}{known}"
         )
-    return f"{stage}.{field}", split_values(f"{stage}.{field}", values, defaults[field])
+    given = [one.strip() for one in values.split(",") if one.strip()]
+    if not given:
+        raise ConfigError(f"--vary {name.strip()} has no value; give one or more, as in {name}=1,2")
+    found = [check_value(f"vary {stage}.{field}", kinds[field], one, as_text=True) for one in given]
+    return f"{stage}.{field}", list(dict.fromkeys(found))
 
 
 def _point(axes: dict[str, Any], config: SweepConfig) -> Point:

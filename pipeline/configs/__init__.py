@@ -1,0 +1,66 @@
+"""What every stage can be told: one frozen dataclass a stage, the only home of defaults.
+
+The defaults are the `released` recipe (github.com/riips/SPG at 864fca7), which produced the
+published tables; `Paper` beside a field says how the paper's text differs. A field's type is its
+range, the text below it its help. A `..Source` says which things in the store are meant, a
+`..Config` what is done with them, which is saved beside the output. Imports nothing heavy, so that
+`spg-pipe --help` is quick.
+"""
+
+from pipeline.configs.common import (
+    Aupro,
+    Checked,
+    ClusterConfig,
+    Coefficients,
+    DemoConfig,
+    Recipe,
+    StoreConfig,
+    as_document,
+)
+from pipeline.configs.extract import ExtractConfig
+from pipeline.configs.fitting import FitGuidesConfig, FitGuidesSource, FitSaeConfig, FitSaeSource
+from pipeline.configs.grids import FigureConfig, ReproduceConfig, ReproduceSource, SweepConfig
+from pipeline.configs.prediction import (
+    CalibrateSource,
+    ExportSource,
+    PredictConfig,
+    PredictSource,
+)
+from pipeline.configs.scoring import (
+    AtomsConfig,
+    AtomsSource,
+    GuidesSource,
+    ScoreConfig,
+    ScoreSource,
+    TableSource,
+)
+
+__all__ = [
+    "AtomsConfig",
+    "AtomsSource",
+    "Aupro",
+    "CalibrateSource",
+    "Checked",
+    "ClusterConfig",
+    "Coefficients",
+    "DemoConfig",
+    "ExportSource",
+    "ExtractConfig",
+    "FigureConfig",
+    "FitGuidesConfig",
+    "FitGuidesSource",
+    "FitSaeConfig",
+    "FitSaeSource",
+    "GuidesSource",
+    "PredictConfig",
+    "PredictSource",
+    "Recipe",
+    "ReproduceConfig",
+    "ReproduceSource",
+    "ScoreConfig",
+    "ScoreSource",
+    "StoreConfig",
+    "SweepConfig",
+    "TableSource",
+    "as_document",
+]

@@ -1,0 +1,65 @@
+"""What configs share: the words and ranges several of them take, the store, where work is done."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from spg_core.fields import FilePath, Name, check_fields
+
+Recipe = Literal["released", "paper"]
+Coefficients = Literal["ema", "raw"]
+Aupro = Literal["exact", "clip200"]
+Epochs = Annotated[int, Meta(ge=1, le=100_000)]
+Images = Annotated[int, Meta(ge=1, le=100_000)]
+BatchSize = Annotated[int, Meta(ge=1, le=4096)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A config whose fields are checked when it is made."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a value out of range."""
+        check_fields(self)
+
+
+def as_document(config: Any) -> dict[str, Any]:
+    """Give a config as JSON-ready fields, to be saved beside what it made; infinity as `inf`."""
+    return {
+        name: str(value) if isinstance(value, float) and math.isinf(value) else value
+        for name, value in dataclasses.asdict(config).items()
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreConfig(Checked):
+    """Which store a command works on."""
+
+    store: FilePath = "./spg-store"
+    """Folder or URL (s3://bucket/prefix) of the store."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig(Checked):
+    """Where the work of a command is done; nothing here changes what comes out."""
+
+    workers: Annotated[int, Meta(ge=0, le=1024)] = 0
+    """Processes of this machine that share the work; 0 uses this one alone."""
+    scheduler: Name | None = None
+    """Address of a running Dask scheduler whose workers do it, tcp://HOST:8786."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the work is done in this process."""
+        return self.workers == 0 and self.scheduler is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig(Checked):
+    """Where the demonstration puts what it makes."""
+
+    folder: FilePath = "spg-demo"
+    """Folder for the sample, the store and the report."""

@@ -1,0 +1,110 @@
+"""What `sweep` and `reproduce` can be told; lists are written `2048,4096`."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from pipeline.configs.common import Aupro, Checked, Epochs, Recipe
+from pipeline.configs.fitting import FitGuidesConfig, FitSaeConfig, Order
+from spg_core.fields import ARGUMENT, REPEATED, Device, FilePath, Name, Seed
+from spg_core.sae_config import Atoms
+
+Positive = Annotated[float, Meta(gt=0, le=1e6)]
+FEW = Meta(min_length=1, max_length=1000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig(Checked):
+    """Fit and score a grid of configurations."""
+
+    aux: Name = "visa"
+    """Auxiliary dataset, by its name in the store."""
+    target: Name = "mvtec"
+    """Target dataset, by its name in the store."""
+    backbone: Name = "dinov3"
+    """Backbone whose tokens are used."""
+    aux_key: Name | None = None
+    """Key of the auxiliary cache, where there are several."""
+    target_key: Name | None = None
+    """Key of the target's cache, where there are several."""
+    width: Annotated[tuple[Atoms, ...], FEW] = (FitSaeConfig.width,)
+    """Atoms in the dictionary, C: a list such as 2048,4096."""
+    k: Annotated[tuple[Atoms, ...], FEW] = (FitSaeConfig.k,)
+    """Latents a token may use: a list."""
+    seed: Annotated[tuple[Seed, ...], FEW] = (FitSaeConfig.seed,)
+    """Seeds of both fits: a list; each takes a pass over the tokens of its own."""
+    recipe: Annotated[tuple[Recipe, ...], FEW] = (FitSaeConfig.recipe,)
+    """Where fields that are not given take their values: a list."""
+    order: Annotated[tuple[Order, ...], FEW] = (FitSaeConfig.order,)
+    """Whole images a step, or near-iid tokens: a list."""
+    vary: Annotated[tuple[Name, ...], REPEATED] = ()
+    """Values of any other field of a stage (sae, guides, score), such as guides.beta=1e-4,1e-3 or
+    sae.epochs=10. May be repeated."""
+    memory_gb: Annotated[float, Meta(gt=0, le=1e6)] | None = None
+    """GB that SAEs in training may take at a time; a quarter of the memory, half of a GPU
+    otherwise."""
+    device: Device = "auto"
+    """Where the maths runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceSource(Checked):
+    """Which part of the paper is made again, and where to."""
+
+    what: Annotated[Literal["table1", "fig2", "fig3", "fig4", "figS1"], ARGUMENT]
+    """table1, fig2, fig3, fig4 or figS1."""
+    out: FilePath | None = None
+    """Also write the table to this .csv, .tex or .parquet file, or the figure to this .png, .csv or
+    .parquet file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceConfig(Checked):
+    """Fit and score what a table or figure of the paper needs."""
+
+    aux: Name = "visa"
+    """First dataset, by its name in the store; fits in one direction, is scored in the other."""
+    target: Name = "mvtec"
+    """Second dataset, by its name in the store."""
+    backbone: Name = "dinov3"
+    """Backbone whose tokens are used."""
+    aux_key: Name | None = None
+    """Key of the first's cache, where there are several."""
+    target_key: Name | None = None
+    """Key of the second's cache, where there are several."""
+    recipe: Recipe = "released"
+    """Where options that are not given take their values, in all stages."""
+    width: Atoms = FitSaeConfig.width
+    """Atoms in the dictionary, C."""
+    k: Atoms = FitSaeConfig.k
+    """Latents a token may use."""
+    sae_epochs: Epochs = FitSaeConfig.epochs
+    """Passes of fit-sae over the tokens."""
+    guide_epochs: Epochs = FitGuidesConfig.epochs
+    """Passes of fit-guides over the images."""
+    seed: Seed = FitSaeConfig.seed
+    """Seed of both fits."""
+    aupro: Aupro = "clip200"
+    """clip200 (the released definition, as published) or exact."""
+    device: Device = "auto"
+    """Where the maths runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureConfig(Checked):
+    """What the figures of the paper vary."""
+
+    widths: Annotated[tuple[Atoms, ...], FEW] = (2048, 3072, 4096, 6144, 8192)
+    """C of fig2: a list."""
+    ks: Annotated[tuple[Atoms, ...], FEW] = (8, 16, 32, 64, 128)
+    """k of fig2: a list."""
+    taus: Annotated[tuple[Positive, ...], FEW] = (
+        *(0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
+        *(1.0, 3.0, 10.0, 30.0, 100.0),
+    )
+    """Pooling temperatures of fig3: a list."""
+    backbones: Annotated[tuple[Name, ...], FEW] = ("dinov3", "dinov2", "siglip", "openclip")
+    """Backbones of fig4: a list."""
+    guide_ks: Annotated[tuple[Atoms, ...], FEW] = (8, 16, 32, 64, 128, 256, 512, 1024)
+    """Coefficients a guide keeps, k_g of figS1: a list."""

@@ -1,0 +1,54 @@
+"""What `calibrate`, `predict` and `export` can be told besides how to score."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+
+from pipeline.configs.common import BatchSize, Checked
+from pipeline.configs.scoring import GuidesSource
+from spg_core.fields import ARGUMENT, FilePath
+
+OnnxFile = Annotated[FilePath, Meta(pattern=r"\.onnx$", description="a .onnx file")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateSource(GuidesSource):
+    """Whose threshold is chosen, and how."""
+
+    fpr: Annotated[float, Meta(ge=0, lt=1)] | None = None
+    """Share of normal auxiliary images to flag; the highest F1 otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSource(GuidesSource):
+    """Which images are judged, and with what."""
+
+    images: Annotated[tuple[FilePath, ...], Meta(min_length=1), ARGUMENT]
+    """Images, folders or quoted globs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(Checked):
+    """Judge unseen images with fitted guides; how to score is a `ScoreConfig`."""
+
+    weights: FilePath | None = None
+    """Weights file of the guides' backbone; the hub's otherwise."""
+    threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """Score from which an image is anomalous; the calibrated one otherwise."""
+    out: FilePath | None = None
+    """Folder for a heatmap and an overlay of each image."""
+    batch_size: BatchSize = 8
+    """Images a forward pass."""
+    decoders: Annotated[int, Meta(ge=1, le=256)] = 2
+    """Threads that decode images and write pictures beside the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSource(GuidesSource):
+    """Which detector is written to a file, and where to."""
+
+    out: OnnxFile
+    """Path of the .onnx file; its .json is written beside."""
+    weights: FilePath | None = None
+    """Weights file of the guides' backbone; the hub's otherwise."""

@@ -1,0 +1,97 @@
+"""What `score`, `table` and `atoms` can be told."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from pipeline.configs.common import Aupro, Checked, Coefficients, Recipe
+from spg_core.errors import ConfigError
+from spg_core.fields import Device, FilePath, Name, Paper
+
+TableFile = Annotated[
+    FilePath, Meta(pattern=r"\.(csv|tex|parquet)$", description="a .csv, .tex or .parquet file")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig(Checked):
+    """How cached or unseen images are scored with fitted guides."""
+
+    tau: Annotated[float, Meta(ge=0, description="0 to 1e+06 or inf")] = 0.0
+    """Temperature of pooling a map into an image score; 0 is the maximum, inf the mean."""
+    sigma: Annotated[float, Meta(ge=0, le=1000), Paper(0.0)] = 4.0
+    """Gaussian on the map, in pixels of the model input; 0 leaves it out."""
+    coefficients: Coefficients = "ema"
+    """Which of the fitted coefficients: their average, or the last step's."""
+    aupro: Aupro = "exact"
+    """exact (every threshold), or clip200 (the released 200-step definition)."""
+    device: Device = "auto"
+    """Where the maths runs."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a value out of range."""
+        super().__post_init__()
+        if 1e6 < self.tau < math.inf:
+            raise ConfigError(f"--tau is {self.tau}; it must be a number, 0 to 1e+06 or inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidesSource(Checked):
+    """Which guides are meant."""
+
+    guides: Name
+    """Guides: id, start of an id, path, or latest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSource(GuidesSource):
+    """What is scored, and what is kept besides the metrics."""
+
+    dataset: Name
+    """Target dataset, by its name in the store."""
+    key: Name | None = None
+    """Key of the cache, or its start, where there are several."""
+    recipe: Recipe | None = None
+    """Where options that are not given take their values; the guides' recipe otherwise."""
+    save_maps: bool = False
+    """Keep the maps, maps.zarr."""
+    report: bool = False
+    """Write report.html."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSource(Checked):
+    """Which scores are laid out, and where to."""
+
+    scores: Name
+    """Scores: id, start of an id, path, or latest."""
+    out: TableFile | None = None
+    """Also write the table to this file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtomsSource(GuidesSource):
+    """Whose atoms are shown, and where to."""
+
+    out: FilePath | None = None
+    """Folder or URL of the files; guides/ID/atoms otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtomsConfig(Checked):
+    """Show what the active atoms of fitted guides respond to."""
+
+    guide: Literal["anomaly", "normal", "both"] = "both"
+    """Whose atoms."""
+    top: Annotated[int, Meta(ge=1, le=1000)] = 16
+    """Atoms a guide, those with the largest coefficients."""
+    patches: Annotated[int, Meta(ge=1, le=1000)] = 8
+    """Patches an atom, those with the largest activations."""
+    one_per_image: bool = True
+    """Take at most one patch of an image for an atom."""
+    coefficients: Coefficients = "ema"
+    """Which of the fitted coefficients rank the atoms: their average, or the last step's."""
+    device: Device = "auto"
+    """Where the maths runs."""
