@@ -90,7 +90,8 @@ def find_caches(
 
 def inspect_cache(objects: Objects, name: CacheName) -> CacheInfo | None:
     """Look at one cache; None where there is none."""
-    inside = list(objects.walk(name.folder))
+    # A console's "folder" is an empty object of the folder's own name.
+    inside = [info for info in objects.walk(name.folder) if info.name != name.folder]
     record = f"{name.folder}/{RECORD}"
     # A record that is no regular file is not walked over, but it is there, and damaged.
     complete = any(info.name == record for info in inside) or objects.size(record) is not None

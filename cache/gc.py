@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cache.find import CacheInfo, find_caches, read_record
 from cache.layout import MANIFEST, RECORD, shard_name
@@ -127,8 +127,12 @@ def _orphans(objects: Objects, cache: CacheInfo, grace_seconds: float) -> Iterat
         return  # `verify` tells; nothing can be called an orphan without its record.
     known = {MANIFEST, RECORD, *zarr_metadata(record.geometry)}
     known |= {shard_name(a, r.shard) for r in record.receipts for a in r.objects}
-    for info in objects.walk(cache.folder):
-        if info.name.removeprefix(f"{cache.folder}/") not in known and _is_old(info, grace_seconds):
+    inside = list(objects.walk(cache.folder))
+    # What consoles of object stores call a folder is an empty object, and nobody's leftover.
+    parents = {str(parent) for info in inside for parent in PurePosixPath(info.name).parents}
+    for info in inside:
+        is_part = info.name.removeprefix(f"{cache.folder}/") in known or info.name in parents
+        if not is_part and _is_old(info, grace_seconds):
             yield Garbage(info.name, info.size_bytes, "in a complete cache, but no part of it")
 
 

@@ -1,22 +1,25 @@
 """Caches on S3: written exactly once, mirrored once, checked on the way."""
 
 import json
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
 
-from cache.find import find_caches
+from cache.find import find_caches, survey
+from cache.gc import find_garbage
 from cache.mirror import default_mirror_folder
 from cache.objects import Objects
 from cache.reader import TokenCache, open_cache
-from cache.store import open_store
+from cache.store import open_existing_store, open_store
 from cache.stream import token_batches
 from cache.verify import verify_cache
 from cache.zarr_access import as_dask_array, open_zarr
-from spg_core.errors import CorruptStore, StoreError
+from spg_core.errors import CorruptStore, NotInStore, StoreError
 from tests.cache_samples import (
     MANIFEST_BYTES,
     Sample,
@@ -252,3 +255,44 @@ def test_readers_that_share_a_mirror_get_the_same_shards(remote: Objects, tmp_pa
         for found in pool.map(lambda cache: cache.tokens(slice(None)), caches):
             np.testing.assert_array_equal(found, SAMPLE.tokens)
     assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_a_prefix_with_nothing_below_it_is_a_store_that_is_not_there(s3_url: str) -> None:  # noqa: F811
+    with pytest.raises(NotInStore, match="nothing is there"):
+        open_existing_store(s3_url)
+
+    write_cache(open_store(s3_url), SAMPLE)
+
+    assert len(find_caches(open_existing_store(s3_url))) == 1
+
+
+def test_bad_neighbours_in_a_bucket_are_named_and_left_alone(remote: Objects) -> None:
+    folder = write_cache(remote, SAMPLE).folder
+    foreign = f"{folder.rpartition('/')[0]}/0123456789abcdef/cache.json"
+    remote.put_new("tokens/C:x/gabor/0123456789abcdef/cache.json", [b"{}"])
+    remote.put_new(foreign, [b'{"format": NaN}'])
+    remote.put_new("thesis/.tmp-0123456789abcdef", [b"mine"])
+    remote.put_new(".tmp-probe-0123456789abcdef", [b"probe"])
+
+    seen = survey(remote)
+
+    assert [info.folder for info in seen.caches] == sorted([folder, foreign.rpartition("/")[0]])
+    assert list(seen.problems) == ["tokens/C:x"]
+    with pytest.raises(CorruptStore, match="0123456789abcdef"):
+        open_cache(remote, "visa", "gabor", "0123456789abcdef")
+    garbage = find_garbage(remote, grace_seconds=0)
+    assert [item.name for item in garbage] == [".tmp-probe-0123456789abcdef"]
+
+
+def test_folders_made_by_hand_in_a_bucket_change_nothing(remote: Objects, s3_url: str) -> None:  # noqa: F811
+    # The S3 console makes a "folder" by an empty object whose name ends in a slash.
+    folder = write_cache(remote, SAMPLE).folder
+    bucket, _, prefix = s3_url.removeprefix("s3://").partition("/")
+    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    for name in ("", "tokens/", "tokens/visa/", f"{folder}/", "tokens/empty/", "saes/"):
+        client.put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=b"")
+
+    assert [info.folder for info in find_caches(remote)] == [folder]
+    assert survey(remote).problems == {}
+    assert find_garbage(remote, grace_seconds=0) == []
+    assert verify_cache(remote, folder).is_sound
