@@ -1,7 +1,7 @@
-"""Write docs/cli.md, the command reference, from the commands themselves.
+"""Write the generated pages: docs/cli.md from the commands, docs/formats.md from the tests' rows.
 
-python docs/reference.py            write it
-python docs/reference.py --check    fail where it is not what the commands say
+python docs/reference.py            write them
+python docs/reference.py --check    fail where they are out of date
 """
 
 import sys
@@ -10,9 +10,12 @@ from typing import Any
 
 import typer
 
+# The rows stand beside the tests, which are found from the checkout's root.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from docs.formats import formats
 from pipeline.cli import app
 
-PAGE = Path(__file__).with_name("cli.md")
 HEAD = """# Commands
 
 Written by `make docs` from the commands themselves; `make check` fails where it is out of date.
@@ -56,13 +59,17 @@ def _default(value: Any) -> str:
             return f"`{value}`"
 
 
+PAGES = {"cli.md": reference, "formats.md": formats}
+
+
 def main() -> None:
-    """Write or check the page."""
-    text = reference()
-    if "--check" not in sys.argv:
-        PAGE.write_text(text)
-    elif PAGE.read_text() != text:
-        sys.exit("docs/cli.md is not what the commands say; run `make docs`")
+    """Write or check the pages."""
+    for name, write in PAGES.items():
+        page, text = Path(__file__).with_name(name), write()
+        if "--check" not in sys.argv:
+            page.write_text(text)
+        elif not page.exists() or page.read_text() != text:
+            sys.exit(f"docs/{name} is out of date; run `make docs`")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What only shows once all images of a dataset are known: twins, masks taken for images."""
 
-from collections import defaultdict
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
@@ -8,10 +8,6 @@ from manifests.examine import Facts
 from manifests.listing import Reading
 from manifests.problems import Kind, Layout, Problem
 from manifests.trees import TREES
-from manifests.words import mask_stems
-
-LISTS = ("meta", "list", "real-iad")
-"""Layouts in which somebody has written down what is an image."""
 
 
 def relevant(
@@ -29,7 +25,8 @@ def relevant(
 def across(all_facts: Sequence[Facts], layout: Layout, reading: Reading) -> Iterator[Problem]:
     """Find what no image shows by itself."""
     yield from _duplicates(all_facts)
-    if layout not in LISTS and reading.masks != "none":
+    # Elsewhere a list, or the name of a folder, says what is an image.
+    if layout == "folder" and reading.masks != "none":
         yield from _masks_as_images(all_facts)
     if _has_no_masks(all_facts, layout):
         yield Problem("no masks", ".")
@@ -55,16 +52,18 @@ def _duplicates(all_facts: Sequence[Facts]) -> Iterator[Problem]:
 
 
 def _masks_as_images(all_facts: Sequence[Facts]) -> Iterator[Problem]:
-    """Find images that look like the mask of another: two greys, its stem, its size."""
-    pictures: dict[tuple[str, int, int], list[str]] = defaultdict(list)
+    """Find images that look like the mask of another: two greys, its size, its name in theirs."""
+    pictures: dict[tuple[str, int, int], str] = {}
     for facts in all_facts:
         if not facts.two_greys:
             stem = PurePosixPath(facts.entry.image_path).stem
-            pictures[stem, facts.width, facts.height].append(facts.entry.image_path)
+            pictures[stem, facts.width, facts.height] = facts.entry.image_path
     for facts in all_facts:
         if facts.two_greys:
-            for stem in mask_stems(PurePosixPath(facts.entry.image_path).stem):
-                twins = pictures.get((stem, facts.width, facts.height))
-                if twins:
-                    yield Problem("looks like a mask", facts.entry.image_path, f"of {twins[0]}")
-                    break
+            stem = PurePosixPath(facts.entry.image_path).stem
+            cuts = [cut.span() for cut in re.finditer(r"[-_. ]", stem)]
+            parts = [stem, *(stem[:start] for start, _ in cuts), *(stem[end:] for _, end in cuts)]
+            twins = [pictures.get((part, facts.width, facts.height)) for part in parts]
+            if any(twins):
+                detail = f"of {next(filter(None, twins))}"
+                yield Problem("looks like a mask", facts.entry.image_path, detail)

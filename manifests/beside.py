@@ -51,9 +51,10 @@ def list_beside(listing: Listing, layout: str) -> list[Entry]:
             entries += [_entry(listing, beside, name, split, *pair) for pair in matched.items()]
     if n_masks == 0:
         expected = "<class>/{Train,Test}/Label" if beside.masks else "masks beside their images"
-        listing.add(
-            "wrong layout", ".", f"expected {expected}{this_looks_like(listing.root, layout)}"
-        )
+        hint = this_looks_like(listing.root, layout)
+        if beside.categories and {_name(path) for path in categories} & set(SPLIT_OF):
+            hint = "; this is one category: give the folder above it"
+        listing.add("wrong layout", ".", f"expected {expected}{hint}")
         return []
     return entries
 
@@ -62,7 +63,8 @@ def _entry(
     listing: Listing, beside: Beside, category: str, split: str, image: str, mask: str | None
 ) -> Entry:
     if mask is None and beside.every_mask:
-        listing.add("missing file", image, "no mask beside it, and others have one")
+        detail = f"no mask beside it, others have one{this_looks_like(listing.root, 'kolektor')}"
+        listing.add("missing file", image, detail)
     if mask is None:
         return Entry(category, split, GOOD, image, None, 0)
     # Where all have masks, only the mask tells whether there is a defect in it.
@@ -72,7 +74,7 @@ def _entry(
 def _split_folders(listing: Listing, category: str, beside: Beside) -> list[tuple[str, str]]:
     """Give split and folder of all folders with images: train/ and test/, or all below."""
     inside = listing.folder(category).folders
-    splits = [(SPLIT_OF.get(PurePosixPath(path).name.casefold()), path) for path in inside]
+    splits = [(SPLIT_OF.get(_name(path)), path) for path in inside]
     named = [(split, path) for split, path in splits if split is not None]
     if named or beside.categories:
         return named
@@ -92,7 +94,7 @@ def _files(
         masks = masks_beside(images)
         keys = {path: without_ending(path) for path in images if path not in masks}
         return keys, {mask: without_ending(image) for mask, image in masks.items()}
-    found = [path for path in folders if PurePosixPath(path).name.casefold() == beside.masks]
+    found = [path for path in folders if _name(path) == beside.masks]
     listed = listing.folder(found[0]).images if found else ()
     if not found:
         listing.add("wrong layout", folder, f"no folder {beside.masks} of masks beside the images")
@@ -100,3 +102,7 @@ def _files(
         {path: PurePosixPath(path).stem for path in images},
         {path: PurePosixPath(path).stem for path in listed},
     )
+
+
+def _name(path: str) -> str:
+    return PurePosixPath(path).name.casefold()

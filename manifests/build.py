@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from manifests.across import across, relevant
 from manifests.examine import Examined, Facts, examine
+from manifests.guess import this_looks_like
 from manifests.layouts import first_of_each, layout_named, list_entries
 from manifests.listing import Reading
 from manifests.lists import Entry
@@ -159,7 +160,10 @@ def _listed(
     if len(entries) > MAX_ROWS:
         raise DatasetError(f"{shown}: {len(entries)} images are more than the limit of {MAX_ROWS}")
     if not entries and not any(problem.kind == "no images" for problem in problems):
-        problems.append(Problem("no images", ".", f"none in split {split} of layout {layout}"))
+        broken_list = any(problem.kind == "unusable list" for problem in problems)
+        hint = "" if broken_list else this_looks_like(root, layout)
+        detail = f"none in split {split} of layout {layout}{hint}"
+        problems.append(Problem("no images", ".", detail))
     return entries
 
 

@@ -8,7 +8,7 @@ is told where each family is read: `manifests.trees`, `beside`, `plain`, `visa_c
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 from manifests.beside import list_beside
 from manifests.listing import Listing, Reading
@@ -24,6 +24,13 @@ from manifests.trees import list_tree
 from manifests.visa_csv import VISA_CSV, list_visa_csv
 from spg_core.errors import ConfigError
 from spg_core.nearest import near
+
+TAKEN_BY: Final = {
+    "normal": ("mvtec", "loco", "mvtec-3d", "folder", "list"),
+    "masks": ("mvtec", "visa", "btad", "loco", "mvtec-ad-2", "folder"),
+    "list_file": ("visa", "meta", "list", "real-iad"),
+}
+"""Corrections that not every layout can make use of."""
 
 
 def list_entries(
@@ -46,10 +53,17 @@ def list_entries(
         reading: What the user corrects.
 
     Raises:
-        ConfigError: An unknown layout or split.
+        ConfigError: An unknown layout or split, or a reading that the layout does not take.
     """
-    listing = Listing(root, splits_of(split), dataset, reading or Reading(), problems)
-    entries = sorted(_listed(listing, layout_named(layout)), key=Entry.order)
+    layout, reading = layout_named(layout), reading or Reading()
+    for option, layouts in TAKEN_BY.items():
+        if getattr(reading, option) and layout not in layouts:
+            name = option.replace("_", "-")
+            raise ConfigError(
+                f"--{name} means nothing to layout {layout}; it is for {', '.join(layouts)}"
+            )
+    listing = Listing(root, splits_of(split), dataset, reading, problems)
+    entries = sorted(_listed(listing, layout), key=Entry.order)
     return entries if listing.reading.limit is None else first_of_each(entries, listing.reading)
 
 

@@ -1,9 +1,11 @@
 """A dataset while it is being listed: what is asked, where it is, what cannot be used."""
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from manifests.paths import Folder, list_folder, walk_images
+from manifests.paths import Folder, list_folder, normal_path, path_problem, walk_images
 from manifests.problems import Kind, Problem
 
 
@@ -35,6 +37,25 @@ class Listing:
     """The category of layouts that have no other."""
     reading: Reading = field(default_factory=Reading)
     problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def no_masks(self) -> bool:
+        """Whether the user says that no folder holds masks."""
+        return self.reading.masks == "none"
+
+    @property
+    def masks(self) -> str | None:
+        """The folder that the user says holds the masks, in its shortest form."""
+        named = None if self.no_masks else self.reading.masks
+        return None if named is None else normal_path(named, self.root)
+
+    def check_masks(self, places: Iterable[str]) -> None:
+        """Refuse a folder of masks that the user names and that is in none of these places."""
+        named = self.masks
+        if named is not None:
+            folders = [self.root / place / named for place in places]
+            if path_problem(named) or not any(os.path.isdir(folder) for folder in folders):  # noqa: PTH112
+                self.add("wrong layout", named, "named by --masks, and there is no such folder")
 
     def add(self, kind: Kind, path: str, detail: str = "") -> None:
         """Note a problem."""

@@ -104,7 +104,7 @@ def csv_rows(text: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     Cells are separated by commas, or by what spreadsheets use where commas are decimal points.
 
     Raises:
-        ValueError: No CSV, or a column that stands twice.
+        ValueError: No CSV, a column that stands twice, or a row with more cells than columns.
     """
     first = text.partition("\n")[0]
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
@@ -116,6 +116,9 @@ def csv_rows(text: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     if len(set(header)) != len(header):
         twice = next(column for column in header if header.count(column) > 1)
         raise ValueError(f"the column {twice!r} stands twice")
+    for number, cells in rows:
+        if any(cells[len(header) :]):
+            raise ValueError(f"line {number} has more cells than columns; quote what holds a comma")
     empty = dict.fromkeys(header, "")
     return header, [
         (number, {**empty, **dict(zip(header, cells, strict=False))}) for number, cells in rows

@@ -173,7 +173,7 @@ def listed_file_is_fine(
         target, is_file = str(file), False
     inside = follow_links or _is_inside(target, real_folders[""]) or _is_blob(target, root)
     if not inside:
-        detail = f"{place}: a link on the way points out; --follow-links reads it"
+        detail = f"{place}: a link on the way points out"
         problems.append(Problem("leaves the root", path, detail))
     elif not is_file:
         problems.append(Problem("missing file", path, f"{NAMED}{place}, not found"))
@@ -193,7 +193,7 @@ def _link_is_fine(root: Path, path: str, problems: list[Problem], follow_links: 
     target = os.path.realpath(root / path)
     inside = _is_inside(target, os.path.realpath(root)) or _is_blob(target, root)
     if not (follow_links or inside):
-        detail = "a link that points out of the root; --follow-links reads it"
+        detail = "a link that points out of the root"
         problems.append(Problem("leaves the root", path, detail))
         return False
     folder = os.path.realpath((root / path).parent)

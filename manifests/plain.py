@@ -49,9 +49,10 @@ def list_plain_folder(listing: Listing) -> list[Entry]:
         detail = "train/ and test/ folders look like MVTec AD; expected layout mvtec or visa"
         listing.add("wrong layout", ".", this_looks_like(listing.root, "folder")[2:] or detail)
         return []
+    listing.check_masks([""])
     files = [_file(listing, path) for path in listing.walk("")]
     beside = masks_beside(file.path for file in files if not file.is_mask)
-    if listing.reading.masks == "none":
+    if listing.no_masks:
         beside = {}
     images = [file for file in files if not file.is_mask and file.path not in beside]
     images = _sorted_ones(listing, images)
@@ -92,13 +93,12 @@ def _folder_names(folder: Path) -> list[str]:
 
 
 def _file(listing: Listing, path: str) -> _File:
-    masks = listing.reading.masks
-    if masks not in (None, "none"):
-        start = f"{str(masks).strip('/')}/"
+    if listing.masks is not None:
+        start = f"{listing.masks}/"
         folders = PurePosixPath(path.removeprefix(start)).parts[:-1]
         return _File(path, _meaningful(folders), path.startswith(start))
     folders = PurePosixPath(path).parts[:-1]
-    rests = [without_mask_word(folder) if masks is None else None for folder in folders]
+    rests = [None if listing.no_masks else without_mask_word(folder) for folder in folders]
     is_mask = any(rest is not None for rest in rests)
     left = [folder if rest is None else rest for folder, rest in zip(folders, rests, strict=True)]
     return _File(path, _meaningful(left), is_mask)
@@ -190,5 +190,6 @@ def _check_classes(listing: Listing, images: list[_File]) -> None:
         if not any(is_normal(folder, (name,)) for folder in classes):
             listing.add("no good folder", name, "named by --normal, and there is no such folder")
     if classes and not any(is_normal(folder, normal) for folder in classes):
+        hint = this_looks_like(listing.root, "folder").removeprefix("; ")
         for folder in sorted(classes):
-            listing.add("no good folder", folder)
+            listing.add("no good folder", folder, hint)

@@ -111,6 +111,7 @@ WARNINGS: Final[frozenset[Kind]] = frozenset(
 """Kinds that never stop a build. `missing mask` depends on the layout; all others stop it."""
 
 MEANING: Final[dict[Kind, str]] = {
+    "leaves the root": "leaves the root; --follow-links reads what links lead to",
     "missing mask": "defective image without a mask",
     "empty mask": "defective image whose mask is empty",
     "mask size": "mask of another size than its image",

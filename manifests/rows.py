@@ -4,6 +4,7 @@ What they differ in is how they call things, which is one table, `FIELDS`.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -93,8 +94,9 @@ def _json_lines(text: str, name: str) -> list[tuple[str, Any]]:
     try:
         whole = parse_json(text)
     except json.JSONDecodeError:
-        lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
-        return [(f"{name} line {n}", parse_json(line)) for n, line in lines]
+        # Not splitlines, which would also cut at separators that JSON allows inside a text.
+        lines = enumerate(re.split("\r\n|\n|\r", text), 1)
+        return [(f"{name} line {n}", parse_json(line)) for n, line in lines if line.strip()]
     if isinstance(whole, dict) and not {*map(str.lower, whole)} & {*FIELDS["image"]}:
         named = "real-iad" if "meta" in whole else "meta"
         raise ValueError(f"one object, as a list of layout {named} is: --dataset {named}")

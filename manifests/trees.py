@@ -63,7 +63,9 @@ def list_tree(listing: Listing, layout: str, *, instead_of: str = "") -> list[En
     tree = TREES[layout]
     entries: list[Entry] = []
     n_categories = 0
-    for category in listing.folder("").folders:
+    categories = listing.folder("").folders
+    listing.check_masks(categories)
+    for category in categories:
         inside = listing.folder(category).folders
         if not {"train", tree.test} & {_name(path).casefold() for path in inside}:
             continue
@@ -92,9 +94,11 @@ def _list_category(
         split = "test" if name == tree.test else {**SPLIT_OF, "test": ""}.get(name)
         if name in tree.left_out:
             listing.add("no labels", path)
-        elif name.startswith(("test", "val")) and not split:
+        elif name.startswith("test") and not split:
             detail = f"no folder of this layout{this_looks_like(listing.root, '')}"
             listing.add("wrong layout", path, detail)
+        elif name.startswith("val") and not split:
+            listing.add("other split", path)
         elif split in listing.splits:
             list_split = _list_train if split == "train" else _list_test
             entries += list_split(listing, tree, category, listing.folder(path), masks)
@@ -124,8 +128,8 @@ def _list_test(
     entries = []
     for folder in listed.folders:
         name = _name(folder)
-        if without_mask_word(name) is not None and listing.reading.masks != "none":
-            if folder != f"{category}/{listing.reading.masks or tree.masks}":
+        if without_mask_word(name) is not None and not listing.no_masks:
+            if folder != f"{category}/{listing.masks or tree.masks}":
                 detail = "masks among the classes; --masks names it, `none` makes it a class"
                 listing.add("wrong layout", folder, detail)
             continue
@@ -149,24 +153,33 @@ def _class_masks(
     listing: Listing, tree: Tree, category: str, inside: Sequence[str]
 ) -> dict[str, str]:
     """Give the folder of masks of each class, by its name."""
-    if tree.masks_in_class or listing.reading.masks == "none":
+    if tree.masks_in_class or listing.no_masks:
         return {}
-    head, _, tail = (listing.reading.masks or tree.masks).rpartition("/")
-    level = listing.folder(f"{category}/{head}").folders if head else inside
+    head, _, tail = (listing.masks or tree.masks).rpartition("/")
+    above = _by_name(inside).get(head.casefold()) if head else ""
+    level = listing.folder(above).folders if above else () if head else inside
     named = _by_name(level).get(tail.casefold())
     candidates = [named] if named else []
-    if not candidates and listing.reading.masks is None:
+    if not candidates and listing.masks is None:
         candidates = [path for path in level if without_mask_word(_name(path)) == ""]
     if len(candidates) > 1:
         detail = f"two folders of masks: {' and '.join(candidates)}; --masks NAME names the one"
         listing.add("wrong layout", category, detail)
-    return _by_name(listing.folder(candidates[0]).folders) if candidates else {}
+    if not candidates:
+        return {}
+    listed = listing.folder(candidates[0])
+    for mask in listed.images[:1]:
+        listing.add("wrong layout", mask, "expected masks in a folder for each class of images")
+    return _by_name(listed.folders)
 
 
 def _images_of(listing: Listing, tree: Tree, folder: str) -> Sequence[str]:
     """Give the images of a class folder; what lies deeper than the layout says is a problem."""
     listed = listing.folder(folder)
     images = list(listed.images)
+    if tree.images and images and f"/{tree.test}/" in folder.casefold():
+        detail = f"expected in a folder {tree.images}{this_looks_like(listing.root, '')}"
+        listing.add("wrong layout", images[0], detail)
     for inner in listed.folders:
         name = _name(inner).casefold()
         if name == tree.images:

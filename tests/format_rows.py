@@ -483,7 +483,7 @@ FOLDERS: tuple[Row, ...] = (
         "as above",
         "folder",
         _kolektor,
-        refusal="no folder's name says normal",
+        refusal="kos01: this looks like KolektorSDD: --dataset kolektor",
     ),
     Row(
         "DAGM 2007",
@@ -584,7 +584,7 @@ FOLDERS: tuple[Row, ...] = (
         "bolt -> /disk/bolt",
         "mvtec",
         _other_disk,
-        refusal="a link that points out of the root; --follow-links reads it",
+        refusal="leaves the root; --follow-links reads what links lead to",
     ),
     Row(
         "a category on another disk",
