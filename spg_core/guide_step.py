@@ -16,7 +16,6 @@ from torch import Tensor
 from spg_core.adam import ADAM_EPS, adam_step
 from spg_core.anomaly_map import MapOperator
 from spg_core.compiling import Compiled, Compiler, backend_for
-from spg_core.errors import ArtifactError, FitError
 from spg_core.guide_config import GuideConfig
 from spg_core.guide_loss import MapTargets, map_targets, patch_loss
 from spg_core.guides import (
@@ -27,9 +26,7 @@ from spg_core.guides import (
     compose_guides,
     initial_coefficients,
 )
-
-# On CUDA, asking whether a loss is finite waits for the device; so it is asked this often.
-_STEPS_BETWEEN_CHECKS = 100
+from spg_core.training_guard import LossGuard, require_same_shapes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +95,7 @@ class GuideTrainer:
             n_steps=torch.zeros((), dtype=torch.float64, device=device),
         )
         self.n_steps = 0
-        # Not finite from the first loss that was not; only CUDA, where it is looked at late.
-        self._loss_sum = torch.zeros((), device=device)
+        self._guard = LossGuard(self.device)
         self.coefficients(self.raw)  # refuses an impossible sparsity before the first step
         backend = backend_for(compiler, self.device)
         self._gradient = Compiled(_gradient, backend)
@@ -133,22 +129,10 @@ class GuideTrainer:
         """
         weights = _Weights(self.raw, self._dictionary, self._alive)
         loss, gradient = self._gradient(self._config, self._free, weights, batch, self.operator)
-        self._check_finite(loss)
+        self._guard.check(loss, self.n_steps + 1)
         self._state = self._update(self._config, self._state, gradient)
         self.n_steps += 1
         return loss
-
-    def _check_finite(self, loss: Tensor) -> None:
-        """Raise if a loss was not finite; on CUDA look only now and then."""
-        if self.device.type == "cpu":
-            _refuse_non_finite(loss, f"at step {self.n_steps + 1}")
-            return
-        self._loss_sum = self._loss_sum + loss
-        if self.n_steps % _STEPS_BETWEEN_CHECKS == 0:
-            self._check_past_losses()
-
-    def _check_past_losses(self) -> None:
-        _refuse_non_finite(self._loss_sum, f"in the last steps up to step {self.n_steps + 1}")
 
     def coefficients(self, raw: Tensor) -> Tensor:
         """Give the non-negative coefficients `(2, C)` that raw parameters stand for."""
@@ -159,7 +143,7 @@ class GuideTrainer:
 
         Raises: FitError: a loss was not finite (CUDA only).
         """
-        self._check_past_losses()
+        self._guard.check_past(self.n_steps)
         return {name: tensor.clone() for name, tensor in vars(self._state).items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -167,13 +151,7 @@ class GuideTrainer:
 
         Raises: ArtifactError: the state is another configuration's, or an older version's.
         """
-        expected = {name: tuple(tensor.shape) for name, tensor in vars(self._state).items()}
-        got = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        if got != expected:
-            raise ArtifactError(
-                f"a training state of {got}, expected {expected}; "
-                "resume with the configuration and version it was saved under"
-            )
+        require_same_shapes(vars(self._state), state)
         self._state = _State(**{name: tensor.to(self.device) for name, tensor in state.items()})
         self.n_steps = int(self._state.n_steps)
 
@@ -257,11 +235,3 @@ def _update(config: GuideConfig, state: _State, gradient: Tensor) -> _State:
     # the first average is a copy
     ema = torch.where(n_steps == 1, raw, torch.lerp(state.ema, raw, 1 - config.ema))
     return _State(raw=raw, ema=ema, mean=moved.mean, square=moved.square, n_steps=n_steps)
-
-
-def _refuse_non_finite(loss: Tensor, when: str) -> None:
-    if not bool(loss.isfinite()):
-        raise FitError(
-            f"the guides' loss is not finite {when}; "
-            "lower --learning-rate, or look for broken tokens with `spg-pipe cache verify`"
-        )

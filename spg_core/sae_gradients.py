@@ -12,11 +12,8 @@ others touch k of C atoms: the residual meets its active atoms in `sampled_addmm
 read rows in place; gathering them first would hold n * k * d floats and costs more than it saves.
 """
 
-import math
-import time
 import warnings
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 import torch
@@ -30,15 +27,7 @@ from spg_core.sae_loss import squared_error
 from spg_core.sae_topk import top_set
 
 Path = Literal["dense", "sparse"]
-PathChoice = Literal["auto", "dense", "sparse"]
 PATHS: tuple[Path, ...] = ("dense", "sparse")
-
-# Not fewer: what 512 tokens write stays in the cache. A trial of 512 once chose the dense path for
-# d = 192, C = 768, k = 8, where a batch of 12544 took 289 ms by it and 63 by the sparse one.
-TRIAL_TOKENS = 2048
-_TRIAL_ROUNDS = 4
-# A path that is this much slower after two rounds needs no third.
-_CLEAR = 1.5
 
 # PyTorch warns once a process that CSR tensors are in beta; our tests compare what we use of them.
 with warnings.catch_warnings():
@@ -152,7 +141,7 @@ def sparse_gradients(sae: Sae, tokens: Tensor, terms: LossTerms) -> SaeGradients
         terms: the loss; l1 must be 0.
     """
     if sae.sparsifier != "topk" or terms.l1 != 0:
-        raise ConfigError("the sparse path needs topk without l1; use path='dense' or 'auto'")
+        raise ConfigError("the sparse path needs topk without l1; use the dense one")
     inputs = tokens.to(sae.encoder.dtype)
     values, indices = top_latents(inputs, sae.encoder, sae.k, ranked=False)
     values, kept = _clamp(sae, values.to(tokens.dtype))
@@ -225,43 +214,3 @@ class _PairsByAtom:
             mode="sum",
             per_sample_weights=weights.reshape(-1)[self.places],
         )
-
-
-def resolve_path(choice: PathChoice, sae: Sae) -> Path:
-    """Settle `auto` by measuring both paths once a process for this shape and device.
-
-    Near break-even two processes may choose differently, which changes rounding; name a path, or
-    resume from a training state, where bits must repeat.
-    """
-    if choice != "auto":
-        return choice
-    if sae.sparsifier == "relu":
-        return "dense"
-    return _faster_path(
-        sae.n_latents, sae.d_model, sae.k, str(sae.encoder.device), sae.encoder.dtype
-    )
-
-
-@cache
-def _faster_path(n_latents: int, d_model: int, k: int, device: str, dtype: torch.dtype) -> Path:
-    generator = torch.Generator().manual_seed(0)
-    weights = torch.randn((n_latents, d_model), generator=generator).to(device, dtype)
-    tokens = torch.randn((TRIAL_TOKENS, d_model), generator=generator).to(device)
-    tokens = tokens.to(torch.promote_types(dtype, torch.float32))
-    sae = Sae(weights, weights / d_model**0.5, k)
-    terms = LossTerms(scale=1.0, l1=0.0, threshold=0.0)
-    seconds = dict.fromkeys(PATHS, math.inf)
-    for trial in range(_TRIAL_ROUNDS):
-        # in turns, so that a busy moment of the machine hits both
-        for path in PATHS:
-            seconds[path] = min(seconds[path], _seconds(path, sae, tokens, terms))
-        if trial > 0 and max(seconds.values()) > _CLEAR * min(seconds.values()):
-            break
-    return min(PATHS, key=seconds.__getitem__)
-
-
-def _seconds(path: Path, sae: Sae, tokens: Tensor, terms: LossTerms) -> float:
-    """Time one batch."""
-    start = time.perf_counter()
-    gradients(path, sae, tokens, terms).dictionary.sum().item()
-    return time.perf_counter() - start

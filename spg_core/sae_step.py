@@ -17,21 +17,20 @@ import torch
 from torch import Tensor
 
 from spg_core.compiling import Compiled, Compiler, backend_for
-from spg_core.errors import ArtifactError, ConfigError, FitError
+from spg_core.errors import ConfigError, FitError
 from spg_core.sae import Sae, check_width
 from spg_core.sae_config import SaeConfig
 from spg_core.sae_core import Measured, loss_terms, measure, update
-from spg_core.sae_gradients import LossTerms, PathChoice, dense_gradients, resolve_path
+from spg_core.sae_gradients import LossTerms, Path, dense_gradients
 from spg_core.sae_weights import SaeWeights, initial_weights
+from spg_core.training_guard import LossGuard, require_same_shapes
 
 Precision = Literal["auto", "float32", "float64", "bfloat16"]
 
-# On CUDA, asking whether a loss is finite waits for the device; so it is asked this often.
-_STEPS_BETWEEN_CHECKS = 100
 # Of a training state, the tensors that are buffers; the rest are numbers.
 _IN_PLACE = (
     *("encoder", "dictionary", "encoder_mean", "dictionary_mean"),
-    *("encoder_square", "dictionary_square", "idle_tokens", "ever_active"),
+    *("encoder_square", "dictionary_square", "idle_tokens"),
 )
 
 
@@ -57,7 +56,7 @@ class SaeTrainer:
         config: SaeConfig,
         d_model: int,
         device: str = "cpu",
-        path: PathChoice = "auto",
+        path: Path = "dense",
         precision: Precision = "auto",
         compiler: Compiler = "auto",
     ) -> None:
@@ -67,8 +66,8 @@ class SaeTrainer:
             config: the recipe.
             d_model: width of a token.
             device: where to train.
-            path: how gradients are computed; `auto` measures both once a process. Both are exact
-                and differ in rounding only.
+            path: how gradients are computed. Both are exact and differ in rounding only; which is
+                the faster depends on shape and machine, and only TopK has the sparse one.
             precision: of products; `auto` is float32 on the CPU and bfloat16 on CUDA, where
                 weights, moments and losses stay float32. float64 is for tests.
             compiler: what compiles the dense path's step; `auto` is inductor on CUDA, else none.
@@ -81,7 +80,7 @@ class SaeTrainer:
         self._dtype = torch.float64 if self._products == torch.float64 else torch.float32
         encoder, dictionary = initial_weights(config, d_model, self._dtype)
         self._weights = SaeWeights.start(encoder.to(self.device), dictionary.to(self.device))
-        self.path = resolve_path(path, self._weights.as_sae(config, self._products))
+        self.path = path
         backend = backend_for(compiler, self.device)
         self._measure, self._update = Compiled(measure, backend), Compiled(update, backend)
         self._n_steps = 0
@@ -89,9 +88,7 @@ class SaeTrainer:
         # Before that many tokens no atom can be dead, and the device need not be asked.
         self._no_deaths_before = config.dead_after
         self._idle_tokens = torch.zeros(config.width, dtype=torch.int64, device=self.device)
-        # Not finite from the first loss that was not; only CUDA, where it is looked at late.
-        self._loss_sum = torch.zeros((), device=self.device)
-        self.ever_active = torch.zeros(config.width, dtype=torch.bool, device=self.device)
+        self._guard = LossGuard(self.device)
 
     def step(self, tokens: Tensor) -> StepStats:
         """Update the weights from tokens `(n, d_model)`; any floating dtype, cast to the weights'.
@@ -110,12 +107,11 @@ class SaeTrainer:
         measured = run(config, self.path, self._products, self._weights, self._idle_tokens, tokens)
         n_tokens = self._n_tokens + len(tokens)
         loss = measured.found.loss + self._add_auxk(measured, tokens, n_tokens)
-        self._check_finite(loss)
+        self._guard.check(loss, self._n_steps + 1)
 
         self._idle_tokens = measured.idle_tokens
         self._n_tokens = n_tokens
         self._n_steps += 1
-        self.ever_active |= measured.found.active
         change = self._update if self.path == "dense" else update
         self._weights = change(
             config, self._weights, measured.found.encoder, measured.found.dictionary
@@ -159,25 +155,13 @@ class SaeTrainer:
         found.dictionary.index_add_(0, atoms, auxk.dictionary)
         return auxk.loss
 
-    def _check_finite(self, loss: Tensor) -> None:
-        """Raise if a loss was not finite; on CUDA look only now and then."""
-        if self.device.type == "cpu":
-            _refuse_non_finite(loss, f"step {self._n_steps + 1}")
-            return
-        self._loss_sum = self._loss_sum + loss
-        if self._n_steps % _STEPS_BETWEEN_CHECKS == 0:
-            self._check_past_losses()
-
-    def _check_past_losses(self) -> None:
-        _refuse_non_finite(self._loss_sum, f"one of the last steps up to step {self._n_steps + 1}")
-
     def sae(self) -> Sae:
         """Give the SAE as it stands; later steps do not change it.
 
         Raises:
             FitError: a loss was not finite (CUDA only).
         """
-        self._check_past_losses()
+        self._guard.check_past(self._n_steps)
         return Sae(
             encoder=self._weights.encoder.clone(),
             dictionary=self._weights.dictionary.clone(),
@@ -186,35 +170,25 @@ class SaeTrainer:
             clamp=self.config.clamp,
         )
 
-    def reset_ever_active(self) -> None:
-        """Forget which atoms were ever active, as at the start of an epoch."""
-        self.ever_active.zero_()
-
     def state(self) -> dict[str, Tensor]:
         """Give all that the next step depends on; copies, so they may be written at leisure.
 
         Raises:
             FitError: a loss was not finite (CUDA only).
         """
-        self._check_past_losses()
+        self._guard.check_past(self._n_steps)
         return {name: tensor.detach().clone() for name, tensor in self._state().items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from what `state()` gave, to the same bits as without the break.
 
-        The path is taken over too, so that `auto` cannot choose another one in the middle.
+        The path is taken over too, so that it cannot change in the middle.
 
         Raises:
             ArtifactError: the state is another configuration's.
         """
         mine = self._state()
-        expected = {name: tuple(tensor.shape) for name, tensor in mine.items()}
-        got = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        if got != expected:
-            raise ArtifactError(
-                f"a training state of {got}, expected {expected}; "
-                "resume with the configuration it was saved under"
-            )
+        require_same_shapes(mine, state)
         for name in _IN_PLACE:
             mine[name].copy_(state[name])
         self._n_steps = int(state["n_steps"])
@@ -233,7 +207,6 @@ class SaeTrainer:
             "encoder_square": weights.encoder_square,
             "dictionary_square": weights.dictionary_square,
             "idle_tokens": self._idle_tokens,
-            "ever_active": self.ever_active,
             "n_steps": torch.tensor(self._n_steps),
             "n_tokens": torch.tensor(self._n_tokens),
             "sparse_path": torch.tensor(self.path == "sparse"),
@@ -252,11 +225,3 @@ def _product_dtype(precision: Precision, device: torch.device) -> torch.dtype:
             return torch.bfloat16
         case other:
             raise ConfigError(f"precision {other!r} is not one of auto, float32, float64, bfloat16")
-
-
-def _refuse_non_finite(loss: Tensor, when: str) -> None:
-    if not bool(loss.isfinite()):
-        raise FitError(
-            f"{when}: the loss is {float(loss)}, expected finite tokens and weights; "
-            "verify the token cache, or lower the learning rate"
-        )

@@ -238,11 +238,18 @@ def test_guides_fitted_together_are_those_fitted_alone_bit_for_bit(small_store, 
         assert same_tensors(together[alone.id], alone)
 
 
+def test_relu_takes_the_dense_path_and_topk_one_of_the_two():
+    topk, relu = SaeConfig(width=48, k=5), SaeConfig(width=48, sparsifier="relu")
+
+    assert remembered_path(topk, 20, torch.device("cpu")) in ("dense", "sparse")
+    assert remembered_path(relu, 20, torch.device("cpu")) == "dense"
+
+
 def test_the_path_measured_first_is_taken_from_then_on(monkeypatch):
     config = SaeConfig(width=96, k=3)
     first = remembered_path(config, 17, torch.device("cpu"))
     other = {"dense": "sparse", "sparse": "dense"}[first]
-    monkeypatch.setattr("pipeline.fitting.sae_path.resolve_path", lambda *_: other)
+    monkeypatch.setattr("pipeline.fitting.sae_path.faster_path", lambda *_: other)
 
     again = remembered_path(config, 17, torch.device("cpu"))
     another_shape = remembered_path(replace(config, k=4), 17, torch.device("cpu"))

@@ -165,7 +165,7 @@ def test_a_loss_that_is_not_finite_is_refused_with_its_step_and_changes_nothing(
     ours.step(*next(batches(1)))
     before = ours.state()
 
-    with pytest.raises(FitError, match="not finite at step 2"):
+    with pytest.raises(FitError, match="step 2: the loss is nan, expected finite tokens"):
         ours.step(torch.full((1, 6, D), torch.nan), torch.ones(1, HEIGHT, WIDTH))
 
     assert all(torch.equal(before[name], tensor) for name, tensor in ours.state().items())

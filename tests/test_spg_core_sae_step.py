@@ -13,7 +13,7 @@ from torch import Tensor
 from spg_core.errors import ArtifactError, ConfigError, FitError
 from spg_core.sae import Sae
 from spg_core.sae_config import SaeConfig
-from spg_core.sae_gradients import LossTerms, gradients, resolve_path
+from spg_core.sae_gradients import LossTerms, gradients
 from spg_core.sae_step import SaeTrainer
 from spg_core.sae_weights import initial_weights
 
@@ -283,13 +283,9 @@ def test_an_atom_counts_as_dead_after_its_idle_tokens_and_revives() -> None:
     towards_first, towards_second = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
 
     dead = [int(trainer.step(towards_first).n_dead) for _ in range(3)]
-    was_active = trainer.ever_active.tolist()
-    trainer.reset_ever_active()
     dead.append(int(trainer.step(towards_second).n_dead))
 
     assert dead == [0, 0, 1, 0]
-    assert was_active == [True, False]
-    assert trainer.ever_active.tolist() == [False, True]
 
 
 def test_half_precision_tokens_train_as_their_float32_values() -> None:
@@ -314,17 +310,6 @@ def test_bfloat16_products_come_close_to_float32(path: Literal["dense", "sparse"
 
     assert coarse.sae().encoder.dtype == torch.float32
     assert coarse_stats.fvu.item() == pytest.approx(fine_stats.fvu.item(), rel=0.02)
-
-
-def test_auto_settles_on_one_of_the_two_paths_and_stays_with_it() -> None:
-    sae = Sae(torch.zeros(48, 20), torch.zeros(48, 20), k=5)
-
-    path = resolve_path("auto", sae)
-
-    assert path in ("dense", "sparse")
-    assert resolve_path("auto", sae) == path
-    assert SaeTrainer(SMALL, D).path == path
-    assert SaeTrainer(RELU_RECIPES["relu"], D).path == "dense"
 
 
 @pytest.mark.gpu
@@ -372,7 +357,7 @@ def test_tokens_of_another_width_are_refused() -> None:
 
 
 def test_the_state_of_another_configuration_is_refused() -> None:
-    with pytest.raises(ArtifactError, match="resume with the configuration it was saved under"):
+    with pytest.raises(ArtifactError, match=r"\(32,? ?(20)?\) as .*; resume with the "):
         SaeTrainer(SMALL, D).load_state(SaeTrainer(replace(SMALL, width=32), D).state())
 
 
