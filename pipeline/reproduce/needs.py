@@ -4,11 +4,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cache.find import choose_cache, find_caches
+from cache.find import choose_cache
 from cache.objects import Objects
 from pipeline.backbones.spec import slug
 from pipeline.configs import ReproduceConfig
-from spg_core.errors import NotInStore
+from spg_core.errors import IncompleteCache, NotInStore
 
 _LAYOUTS = ("visa", "mvtec")
 """Datasets whose name is their layout, too."""
@@ -44,16 +44,14 @@ def require_caches(store: Objects, needs: Sequence[Need], store_name: str) -> No
     """
     problems, commands = [], []
     for need in needs:
-        known = [
-            info
-            for info in find_caches(store, need.dataset, slug(need.backbone))
-            if info.key.startswith(need.key or "")
-        ]
-        if any(info.state == "complete" for info in known):
+        try:
             # several complete ones are refused here, not after hours of fitting
             choose_cache(store, need.dataset, slug(need.backbone), need.key)
             continue
-        state = "is only partly written" if known else "is missing"
+        except IncompleteCache:
+            state = "is only partly written"
+        except NotInStore:
+            state = "is missing"
         key = f" with key {need.key}" if need.key else ""
         problems.append(f"{need.dataset} by {need.backbone}{key} {state}")
         commands.append(f"  {extract_command(need, store_name)}")
