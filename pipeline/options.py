@@ -62,6 +62,11 @@ class Option:
     """What the paper's recipe says instead, where it does."""
 
     @property
+    def is_required(self) -> bool:
+        """Whether it must be given."""
+        return self.default is MISSING
+
+    @property
     def marks(self) -> tuple[Any, ...]:
         """What stands beside its type."""
         return get_args(self.kind)[1:] if get_origin(self.kind) is Annotated else ()

@@ -37,7 +37,7 @@ Decay = Annotated[float, Meta(ge=0, lt=1)]
 """The share of an average that stays at each step."""
 Name = Annotated[str, Meta(pattern=r"^[^\0]+$")]
 """What something is called; not empty."""
-FilePath = Annotated[str, Meta(min_length=1, extra={"path": True})]
+FilePath = Annotated[str, Meta(pattern=r"^[^\0]+$", extra={"path": True})]
 """A file, a folder or a URL; `~` stands for the home folder."""
 Device = Annotated[
     str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$", description="auto, cpu, cuda or cuda:N")
@@ -92,7 +92,7 @@ def check_value(name: str, kind: Any, value: Any, *, as_text: bool = False) -> A
     """
     given = value
     if as_text and isinstance(value, str) and is_list(kind):
-        given = [part.strip() for part in value.split(",") if part.strip()]
+        given = [part.strip() for part in value.split(",") if part.strip()] or [""]
     try:
         checked = msgspec.convert(given, kind, strict=not as_text)
     except (msgspec.ValidationError, OverflowError):

@@ -1,56 +1,168 @@
-"""Every field of a stage's config takes what its declaration says, and nothing else."""
+"""pipeline.configs: every field of every config states what it takes, and refuses the rest."""
 
 import dataclasses
 import math
+from types import UnionType
+from typing import Annotated, Literal, Union, get_args, get_origin
 
 import pytest
+from msgspec import Meta
 
-from pipeline.configs import FitGuidesConfig, FitSaeConfig
+import pipeline.configs as configs
+from pipeline.configs import ClusterConfig, ExtractConfig, ScoreConfig, StoreConfig, SweepConfig
+from pipeline.options import field_help
 from spg_core.errors import ConfigError
+from spg_core.fields import alternatives, bounds, field_types, is_list, option_name, words
 
-STAGES = (FitSaeConfig, FitGuidesConfig)
-NUMBERS = [
-    (stage, field.name)
+STAGES: list[type] = [one for one in vars(configs).values() if isinstance(one, type)]
+FIELDS = [
+    pytest.param(stage, name, kind, id=f"{stage.__name__}.{name}")
     for stage in STAGES
-    for field in dataclasses.fields(stage)
-    if type(field.default) in (int, float)
+    for name, kind in field_types(stage).items()
 ]
-WORDS = [
-    (stage, field.name)
-    for stage in STAGES
-    for field in dataclasses.fields(stage)
-    if type(field.default) is str and field.name != "device"
+TRIED = [
+    *(0, -1, 1, 10**9, 2**63, 2**64, 10**400, True, False),
+    *(0.0, -1.0, 0.5, 1e300, 1e-300, math.nan, math.inf, -math.inf, -0.0),
+    *(
+        "",
+        "word",
+        "0",
+        "1e9",
+        "\0",
+        b"bytes",
+        None,
+        (),
+        [],
+        {},
+        object(),
+        ("word",),
+        (0,),
+        [math.nan],
+    ),
 ]
+REQUIRED = {
+    **{"backbone": "gabor", "dataset": "visa", "root": ".", "sae": "s", "guides": "g"},
+    **{"scores": "s", "out": "d.onnx", "images": ("i.png",), "what": "table1"},
+    **{"cache": "k", "source": "a", "destination": "b"},
+}
 
 
-@pytest.mark.parametrize("value", [-1, -0.1, 2**64, 1e300, math.nan, math.inf, "many", None, True])
-@pytest.mark.parametrize(("stage", "name"), NUMBERS)
-def test_a_number_out_of_range_is_refused_by_the_name_of_its_option(stage, name, value):
-    with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} is .*; it must be a "):
-        stage(**{name: value})
+def made(stage, **given):
+    required = {
+        field.name: REQUIRED[field.name]
+        for field in dataclasses.fields(stage)
+        if field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+        and field.name not in given
+    }
+    return stage(**required, **given)
 
 
-@pytest.mark.parametrize("value", ["many", "", 0, None, "RELEASED"])
-@pytest.mark.parametrize(("stage", "name"), WORDS)
-def test_an_unknown_word_is_refused_with_the_known_ones(stage, name, value):
-    with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} is .*; it must be .* or "):
-        stage(**{name: value})
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_zero_is_taken_where_it_means_something(stage):
-    taken = set()
-    for _, name in (pair for pair in NUMBERS if pair[0] is stage):
-        try:
-            stage(**{name: 0})
-            taken.add(name)
-        except ConfigError:
-            pass
-
-    assert (
-        taken
-        == {
-            FitSaeConfig: {"l1", "auxk", "auxk_weight", "dead_threshold", "beta1", "beta2", "seed"},
-            FitGuidesConfig: {"beta", "lambda_dice", "ema", "beta1", "beta2", "seed"},
-        }[stage]
+def fits(kind, value):
+    """Say it again in plain words: whether a value is of a type and in its range."""
+    if get_origin(kind) in (UnionType, Union):
+        return any(fits(one, value) for one in get_args(kind))
+    metas = [one for one in get_args(kind)[1:] if isinstance(one, Meta)]
+    inner = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if get_origin(inner) is Literal:
+        return value in get_args(inner)
+    if get_origin(inner) is tuple:
+        few = all(meta.min_length is None or len(value) >= meta.min_length for meta in metas)
+        return isinstance(value, tuple) and few and all(fits(get_args(inner)[0], v) for v in value)
+    if type(value) is not inner and not (inner is type(None) and value is None):
+        return False
+    return all(
+        (meta.ge is None or value >= meta.ge)
+        and (meta.gt is None or value > meta.gt)
+        and (meta.le is None or value <= meta.le)
+        and (meta.lt is None or value < meta.lt)
+        and (meta.min_length is None or len(value) >= meta.min_length)
+        for meta in metas
     )
+
+
+@pytest.mark.parametrize(("stage", "name", "kind"), FIELDS)
+def test_a_field_refuses_a_value_by_its_name_or_holds_one_of_its_range(stage, name, kind):
+    for value in TRIED:
+        held, refusal = tried(stage, name, value)
+
+        if refusal is None:
+            assert fits(kind, held), (value, held)
+            assert not isinstance(held, float) or not math.isnan(held)
+        else:
+            assert refusal.startswith(f"{option_name(name, kind)} ")
+            assert "\n" not in refusal
+
+
+def tried(stage, name, value):
+    """Give what the field holds then, or why it does not."""
+    others = {"k": 1} if name == "width" else {"width": 10**6} if name == "k" else {}
+    others = {"sparsifier": "relu"} if name == "l1" else others
+    listed = {
+        one: (given,) if is_list(field_types(stage)[one]) else given
+        for one, given in others.items()
+    }
+    try:
+        return getattr(made(stage, **{name: value}, **listed), name), None
+    except ConfigError as error:
+        return None, str(error)
+
+
+@pytest.mark.parametrize(("stage", "name", "kind"), FIELDS)
+def test_every_number_has_a_lower_and_an_upper_bound(stage, name, kind):
+    for number in (int, float):
+        if number in alternatives(kind):
+            assert " or " in bounds(kind) or " to " in bounds(kind) or " and " in bounds(kind)
+            with pytest.raises(ConfigError):
+                made(stage, **{name: number(10**200)})
+
+
+@pytest.mark.parametrize(("stage", "name", "kind"), FIELDS)
+def test_every_field_is_explained_and_its_default_is_in_its_range(stage, name, kind):
+    assert field_help(stage)[name].rstrip().endswith(".")
+    assert fits(kind, getattr(made(stage), name))
+
+
+@pytest.mark.parametrize(("stage", "name", "kind"), FIELDS)
+def test_a_plain_text_is_a_name_a_path_or_a_word(stage, name, kind):
+    single = [get_args(one)[0] if is_list(one) else one for one in alternatives(kind)]
+    if str in {alternatives(one)[0] for one in single} and not words(kind):
+        with pytest.raises(ConfigError):
+            made(stage, **{name: ("",) if is_list(kind) else ""})
+
+
+@pytest.mark.parametrize(
+    ("stage", "wrong"),
+    [
+        (ExtractConfig, {"image_size": 0}),
+        (ExtractConfig, {"layer": -1}),
+        (ExtractConfig, {"device": "gpu"}),
+        (ExtractConfig, {"device": "cuda:-1"}),
+        (ClusterConfig, {"workers": -1}),
+        (ScoreConfig, {"tau": 1e300}),
+        (ScoreConfig, {"tau": math.nan}),
+        (ScoreConfig, {"sigma": 1001}),
+        (SweepConfig, {"seed": (2**64,)}),
+        (SweepConfig, {"memory_gb": math.nan}),
+        (SweepConfig, {"memory_gb": 0}),
+        (StoreConfig, {"store": ""}),
+    ],
+)
+def test_what_was_accepted_once_is_refused(stage, wrong):
+    with pytest.raises(ConfigError, match="it must be"):
+        made(stage, **wrong)
+
+
+def test_tau_takes_infinity_the_mean():
+    assert ScoreConfig(tau=math.inf).tau == math.inf
+    assert ScoreConfig(tau=1e6).tau == 1e6
+
+
+def test_a_home_folder_is_expanded_in_every_path(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert StoreConfig(store="~/store").store == f"{tmp_path}/store"
+    assert made(ExtractConfig, root="~/images", weights="~/w").weights == f"{tmp_path}/w"
+    assert made(ExtractConfig, name="~tilde").name == "~tilde"
+    with pytest.raises(ConfigError, match="no such home folder"):
+        StoreConfig(store="~nobody-of-that-name/store")

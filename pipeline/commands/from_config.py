@@ -8,7 +8,6 @@ the fields before the function is called; what was not typed is left to the func
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING
 from typing import Annotated, Any, get_args
 
 import typer
@@ -62,7 +61,7 @@ def _typed(ctx: typer.Context, option: Option) -> bool:
 def _parameter(option: Option) -> inspect.Parameter:
     """Say an option in typer's words."""
     kind, name = _annotation(option), option.name.replace("_", "-")
-    default = inspect.Parameter.empty if option.default is MISSING else _shown(option.default)
+    default = inspect.Parameter.empty if option.is_required else _shown(option.default)
     facts: dict[str, Any] = {"help": help_of(option)}
     if words(option.kind):
         facts["autocompletion"] = lambda: words(option.kind)

@@ -9,7 +9,10 @@ from pipeline.configs.common import BatchSize, Checked
 from pipeline.configs.scoring import GuidesSource
 from spg_core.fields import ARGUMENT, FilePath
 
-OnnxFile = Annotated[FilePath, Meta(pattern=r"\.onnx$", description="a .onnx file")]
+OnnxFile = Annotated[
+    str,
+    Meta(pattern=r"^[^\0]+\.onnx$", description="a .onnx file", extra={"path": True}),
+]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,12 @@ from spg_core.errors import ConfigError
 from spg_core.fields import Device, FilePath, Name, Paper
 
 TableFile = Annotated[
-    FilePath, Meta(pattern=r"\.(csv|tex|parquet)$", description="a .csv, .tex or .parquet file")
+    str,
+    Meta(
+        pattern=r"^[^\0]+\.(csv|tex|parquet)$",
+        description="a .csv, .tex or .parquet file",
+        extra={"path": True},
+    ),
 ]
 
 
