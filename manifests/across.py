@@ -13,8 +13,18 @@ from manifests.trees import TREES
 def relevant(
     problems: Sequence[Problem], layout: Layout, all_facts: Sequence[Facts]
 ) -> Iterator[Problem]:
-    """Leave out missing masks where masks are optional, or are told of once for all."""
-    no_masks = _has_no_masks(all_facts, layout)
+    """Leave out missing masks where masks are optional, or all are missing, which is told once."""
+    defective = [facts for facts in all_facts if facts.entry.label == 1]
+    is_tree = layout in TREES and layout != "visa"  # VisA always has masks
+    # A mask that fits no image says that there are masks, only under other names.
+    no_masks = (
+        is_tree
+        and bool(defective)
+        and all(facts.mask_id is None for facts in defective)
+        and not any(problem.kind == "orphan mask" for problem in problems)
+    )
+    if no_masks:
+        yield Problem("no masks", ".")
     for problem in problems:
         # A plain folder has named those that look forgotten when it was listed.
         told = layout == "folder" and not problem.detail
@@ -25,18 +35,9 @@ def relevant(
 def across(all_facts: Sequence[Facts], layout: Layout, reading: Reading) -> Iterator[Problem]:
     """Find what no image shows by itself."""
     yield from _duplicates(all_facts)
-    # Elsewhere a list, or the name of a folder, says what is an image.
-    if layout == "folder" and reading.masks != "none":
-        yield from _masks_as_images(all_facts)
-    if _has_no_masks(all_facts, layout):
-        yield Problem("no masks", ".")
-
-
-def _has_no_masks(all_facts: Sequence[Facts], layout: Layout) -> bool:
-    """Tell whether a tree has defective images, and masks for none of them."""
-    defective = [facts for facts in all_facts if facts.entry.label == 1]
-    is_tree = layout in TREES and layout != "visa"  # VisA always has masks
-    return is_tree and bool(defective) and all(facts.mask_id is None for facts in defective)
+    # A list says what is an image; in trees numbers repeat, so a twin is one in the same folder.
+    if (layout == "folder" or layout in TREES) and reading.masks != "none":
+        yield from _masks_as_images(all_facts, anywhere=layout == "folder")
 
 
 def _duplicates(all_facts: Sequence[Facts]) -> Iterator[Problem]:
@@ -51,19 +52,24 @@ def _duplicates(all_facts: Sequence[Facts]) -> Iterator[Problem]:
         yield Problem(kind, facts.entry.image_path, detail)
 
 
-def _masks_as_images(all_facts: Sequence[Facts]) -> Iterator[Problem]:
+def _masks_as_images(all_facts: Sequence[Facts], *, anywhere: bool) -> Iterator[Problem]:
     """Find images that look like the mask of another: two greys, its size, its name in theirs."""
-    pictures: dict[tuple[str, int, int], str] = {}
+    pictures: dict[tuple[str, str, int, int], str] = {}
     for facts in all_facts:
         if not facts.two_greys:
-            stem = PurePosixPath(facts.entry.image_path).stem
-            pictures[stem, facts.width, facts.height] = facts.entry.image_path
+            folder, stem = _place(facts, anywhere)
+            pictures[folder, stem, facts.width, facts.height] = facts.entry.image_path
     for facts in all_facts:
         if facts.two_greys:
-            stem = PurePosixPath(facts.entry.image_path).stem
+            folder, stem = _place(facts, anywhere)
             cuts = [cut.span() for cut in re.finditer(r"[-_. ]", stem)]
             parts = [stem, *(stem[:start] for start, _ in cuts), *(stem[end:] for _, end in cuts)]
-            twins = [pictures.get((part, facts.width, facts.height)) for part in parts]
-            if any(twins):
-                detail = f"of {next(filter(None, twins))}"
-                yield Problem("looks like a mask", facts.entry.image_path, detail)
+            keys = [(folder, part, facts.width, facts.height) for part in parts]
+            twin = next((pictures[key] for key in keys if key in pictures), None)
+            if twin is not None:
+                yield Problem("looks like a mask", facts.entry.image_path, f"of {twin}")
+
+
+def _place(facts: Facts, anywhere: bool) -> tuple[str, str]:
+    path = PurePosixPath(facts.entry.image_path)
+    return "" if anywhere else str(path.parent), path.stem

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
-from manifests.guess import this_looks_like
 from manifests.listing import Listing
 from manifests.lists import Entry
 from manifests.matching import masks_beside, match_masks, without_ending
@@ -51,7 +50,7 @@ def list_beside(listing: Listing, layout: str) -> list[Entry]:
             entries += [_entry(listing, beside, name, split, *pair) for pair in matched.items()]
     if n_masks == 0:
         expected = "<class>/{Train,Test}/Label" if beside.masks else "masks beside their images"
-        hint = this_looks_like(listing.root, layout)
+        hint = listing.this_looks_like(layout)
         if beside.categories and {_name(path) for path in categories} & set(SPLIT_OF):
             hint = "; this is one category: give the folder above it"
         listing.add("wrong layout", ".", f"expected {expected}{hint}")
@@ -63,7 +62,7 @@ def _entry(
     listing: Listing, beside: Beside, category: str, split: str, image: str, mask: str | None
 ) -> Entry:
     if mask is None and beside.every_mask:
-        detail = f"no mask beside it, others have one{this_looks_like(listing.root, 'kolektor')}"
+        detail = f"no mask beside it, others have one{listing.this_looks_like('kolektor')}"
         listing.add("missing file", image, detail)
     if mask is None:
         return Entry(category, split, GOOD, image, None, 0)

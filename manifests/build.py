@@ -7,7 +7,7 @@ while it hashes, and threads, unlike forked processes, are safe beside a loaded 
 
 import hashlib
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,11 +17,11 @@ import pyarrow as pa
 
 from manifests.across import across, relevant
 from manifests.examine import Examined, Facts, examine
-from manifests.guess import this_looks_like
+from manifests.guess import but_looks_like, looks_like
 from manifests.layouts import first_of_each, layout_named, list_entries
 from manifests.listing import Reading
 from manifests.lists import Entry
-from manifests.paths import NAMED
+from manifests.named_paths import NAMED
 from manifests.plain import understood
 from manifests.problems import Layout, Problem, printable, settle
 from manifests.schema import MAX_ROWS, schema_for
@@ -74,13 +74,7 @@ def build_manifest(
         ConfigError: An unknown layout or split, a dataset name unfit for a folder, no worker.
         DatasetError: The dataset cannot be used; lists every problem found.
     """
-    if not re.fullmatch(DATASET_NAME, dataset):
-        raise ConfigError(
-            f"dataset name {dataset!r} is unfit for a folder: expected up to 64 letters, digits, "
-            f"'.', '_' or '-', the first a letter or digit"
-        )
-    if workers < 1:
-        raise ConfigError(f"workers must be 1 or more, got {workers}")
+    _check(dataset, workers)
     reading = reading or Reading()
     problems: list[Problem] = []
     entries = _listed(root, layout, split, dataset, problems, reading)
@@ -90,22 +84,38 @@ def build_manifest(
     # Closing matters: after an interrupt the pool must drop what it has not begun.
     with closing(_examine_all(entries, root, workers, exif, thumbnails)) as results:
         for done, examined in enumerate(results, 1):
-            broken = [p for p in examined.problems if p.kind == "undecodable"]
-            if reading.skip_broken and broken:
-                problems += [replace(problem, kind="left out") for problem in broken]
-            else:
-                problems += examined.problems
-                all_facts += [] if examined.facts is None else [examined.facts]
+            facts, found = _kept(examined, reading)
+            all_facts += facts
+            problems += found
             if progress is not None:
                 progress(done, len(entries))
     # Again, because the mask has settled what some layouts leave open.
-    all_facts.sort(key=lambda facts: facts.entry.order())
-    all_facts = _limited(all_facts, reading)
+    all_facts = _limited(sorted(all_facts, key=lambda facts: facts.entry.order()), reading)
     problems = [*relevant(problems, layout, all_facts), *across(all_facts, layout, reading)]
-    warnings = settle(problems, layout, root)
     left_out = sorted({problem.path for problem in problems if problem.kind == "left out"})
+    if entries and left_out and not all_facts:
+        problems.append(Problem("no images", ".", "all are broken"))
+    warnings = settle(problems, layout, root)
     table = _table(all_facts, dataset, thumbnails=thumbnails, left_out=left_out)
     return BuiltManifest(Manifest(table), warnings)
+
+
+def _check(dataset: str, workers: int) -> None:
+    if not re.fullmatch(DATASET_NAME, dataset):
+        raise ConfigError(
+            f"dataset name {dataset!r} is unfit for a folder: expected up to 64 letters, digits, "
+            f"'.', '_' or '-', the first a letter or digit"
+        )
+    if workers < 1:
+        raise ConfigError(f"workers must be 1 or more, got {workers}")
+
+
+def _kept(examined: Examined, reading: Reading) -> tuple[list[Facts], Sequence[Problem]]:
+    """Give what is known of an image, unless it or its mask is broken and may be left out."""
+    broken = [problem for problem in examined.problems if problem.kind == "undecodable"]
+    if reading.skip_broken and broken:
+        return [], [replace(problem, kind="left out") for problem in broken]
+    return ([] if examined.facts is None else [examined.facts]), examined.problems
 
 
 def fingerprint_files(
@@ -161,7 +171,7 @@ def _listed(
         raise DatasetError(f"{shown}: {len(entries)} images are more than the limit of {MAX_ROWS}")
     if not entries and not any(problem.kind == "no images" for problem in problems):
         broken_list = any(problem.kind == "unusable list" for problem in problems)
-        hint = "" if broken_list else this_looks_like(root, layout)
+        hint = "" if broken_list else but_looks_like(looks_like(root), layout)
         detail = f"none in split {split} of layout {layout}{hint}"
         problems.append(Problem("no images", ".", detail))
     return entries

@@ -28,9 +28,8 @@ def looks_like(root: Path) -> tuple[str, str] | None:
     return None
 
 
-def this_looks_like(root: Path, asked: str) -> str:
-    """Give the end of an error: what the folder looks like, unless that is what was asked."""
-    found = looks_like(root)
+def but_looks_like(found: tuple[str, str] | None, asked: str) -> str:
+    """Give the end of an error: what a folder looks like, unless that is what was asked."""
     if found is None or found[0] == asked:
         return ""
     return f"; this looks like {found[1]}: --dataset {found[0]}"

@@ -3,9 +3,12 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-from manifests.paths import Folder, list_folder, normal_path, path_problem, walk_images
+from manifests.guess import but_looks_like, looks_like
+from manifests.named_paths import normal_path
+from manifests.paths import Folder, list_folder, path_problem, walk
 from manifests.problems import Kind, Problem
 
 
@@ -49,6 +52,14 @@ class Listing:
         named = None if self.no_masks else self.reading.masks
         return None if named is None else normal_path(named, self.root)
 
+    def this_looks_like(self, asked: str = "") -> str:
+        """Give the end of an error: what the folder looks like, unless that is what was asked."""
+        return but_looks_like(self._looks_like, asked)
+
+    @cached_property
+    def _looks_like(self) -> tuple[str, str] | None:
+        return looks_like(self.root)
+
     def check_masks(self, places: Iterable[str]) -> None:
         """Refuse a folder of masks that the user names and that is in none of these places."""
         named = self.masks
@@ -63,8 +74,16 @@ class Listing:
 
     def folder(self, path: str) -> Folder:
         """List the folders and images directly in a folder."""
-        return list_folder(self.root, path, self.problems, follow_links=self.reading.follow_links)
+        follow = self.reading.follow_links
+        listed = list_folder(self.root, path, self.problems, follow_links=follow)
+        for picture in listed.unread:
+            self.add("unread format", picture)
+        return listed
 
     def walk(self, path: str) -> list[str]:
         """List the images in a folder and below it."""
-        return walk_images(self.root, path, self.problems, follow_links=self.reading.follow_links)
+        follow = self.reading.follow_links
+        folders = walk(self.root, path, self.problems, follow_links=follow)
+        for picture in [picture for folder in folders for picture in folder.unread]:
+            self.add("unread format", picture)
+        return sorted(image for folder in folders for image in folder.images)

@@ -16,7 +16,7 @@ from typing import Any
 
 from manifests.files import read_bytes
 from manifests.listing import Listing
-from manifests.paths import listed_file_is_fine, normal_path
+from manifests.named_paths import listed_file_is_fine, normal_path
 from spg_core.errors import DatasetError
 
 

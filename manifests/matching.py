@@ -50,14 +50,15 @@ def mask_keys(key: str) -> list[str]:
     return [f"{folder}{slash}{image_stem}" for image_stem in mask_stems(stem)]
 
 
-def masks_beside(files: Iterable[str]) -> dict[str, str]:
+def masks_beside(files: Iterable[str], *, same_stem: bool = True) -> dict[str, str]:
     """Find masks that lie beside their images: `Part5_label.bmp` beside `Part5.jpg`.
 
-    A mask has its image's stem and a suffix, or, beside a JPEG, the same stem and an ending without
-    loss; that it looks like a mask is checked when it is opened.
+    A mask has its image's stem and a suffix; or, beside a JPEG, the same stem and an ending without
+    loss, and that it looks like a mask is checked when it is opened.
 
     Args:
         files: Paths of images and masks, mixed.
+        same_stem: Whether masks of the same stem are looked for.
 
     Returns:
         Mask path -> image path.
@@ -71,7 +72,7 @@ def masks_beside(files: Iterable[str]) -> dict[str, str]:
         jpegs = [path for path in paths if path.lower().endswith((".jpg", ".jpeg"))]
         if images:
             found.update(dict.fromkeys(paths, images[0]))
-        elif len(paths) == 2 and len(jpegs) == 1:
+        elif same_stem and len(paths) == 2 and len(jpegs) == 1:
             found[next(path for path in paths if path not in jpegs)] = jpegs[0]
     # `1_mask_gt` beside `1_mask` beside `1`: a mask's own companion is no mask of an image.
     return {mask: image for mask, image in found.items() if image not in found}

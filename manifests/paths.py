@@ -11,13 +11,19 @@ import errno
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
-from manifests.problems import Kind, Problem
+from manifests.problems import Problem
 
-IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp")
 """Files with another ending are not listed. Compared in lower case: VisA writes `.JPG`."""
+
+UNREAD_SUFFIXES: Final = (
+    *(".gif", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".tga", ".ppm", ".pgm", ".pbm"),
+    *(".pnm", ".exr", ".dcm", ".dng", ".cr2", ".nef"),
+)
+"""Pictures all the same, which are not left out without a word."""
 
 # Each pattern is plain enough for Python's `re` and for RE2, which pyarrow uses on whole columns.
 PATH_RULES: Final = (
@@ -33,9 +39,6 @@ PATH_RULES: Final = (
 
 MAX_PATH_BYTES: Final = 4096
 
-NAMED: Final = "named in "
-"""How the detail of a file begins that a list names and that is not there."""
-
 _NOT_OURS: Final = (".", "@eaDir", "__MACOSX")
 """Hidden names, and what network drives and archives of a Mac put beside images."""
 
@@ -46,6 +49,8 @@ class Folder:
 
     folders: tuple[str, ...]
     images: tuple[str, ...]
+    unread: tuple[str, ...] = ()
+    """Pictures in formats that are not read."""
 
 
 def path_problem(path: str) -> str | None:
@@ -65,28 +70,13 @@ def name_problem(name: str) -> str | None:
     return "holds a slash" if "/" in name else path_problem(name)
 
 
-def normal_path(path: str, root: Path) -> str:
-    """Give a path from a list in its shortest form, relative to the root where it is below it.
-
-    Lists hold `a//b`, `./a`, `a\\b`, and absolute paths that begin with the root.
-    """
-    parts = path.replace("\\", "/").split("/")
-    slash = "/" if parts[0] == "" and len(parts) > 1 else ""
-    path = slash + "/".join(part for part in parts if part not in ("", "."))
-    absolute = slash or re.match("[A-Za-z]:", path)
-    for resolve in (os.path.abspath, os.path.realpath) if absolute else ():
-        start = resolve(root).replace("\\", "/").rstrip("/") + "/"
-        if path.startswith(start):
-            return path.removeprefix(start)
-    return path
-
-
 def list_folder(
     root: Path, folder: str, problems: list[Problem], *, follow_links: bool = False
 ) -> Folder:
     """List the folders and images directly in `folder`; what cannot be used becomes a problem."""
     folders: list[str] = []
     images: list[str] = []
+    unread: list[str] = []
     try:
         with os.scandir(root / folder) as scan:
             entries = [entry for entry in scan if not entry.name.startswith(_NOT_OURS)]
@@ -100,6 +90,8 @@ def list_folder(
         if entry.is_symlink() and not _link_is_fine(root, path, problems, follow_links):
             continue
         is_folder = entry.is_dir()
+        if not is_folder and entry.name.lower().endswith(UNREAD_SUFFIXES):
+            unread.append(path)
         if not is_folder and not (is_image and entry.is_file()):
             continue  # notes, archives, sockets: not ours to judge
         # A folder's name may become a category or a defect, so it must stand alone as well.
@@ -110,74 +102,37 @@ def list_folder(
             folders.append(path)
         else:
             images.append(path)
-    return Folder(tuple(sorted(folders)), tuple(sorted(images)))
+    return Folder(tuple(sorted(folders)), tuple(sorted(images)), tuple(sorted(unread)))
 
 
 def walk_images(
     root: Path, folder: str, problems: list[Problem], *, follow_links: bool = False
 ) -> list[str]:
     """List the images in `folder` and below it."""
-    return sorted(_walk(root, folder, problems, follow_links, ()))
+    listed = walk(root, folder, problems, follow_links=follow_links)
+    return sorted(image for inner in listed for image in inner.images)
+
+
+def walk(
+    root: Path, folder: str, problems: list[Problem], *, follow_links: bool = False
+) -> list[Folder]:
+    """List a folder and all below it."""
+    return _walk(root, folder, problems, follow_links, ())
 
 
 def _walk(
     root: Path, folder: str, problems: list[Problem], follow_links: bool, above: tuple[str, ...]
-) -> list[str]:
+) -> list[Folder]:
     # Two links can point at each other's folders; only the chain of real folders shows that.
     real = os.path.realpath(root / folder)
     if real in above:
         problems.append(Problem("symlink loop", folder, "it leads back to a folder above it"))
         return []
     listed = list_folder(root, folder, problems, follow_links=follow_links)
-    found = list(listed.images)
+    found = [listed]
     for inner in listed.folders:
         found += _walk(root, inner, problems, follow_links, (*above, real))
     return found
-
-
-def listed_file_is_fine(
-    root: Path,
-    path: str,
-    place: str,
-    problems: list[Problem],
-    real_folders: dict[str, str],
-    *,
-    follow_links: bool = False,
-) -> bool:
-    """Tell whether a path that a list names is a file inside the root; if not, add a problem.
-
-    Args:
-        root: The dataset root.
-        path: What the list says, untrusted.
-        place: Where the list says it ("split_csv/1cls.csv line 3").
-        problems: Gets the reason when the answer is no.
-        real_folders: Folders already resolved in this listing, filled here: a list names
-            thousands of files in a few folders, and resolving each anew took 0.3 ms a file.
-        follow_links: Whether links may lead out of the root.
-    """
-    reason = path_problem(path)
-    if reason is not None:
-        leaves = reason in ("is absolute", "leaves the dataset root with '..'")
-        kind: Kind = "leaves the root" if leaves else "unusable name"
-        problems.append(Problem(kind, path, f"{place}: the path {reason}"))
-        return False
-    folder = str(PurePosixPath(path).parent)
-    for unresolved in ("", folder):
-        if unresolved not in real_folders:
-            real_folders[unresolved] = os.path.realpath(root / unresolved)
-    file = Path(real_folders[folder], PurePosixPath(path).name)
-    try:
-        target = os.path.realpath(file) if file.is_symlink() else str(file)
-        is_file = file.is_file()
-    except OSError:  # a name longer than the file system allows
-        target, is_file = str(file), False
-    inside = follow_links or _is_inside(target, real_folders[""]) or _is_blob(target, root)
-    if not inside:
-        detail = f"{place}: a link on the way points out"
-        problems.append(Problem("leaves the root", path, detail))
-    elif not is_file:
-        problems.append(Problem("missing file", path, f"{NAMED}{place}, not found"))
-    return is_file and inside
 
 
 def _link_is_fine(root: Path, path: str, problems: list[Problem], follow_links: bool) -> bool:
@@ -191,8 +146,7 @@ def _link_is_fine(root: Path, path: str, problems: list[Problem], follow_links: 
             problems.append(Problem("missing file", path, "a link to nothing"))
         return False
     target = os.path.realpath(root / path)
-    inside = _is_inside(target, os.path.realpath(root)) or _is_blob(target, root)
-    if not (follow_links or inside):
+    if not (follow_links or belongs(target, root, os.path.realpath(root))):
         detail = "a link that points out of the root"
         problems.append(Problem("leaves the root", path, detail))
         return False
@@ -203,13 +157,18 @@ def _link_is_fine(root: Path, path: str, problems: list[Problem], follow_links: 
     return True
 
 
-def _is_blob(real: str, root: Path) -> bool:
-    """Tell whether a resolved path is a blob of the hub's cache whose snapshot the root is in."""
+def belongs(real: str, root: Path, real_root: str) -> bool:
+    """Tell whether a resolved path is part of a dataset.
+
+    It lies below the root, or is a blob of the hub's cache in whose snapshot the root is.
+    """
+    if _is_inside(real, real_root):
+        return True
     snapshots = next(
         (above for above in root.absolute().parents if above.name == "snapshots"), None
     )
-    return snapshots is not None and Path(real).parent == Path(
-        os.path.realpath(snapshots.parent / "blobs")
+    return snapshots is not None and os.path.realpath(snapshots.parent / "blobs") == str(
+        Path(real).parent
     )
 
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from manifests.guess import this_looks_like
 from manifests.listing import Listing
 from manifests.lists import Entry
 from manifests.matching import mask_keys, masks_beside, match_masks
@@ -47,7 +46,7 @@ def list_plain_folder(listing: Listing) -> list[Entry]:
         return []
     if _is_a_tree(listing):
         detail = "train/ and test/ folders look like MVTec AD; expected layout mvtec or visa"
-        listing.add("wrong layout", ".", this_looks_like(listing.root, "folder")[2:] or detail)
+        listing.add("wrong layout", ".", listing.this_looks_like("folder")[2:] or detail)
         return []
     listing.check_masks([""])
     files = [_file(listing, path) for path in listing.walk("")]
@@ -76,7 +75,8 @@ def understood(entries: list[Entry]) -> str:
     if not masked:
         return f"{', '.join(counts)}, no masks"
     pair = f"{masked[0].mask_path} is the mask of {masked[0].image_path}"
-    return f"{', '.join(counts)}, {len(masked)} masks: {pair}"
+    masks = "1 mask" if len(masked) == 1 else f"{len(masked)} masks"
+    return f"{', '.join(counts)}, {masks}: {pair}"
 
 
 def _is_a_tree(listing: Listing) -> bool:
@@ -162,7 +162,7 @@ def _entry(
     if image.folders:
         label = int(not _is_normal(listing, image))
         if label and mask is None and beside:
-            detail = f"no mask beside it, others have one{this_looks_like(listing.root, 'folder')}"
+            detail = f"no mask beside it, others have one{listing.this_looks_like('folder')}"
             listing.add("ambiguous mask", image.path, detail)
         elif label and mask is None and has_masks:
             listing.add("missing mask", image.path, "other images have one")
@@ -190,6 +190,6 @@ def _check_classes(listing: Listing, images: list[_File]) -> None:
         if not any(is_normal(folder, (name,)) for folder in classes):
             listing.add("no good folder", name, "named by --normal, and there is no such folder")
     if classes and not any(is_normal(folder, normal) for folder in classes):
-        hint = this_looks_like(listing.root, "folder").removeprefix("; ")
+        hint = listing.this_looks_like("folder").removeprefix("; ")
         for folder in sorted(classes):
             listing.add("no good folder", folder, hint)

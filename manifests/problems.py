@@ -15,7 +15,7 @@ line a kind beside the finished manifest.
 | mask size (of another shape) | error | pixels cannot be matched |
 | ambiguous mask (two masks, or one for two images) | error | one would be wrong |
 | mask on a good image | error | label and mask contradict |
-| looks like a mask (two levels, a twin) | error | a mask would count as an image |
+| looks like a mask (by its name; two levels, a twin) | error | a mask would count as an image |
 | no good folder (plain folder: no name says normal) | error | good parts would be defects |
 | listed twice | error | counted twice in every metric |
 | missing mask of a defective image | error where the layout has masks; warning in lists, and in a \
@@ -28,7 +28,7 @@ plain folder with masks | image metrics do without |
 | duplicate bytes, other label | warning | as above, and no score can be right |
 | orphan mask (no image of that stem) | warning | harmless, but often a misspelling |
 | stray image (outside good/ and defect folders) | warning | left out of the manifest |
-| other split, no labels, no path | warning | left out of the manifest |
+| other split, no labels, no path, unread format | warning | left out of the manifest |
 | left out (broken, with --skip-broken) | warning | left out of the manifest, named in it |
 | empty category (no image in this split) | warning | it will miss in the table |
 | unlabelled (plain folder: no class folder, no masks at all) | warning | counted as good |
@@ -72,6 +72,7 @@ Kind = Literal[
     "no masks",
     "no path",
     "left out",
+    "unread format",
 ]
 Layout = Literal[
     "mvtec",
@@ -106,6 +107,7 @@ WARNINGS: Final[frozenset[Kind]] = frozenset(
         "no masks",
         "no path",
         "left out",
+        "unread format",
     }
 )
 """Kinds that never stop a build. `missing mask` depends on the layout; all others stop it."""
@@ -127,11 +129,12 @@ MEANING: Final[dict[Kind, str]] = {
     "unlabelled": "image without class folder or mask, counted as good",
     "no good folder": "class folder, and no folder's name says normal (good, ok, no, ..): "
     "--normal NAME, or --normal none if all are defects",
-    "looks like a mask": "image of two grey levels, beside a picture of the same name and size: "
-    "--masks FOLDER, or --masks none if it is an image",
+    "looks like a mask": "image that looks like the mask of another: --masks FOLDER says where "
+    "masks are, --masks none that there are none",
     "no labels": "folder without labels, left out",
     "no masks": "no image has a mask: image metrics only, and no guides",
     "no path": "entry of a list without a path, left out",
+    "unread format": "picture in a format that is not read, left out",
     "left out": "broken file, left out with its image",
 }
 """Kinds that need more words than their name."""

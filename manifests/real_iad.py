@@ -19,7 +19,8 @@ from typing import Any, Final
 
 from manifests.listing import Listing
 from manifests.lists import Entry, checked, find_list, parse_json, read_list, text_of
-from manifests.paths import name_problem, normal_path
+from manifests.named_paths import normal_path
+from manifests.paths import name_problem
 from manifests.schema import GOOD
 from manifests.words import SPLIT_OF
 

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from manifests.listing import Listing
 from manifests.lists import Entry, checked, csv_rows, find_list, parse_json, read_list
-from manifests.paths import name_problem, normal_path
+from manifests.named_paths import normal_path
+from manifests.paths import name_problem
 from manifests.schema import GOOD
 from manifests.words import SPLIT_OF, is_normal, label_of
 
@@ -151,7 +152,10 @@ def _entry(
     if split is None:
         listing.add("other split", f"{place}: {fields.get('split')}")
         return None
-    has_mask = isinstance(mask, str) and mask.strip().lower() not in NO_MASK
+    if not isinstance(mask, str | float | None):
+        listing.add("unusable list", place, "expected one mask as text, or null")
+        return None
+    has_mask = str(mask).strip().lower() not in NO_MASK  # NaN is what pandas makes of an empty cell
     return Entry(
         category, split, defect if label else GOOD, image, mask if has_mask else None, label
     )

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
-from manifests.guess import this_looks_like
 from manifests.listing import Listing
 from manifests.lists import Entry
-from manifests.matching import match_masks
+from manifests.matching import masks_beside, match_masks
 from manifests.paths import Folder
 from manifests.schema import GOOD
 from manifests.words import SPLIT_OF, is_normal, without_mask_word
@@ -80,7 +79,7 @@ def list_tree(listing: Listing, layout: str, *, instead_of: str = "") -> list[En
         expected += f" or {instead_of}" if instead_of else ""
         if (listing.root / tree.test).is_dir():
             expected += "; this is one category: give the folder above it"
-        listing.add("wrong layout", ".", expected + this_looks_like(listing.root, layout))
+        listing.add("wrong layout", ".", expected + listing.this_looks_like(layout))
     return entries
 
 
@@ -95,7 +94,7 @@ def _list_category(
         if name in tree.left_out:
             listing.add("no labels", path)
         elif name.startswith("test") and not split:
-            detail = f"no folder of this layout{this_looks_like(listing.root, '')}"
+            detail = f"no folder of this layout{listing.this_looks_like()}"
             listing.add("wrong layout", path, detail)
         elif name.startswith("val") and not split:
             listing.add("other split", path)
@@ -134,7 +133,7 @@ def _list_test(
                 listing.add("wrong layout", folder, detail)
             continue
         if tree.classes and name.casefold() not in tree.classes:
-            detail = f"expected {' and '.join(tree.classes)}{this_looks_like(listing.root, '')}"
+            detail = f"expected {' and '.join(tree.classes)}{listing.this_looks_like()}"
             listing.add("wrong layout", folder, detail)
             continue
         normal = is_normal(name, listing.reading.normal)
@@ -178,14 +177,17 @@ def _images_of(listing: Listing, tree: Tree, folder: str) -> Sequence[str]:
     listed = listing.folder(folder)
     images = list(listed.images)
     if tree.images and images and f"/{tree.test}/" in folder.casefold():
-        detail = f"expected in a folder {tree.images}{this_looks_like(listing.root, '')}"
+        detail = f"expected in a folder {tree.images}{listing.this_looks_like()}"
         listing.add("wrong layout", images[0], detail)
+    beside = {} if listing.no_masks else masks_beside(images, same_stem=False)
+    for mask, image in beside.items():
+        listing.add("looks like a mask", mask, f"of {image}, by its name")
     for inner in listed.folders:
         name = _name(inner).casefold()
         if name == tree.images:
             images += listing.folder(inner).images
         elif name != tree.masks_in_class and name != "xyz" and listing.folder(inner).images:
-            detail = f"images below a class folder{this_looks_like(listing.root, '')}"
+            detail = f"images below a class folder{listing.this_looks_like()}"
             listing.add("wrong layout", inner, detail)
     return images
 
@@ -206,7 +208,7 @@ def _masks_of(
         right, wrong = wrong, right
     for path in wrong[:1]:
         kind = "a folder of masks" if tree.many_masks else "one mask"
-        detail = f"expected {kind} for each image{this_looks_like(listing.root, '')}"
+        detail = f"expected {kind} for each image{listing.this_looks_like()}"
         listing.add("wrong layout", path, detail)
     if not tree.many_masks:
         return {path: _stem(path) for path in right}

@@ -71,6 +71,9 @@ _MASK_IN_NAME: Final = re.compile(r"(^|[-_ .])(masks?|gts?|ground[-_ ]?truths?)(
 MASK_SUFFIXES: Final = ("_mask", "_label", "_gt", "_seg", "_annotation", "_groundtruth")
 """What a mask's stem may have after its image's, in any case and also with `-` or `.`."""
 
+MASK_PREFIXES: Final = ("mask", "gt", "label")
+"""What a mask's stem may have before its image's, likewise."""
+
 SPLIT_OF: Final = {"train": "train", "test": "test", "validation": "train"}
 """Splits by their words: what is held out to validate shows normal parts, as training does."""
 
@@ -104,6 +107,10 @@ def mask_stems(stem: str) -> list[str]:
         head, tail = stem[: -len(suffix)], stem[-len(suffix) :]
         if head and tail[0] in "-_. " and tail[1:].casefold() == suffix[1:]:
             stems.append(head)
+    for prefix in MASK_PREFIXES:
+        head, tail = stem[: len(prefix)], stem[len(prefix) :]
+        if head.casefold() == prefix and tail[:1] in ("-", "_", ".", " ") and tail[1:]:
+            stems.append(tail[1:])
     return stems
 
 

@@ -554,7 +554,7 @@ FOLDERS: tuple[Row, ...] = (
         "good/, crack/, wahrheit/crack/",
         "folder",
         _unknown_masks,
-        refusal="image of two grey levels, beside a picture of the same name and size",
+        refusal="image that looks like the mask of another",
     ),
     Row(
         "masks in a folder we do not know",

@@ -76,6 +76,13 @@ def test_broken_images_are_left_out_counted_and_named_in_the_manifest(tmp_path: 
     assert "2 problems in" in refusal(tmp_path, "mvtec")
 
 
+def test_a_dataset_of_broken_images_is_refused_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "bolt/test/good").mkdir(parents=True)
+    (tmp_path / "bolt/test/good/0.png").write_bytes(b"broken")
+
+    assert "no images (1):\n    .: all are broken" in refusal(tmp_path, "mvtec", skip_broken=True)
+
+
 def test_files_that_a_list_names_and_that_are_gone_can_be_left_out(tmp_path: Path) -> None:
     picture(tmp_path, "a.png")
     rows = [{"image_path": path, "label": 0} for path in ("a.png", "gone.png")]
@@ -124,7 +131,7 @@ def test_a_folder_says_what_it_was_taken_for_before_an_image_is_opened(tmp_path:
             tmp_path, layout="folder", dataset="d", split="test", workers=1, announce=announce
         )
 
-    assert told == ["2 normal, 1 defective, 1 masks: mask/crack/0.png is the mask of crack/0.png"]
+    assert told == ["2 normal, 1 defective, 1 mask: mask/crack/0.png is the mask of crack/0.png"]
 
 
 @pytest.mark.parametrize("named", ["truth", "./truth/", "{root}/truth"])
@@ -397,3 +404,47 @@ def test_two_grey_pictures_are_images_where_no_picture_is_their_twin(tmp_path: P
         scan.save(tmp_path / path)
 
     assert build(tmp_path, "folder").manifest.n_images == 3
+
+
+@pytest.mark.parametrize("name", ["0_mask.png", "0-GT.png", "0_label.bmp", "0.jpg"])
+def test_masks_beside_the_images_of_a_tree_are_no_images(tmp_path: Path, name: str) -> None:
+    # beside a JPEG a PNG of the same stem is a mask where it has two greys; here it is the image
+    image, other = ("0.bmp", "0.png") if name == "0.jpg" else ("0.png", name)
+    picture(tmp_path, "bolt/test/good/5.png", f"bolt/test/cut/{image}")
+    mask(tmp_path, f"bolt/test/cut/{other}")
+
+    assert f"bolt/test/cut/{other}: of bolt/test/cut/{image}" in refusal(tmp_path, "mvtec")
+
+
+def test_masks_of_a_tree_that_fit_no_image_are_not_taken_for_none(tmp_path: Path) -> None:
+    picture(tmp_path, "bolt/test/cut/0.png")
+    mask(tmp_path, "bolt/ground_truth/cut/other.png")
+
+    assert "defective image without a mask (1)" in refusal(tmp_path, "mvtec")
+
+
+@pytest.mark.parametrize("name", ["mask_0.png", "GT-0.png", "label.0.png", "0_seg.png"])
+def test_masks_may_be_named_before_or_after_their_image(tmp_path: Path, name: str) -> None:
+    picture(tmp_path, "bolt/test/cut/0.png")
+    mask(tmp_path, f"bolt/ground_truth/cut/{name}")
+
+    assert build(tmp_path, "mvtec").manifest.column("mask_pixels") == [6]
+
+
+def test_pictures_in_formats_that_are_not_read_are_named(tmp_path: Path) -> None:
+    bolts(tmp_path)
+    picture(tmp_path / "plain", "good/0.png", "cut/0.png")
+    for path in ("bolt/test/good/9.gif", "plain/good/9.HEIC"):
+        (tmp_path / path).write_bytes(b"GIF89a")
+
+    for layout, root in (("mvtec", tmp_path), ("folder", tmp_path / "plain")):
+        (warning,) = build(root, layout).warnings  # type: ignore[arg-type]
+        assert warning.startswith("1 x picture in a format that is not read, left out: ")
+
+
+def test_a_row_with_several_masks_is_refused_rather_than_stripped_of_them(tmp_path: Path) -> None:
+    picture(tmp_path, "a.png")
+    rows = [{"image_path": "a.png", "label": 1, "mask_path": ["m/0.png", "m/1.png"]}]
+    write_lines(tmp_path, "list.jsonl", rows)
+
+    assert "expected one mask as text, or null" in refusal(tmp_path, "list")
