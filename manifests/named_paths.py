@@ -1,4 +1,4 @@
-"""Paths that a list names: brought to their shortest form, and checked before anything is opened."""
+"""Paths that a list names: brought to their shortest form, and checked before they are opened."""
 
 import os
 import re

@@ -164,12 +164,10 @@ def belongs(real: str, root: Path, real_root: str) -> bool:
     """
     if _is_inside(real, real_root):
         return True
-    snapshots = next(
-        (above for above in root.absolute().parents if above.name == "snapshots"), None
-    )
-    return snapshots is not None and os.path.realpath(snapshots.parent / "blobs") == str(
-        Path(real).parent
-    )
+    above = root.absolute().parents
+    snapshots = next((folder for folder in above if folder.name == "snapshots"), None)
+    blobs = None if snapshots is None else os.path.realpath(snapshots.parent / "blobs")
+    return blobs == str(Path(real).parent)
 
 
 def _is_inside(real: str, real_root: str) -> bool:

@@ -155,10 +155,9 @@ def _entry(
     if not isinstance(mask, str | float | None):
         listing.add("unusable list", place, "expected one mask as text, or null")
         return None
-    has_mask = str(mask).strip().lower() not in NO_MASK  # NaN is what pandas makes of an empty cell
-    return Entry(
-        category, split, defect if label else GOOD, image, mask if has_mask else None, label
-    )
+    # NaN is what pandas makes of an empty cell.
+    masked = None if str(mask).strip().lower() in NO_MASK else str(mask)
+    return Entry(category, split, defect if label else GOOD, image, masked, label)
 
 
 def _category(listing: Listing, fields: Mapping[str, Any], image: str) -> str:
