@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -28,8 +29,9 @@ from benchmarks.real_samples import BACKBONE, LAYOUTS, SHARED
 from cache.store import open_store
 from manifests.table import Manifest
 from pipeline.backbones.load import Backbone
-from pipeline.configs import ExtractConfig
-from pipeline.extraction import shards
+from pipeline.backbones.preprocess import normalise
+from pipeline.configs import ClusterConfig, ExtractConfig
+from pipeline.extraction import fill, shards
 from pipeline.extraction.extract import checked_manifest
 from pipeline.extraction.model_inputs import model_inputs
 
@@ -60,9 +62,11 @@ def since(start: Seconds) -> Seconds:
 
 
 def decoded(config: ExtractConfig, manifest: Manifest, backbone: Backbone) -> list[Tensor]:
-    rows = [list(range(manifest.n_images))]
-    inputs = model_inputs(manifest, Path(config.root), backbone.spec, rows, config)
-    return [batch.pixels.clone() for batch in inputs]
+    with ThreadPoolExecutor(max(1, config.decoders)) as pool:
+        decoders = pool if config.decoders else None
+        root, spec = Path(config.root), backbone.spec
+        inputs = model_inputs(manifest, root, spec, config.batch_size, decoders)
+        return [normalise(torch.from_numpy(batch.pixels), spec) for batch in inputs]
 
 
 @torch.inference_mode()
@@ -78,10 +82,10 @@ def extraction(config: ExtractConfig, manifest: Manifest, backbone: Backbone) ->
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(shards, "open_backbone", return_value=backbone),
-        mock.patch.object(shards, "_estimate", return_value=None),
+        mock.patch.object(fill, "seconds_an_image", return_value=1.0),
     ):
         start = now()
-        shards.extract_shards(open_store(folder), config, manifest)
+        fill.fill_cache(open_store(folder), config, ClusterConfig(), lambda: manifest)
         return since(start)
 
 

@@ -37,12 +37,12 @@ from manifests.schema import SCHEMA
 from manifests.table import Manifest, manifest_to_bytes
 from pipeline.artifacts import load_artifact
 from pipeline.backbones.spec import BackboneSpec
-from pipeline.cluster import Here
 from pipeline.configs import ScoreConfig
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.scoring.blocks import MapPlan, Scoring
 from pipeline.scoring.categories import finish_category, submit_category, submit_inputs
 from pipeline.scoring.detector import Detector, make_detector
+from pipeline.work import Here
 from spg_core.anomaly_map import map_operator
 from spg_core.types import PatchGrid
 

@@ -123,8 +123,8 @@ def fingerprint_files(
 ) -> str:
     """Digest the listing of a dataset, so that an unchanged one is recognised without decoding.
 
-    Covers what the layout says of each image, what the user corrects, and size and modification
-    time of each image and mask. Equal fingerprints of one folder mean that nothing was touched; a
+    Covers what the layout says of each image, what the user corrects, and size and times of
+    each image and mask. Equal fingerprints of one folder mean that nothing was touched; a
     copy of the dataset has other times and so another fingerprint, though its manifest is the same.
 
     Returns:
@@ -204,7 +204,8 @@ def _stamp(path: Path) -> str:
     except OSError as error:
         shown = printable(str(path))
         raise DatasetError(f"{shown}: cannot be read ({error.strerror or error})") from error
-    return f" {status.st_size} {status.st_mtime_ns}\n"
+    # the time of change too: programs set that of modification back (touch, rsync -t, unzip)
+    return f" {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n"
 
 
 def _table(

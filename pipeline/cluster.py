@@ -1,100 +1,33 @@
-"""Where work is done: in this process, in N processes of this machine, or by a Dask cluster.
+"""Dask workers: functions of a job in processes of this machine, or of a scheduler's machines.
 
-    with open_workers(cluster, open_job, job) as workers:      # or workers = Here(opened)
-        handles = [workers.submit(function, argument) for argument in arguments]
-        results = list(workers.results(handles))
-
-runs `function(opened, argument)` here and there alike. A job is plain data that travels; `open_job`
-turns it into what the functions need (a model, an open cache), once in every worker process. Dask
-gives a dead worker's tasks to the others, so a function must not mind being run twice.
+No wait here lasts for ever: while one waits for workers, it is looked whether any are left.
 """
 
 import secrets
-import signal
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from logging import CRITICAL
-from threading import Lock, current_thread, main_thread
-from typing import Any, Protocol
+from queue import Empty, SimpleQueue
+from threading import Lock
+from time import monotonic
+from typing import Any
 
+from cache.objects import Objects
+from pipeline import device
+from pipeline.cluster_client import open_client, torch_threads
+from pipeline.cluster_store import StoreTicket, open_ticket, store_ticket
 from pipeline.configs import ClusterConfig
-from spg_core.errors import ClusterError, ConfigError, SpgError
+from pipeline.work import as_ready
+from spg_core.errors import ClusterError, SpgError
 
 _JOBS_KEPT = 2
 """Jobs that stay open in a worker process: two people's may alternate on one scheduler."""
-_CONNECT_SECONDS = 10
-_WORKERS_SECONDS = 30
-
-
-class Workers(Protocol):
-    """Who runs functions of an opened job."""
-
-    addresses: Sequence[str]
-    in_flight: int
-    """How many pieces of work should be under way at a time; 0 where each is done at once."""
-
-    def submit(
-        self, function: Callable[..., Any], *arguments: Any, then: Callable[[], None] | None = None
-    ) -> Any:
-        """Have `function(opened, *arguments)` run; give a handle, which may be an argument too.
-
-        `then` is called, in any thread, when it ended.
-        """
-        ...
-
-    def ask_all(self, function: Callable[[Any], Any]) -> dict[str, Any]:
-        """Give what `function(opened)` says in every worker, by its address.
-
-        Asked before any work starts, so that what a worker lacks is told at once.
-
-        Raises: ClusterError naming each worker that cannot do this job, and why.
-        """
-        ...
-
-    def results(self, handles: Sequence[Any]) -> Iterator[Any]:
-        """Yield what came of the handles, in the order in which it is ready.
-
-        Raises: whatever a function raised; ClusterError where workers keep dying.
-        """
-        ...
-
-    def gather(self, handles: Sequence[Any]) -> list[Any]:
-        """Give what came of the handles, in their order. Raises: as `results`."""
-        ...
-
-
-class Here:
-    """This process: submitting is running."""
-
-    addresses: Sequence[str] = ("here",)
-    in_flight = 0
-
-    def __init__(self, opened: Any) -> None:
-        self._opened = opened
-
-    def ask_all(self, function: Callable[[Any], Any]) -> dict[str, Any]:
-        """Ask this process."""
-        return {"here": function(self._opened)}
-
-    def submit(
-        self, function: Callable[..., Any], *arguments: Any, then: Callable[[], None] | None = None
-    ) -> Any:
-        """Run the function; the handle is its result."""
-        result = function(self._opened, *arguments)
-        if then is not None:
-            then()
-        return result
-
-    def results(self, handles: Sequence[Any]) -> Iterator[Any]:
-        """Yield the results."""
-        yield from handles
-
-    def gather(self, handles: Sequence[Any]) -> list[Any]:
-        """Give the results."""
-        return list(handles)
+_LOOK_SECONDS = 5.0
+"""How often it is looked whether the workers one waits for are alive."""
+_ALONE_SECONDS = 60.0
+"""How long there may be no worker at all: a killed one is started again within seconds."""
 
 
 @dataclass(frozen=True)
@@ -103,19 +36,27 @@ class Job:
 
     name: str
     """Unique to a run: a later run opens everything anew, files may have changed."""
-    open_job: Callable[[Any], Any]
+    ticket: StoreTicket
+    open_job: Callable[[Objects, Any], Any]
     job: Any
     torch_threads: int | None
     """Threads of a worker's maths; None leaves the worker as it was started."""
+    places: Mapping[str, int]
+    """For each worker's address, how many others of its machine come before it."""
 
 
 class DaskWorkers:
     """The workers of a Dask scheduler."""
 
+    opened: Any | None = None
+
     def __init__(self, client: Any, job: Job) -> None:
         self._client, self._job = client, job
-        self.addresses: Sequence[str] = sorted(client.scheduler_info(n_workers=-1)["workers"])
+        known = self._known()
+        self.addresses: Sequence[str] = sorted(known)
         self.in_flight = len(self.addresses) + 1
+        self._queue_length = 2 * sum(one["nthreads"] for one in known.values())
+        self._alone_since: float | None = None
 
     def submit(
         self, function: Callable[..., Any], *arguments: Any, then: Callable[[], None] | None = None
@@ -126,32 +67,14 @@ class DaskWorkers:
             future.add_done_callback(lambda _: then())
         return future
 
-    def results(self, handles: Sequence[Any]) -> Iterator[Any]:
+    def results(self, handles: Iterable[Any]) -> Iterator[Any]:
         """Yield results as workers finish them."""
-        from distributed import as_completed
-
-        for future in as_completed(handles):  # type: ignore[no-untyped-call]
+        for future in as_ready(handles, self._queue_length, self._first):
             yield self._result(future)
 
     def gather(self, handles: Sequence[Any]) -> list[Any]:
         """Wait for each in turn."""
         return [self._result(future) for future in handles]
-
-    def _result(self, future: Any) -> Any:
-        from distributed import KilledWorker
-
-        try:
-            return future.result()
-        except KilledWorker as error:
-            raise ClusterError(
-                f"several workers died one after the other doing the same piece of work ({error});"
-                " the usual cause is too little memory for each: use fewer workers"
-            ) from error
-        except CancelledError as error:
-            raise ClusterError(
-                f"the scheduler at {self._client.scheduler.address} went away; what was written "
-                "is kept, run again to go on"
-            ) from error
 
     def ask_all(self, function: Callable[[Any], Any]) -> dict[str, Any]:
         """Ask every worker, and tell the problems of all of them at once."""
@@ -159,6 +82,8 @@ class DaskWorkers:
             address: self._client.submit(_run, self._job, function, workers=[address], pure=False)
             for address in self.addresses
         }
+        for address, future in futures.items():
+            self._wait(future, address)
         errors = {address: future.exception() for address, future in futures.items()}
         problems = [_problem(address, error) for address, error in errors.items() if error]
         if problems:
@@ -168,12 +93,79 @@ class DaskWorkers:
             )
         return {address: future.result() for address, future in futures.items()}
 
+    def _result(self, future: Any) -> Any:
+        from distributed import KilledWorker
+
+        self._wait(future)
+        try:
+            return future.result()
+        except KilledWorker as error:
+            raise ClusterError(
+                f"several workers died one after the other doing the same piece of work ({error});"
+                f" {_TOO_LITTLE_MEMORY}"
+            ) from error
+        except CancelledError as error:
+            raise self._gone() from error
+
+    def _first(self, ready: "SimpleQueue[Any]") -> Any:
+        while True:
+            try:
+                return ready.get(timeout=_LOOK_SECONDS)
+            except Empty:
+                self._check()
+
+    def _wait(self, future: Any, address: str | None = None) -> None:
+        """Wait until a future ended, of any worker or of the one that alone may run it."""
+        ended: SimpleQueue[Any] = SimpleQueue()
+        future.add_done_callback(ended.put)
+        while True:
+            try:
+                ended.get(timeout=_LOOK_SECONDS)
+                return
+            except Empty:
+                self._check(address)
+
+    def _check(self, address: str | None = None) -> None:
+        """Raises: ClusterError where nobody is left to do what is waited for."""
+        known = self._known()
+        if address is not None and address not in known:
+            raise ClusterError(f"worker {address} died before it began; {_TOO_LITTLE_MEMORY}")
+        if known:
+            self._alone_since = None
+            return
+        self._alone_since = self._alone_since or monotonic()
+        if monotonic() - self._alone_since >= _ALONE_SECONDS:
+            raise ClusterError(
+                f"the scheduler at {self._client.scheduler.address} has had no worker for "
+                f"{_ALONE_SECONDS:.0f} s; what was written is kept, start workers and run again"
+            )
+
+    def _known(self) -> dict[str, Any]:
+        """Give what the scheduler knows of each worker, by address."""
+        try:
+            return dict(self._client.scheduler_info(n_workers=-1)["workers"])
+        except (OSError, RuntimeError, TimeoutError) as error:
+            raise self._gone() from error
+
+    def _gone(self) -> ClusterError:
+        return ClusterError(
+            f"the scheduler at {self._client.scheduler.address} went away; what was written is "
+            "kept, run again to go on"
+        )
+
+
+_TOO_LITTLE_MEMORY = "the usual cause is too little memory for each: use fewer workers"
+
 
 def _problem(address: str, error: BaseException) -> str:
     """Say what a worker lacks; an error that no user can cause is raised as it is."""
+    from distributed import KilledWorker
+
     match error:
         case SpgError():
             return f"worker {address}: {error}"
+        case KilledWorker():
+            return f"worker {address} died as it began; {_TOO_LITTLE_MEMORY}"
         case ImportError():
             return f"worker {address} lacks this program or a library: {error}"
         case _:
@@ -181,99 +173,32 @@ def _problem(address: str, error: BaseException) -> str:
 
 
 @contextmanager
-def open_workers(
-    cluster: ClusterConfig, open_job: Callable[[Any], Any], job: Any
+def open_dask_workers(
+    store: Objects,
+    cluster: ClusterConfig,
+    open_job: Callable[[Objects, Any], Any],
+    job: Any,
+    threads: int,
 ) -> Iterator[DaskWorkers]:
-    """Open a cluster for one job; nothing is run yet.
+    """Open a cluster for one job, as `pipeline.work.open_workers`.
 
-    Args:
-        cluster: where.
-        open_job: a function of a module, run once in each worker process.
-        job: what it is given: plain data.
-
-    Raises: ConfigError, ClusterError.
+    `threads` pieces of work are under way in each process that is started here.
     """
-    with _client(cluster) as client:
-        yield DaskWorkers(client, Job(secrets.token_hex(8), open_job, job, _threads(cluster)))
+    with store_ticket(store) as ticket, open_client(cluster, threads) as client:
+        places = _places(client.scheduler_info(n_workers=-1)["workers"])
+        name = secrets.token_hex(8)
+        yield DaskWorkers(client, Job(name, ticket, open_job, job, torch_threads(cluster), places))
 
 
-@contextmanager
-def _client(cluster: ClusterConfig) -> Iterator[Any]:
-    """Connect to the scheduler that was named, or start one with its workers on this machine."""
-    import distributed
-
-    if cluster.workers < 0 or (cluster.workers and cluster.scheduler):
-        raise ConfigError(
-            f"--workers {cluster.workers} and --scheduler {cluster.scheduler}: give a number of "
-            "processes to start here, or the address of a scheduler that runs already"
-        )
-    if cluster.scheduler is None:
-        with ExitStack() as stack:
-            with _interrupts_held():
-                local = distributed.LocalCluster(  # type: ignore[no-untyped-call]
-                    n_workers=cluster.workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    dashboard_address="127.0.0.1:0",  # any free port: a taken one is a warning
-                    memory_limit=None,  # the nanny would kill a worker that holds a large model
-                    silence_logs=CRITICAL,  # errors travel with the results
-                )
-                stack.enter_context(local)
-                client: Any = distributed.Client(local)  # type: ignore[no-untyped-call]
-                stack.enter_context(client)
-                client.register_worker_callbacks(_ignore_interrupts)
-            yield client
-        return
-    address, seconds = cluster.scheduler, _CONNECT_SECONDS
-    try:
-        client = distributed.Client(address, timeout=seconds)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
-        raise ClusterError(
-            f"no Dask scheduler answers at {cluster.scheduler} ({error}); start one with "
-            "`dask scheduler` and workers with `dask worker ADDRESS`"
-        ) from error
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=_WORKERS_SECONDS)
-        except TimeoutError as error:
-            raise ClusterError(
-                f"the scheduler at {cluster.scheduler} has no workers; start some with "
-                f"`dask worker {cluster.scheduler}`"
-            ) from error
-        yield client
-
-
-def _threads(cluster: ClusterConfig) -> int | None:
-    """Share the cores of this machine; workers of others keep the threads they came with."""
-    if cluster.scheduler is not None:
-        return None
-    from dask.system import CPU_COUNT  # knows of containers and affinity
-
-    return max(1, CPU_COUNT // cluster.workers)
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back while processes are started, and have them ignore it.
-
-    A terminal sends it to all processes, but only the first one decides. Children inherit that a
-    signal is ignored; blocked in this thread, it waits here until they have started.
-    """
-    if current_thread() is not main_thread():  # which alone may set handlers, and gets signals
-        yield
-        return
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def _ignore_interrupts() -> None:
-    """In a worker, one started in place of a dead one too: ignore Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _places(known: Mapping[str, Any]) -> dict[str, int]:
+    """Number the workers of each machine."""
+    places: dict[str, int] = {}
+    on_host: dict[str, int] = {}
+    for address in sorted(known):
+        host = str(known[address].get("host"))
+        places[address] = on_host.get(host, 0)
+        on_host[host] = places[address] + 1
+    return places
 
 
 _opened: OrderedDict[str, Any] = OrderedDict()
@@ -284,12 +209,30 @@ def _run(job: Job, function: Callable[..., Any], *arguments: Any) -> Any:
     """In a worker: run a function of a job that is opened once a process."""
     with _opening:
         if job.name not in _opened:
-            if job.torch_threads is not None:
-                import torch
-
-                torch.set_num_threads(job.torch_threads)
-            _opened[job.name] = job.open_job(job.job)
+            _opened[job.name] = _open(job)
             while len(_opened) > _JOBS_KEPT:
                 _opened.popitem(last=False)
         opened = _opened[job.name]
     return function(opened, *arguments)
+
+
+def _open(job: Job) -> Any:
+    from distributed import get_worker
+
+    worker = get_worker()
+    device.place = place_of(str(worker.name), job.places.get(worker.address))
+    if job.torch_threads is not None:
+        import torch
+
+        torch.set_num_threads(job.torch_threads)
+    return job.open_job(open_ticket(job.ticket), job.job)
+
+
+def place_of(name: str, counted: int | None) -> int:
+    """Number a worker among those of its machine.
+
+    By its name where that ends in a number, as in Dask's own clusters (`3`, `gpu-3`): it stays
+    when a killed worker is started again. Otherwise as counted when the job began, else 0.
+    """
+    number = name.rpartition("-")[2]
+    return int(number) if number.isascii() and number.isdigit() else counted or 0

@@ -1,10 +1,10 @@
 """Remember what an extraction found, so that asking again takes a second instead of minutes.
 
 Checking a dataset decodes every image, and finding the key hashes them. Both are remembered in the
-user's own cache folder under a fingerprint of what was asked: the listing (path, size and time of
-change of every file), the options, the weights file and the library versions. Like make and git,
-this trusts a file whose size and time of change are the same. It only ever saves work: a token is
-never computed from it without its image's bytes being hashed again.
+user's own cache folder under a fingerprint of what was asked: the listing (path, size and times of
+every file), the options, the weights file and the library versions. Like make and git, this trusts
+a file whose size and times are the same, until its bytes, which are hashed again when a token or
+mask is made of them, show otherwise: then all is looked at anew.
 """
 
 import contextlib

@@ -4,6 +4,7 @@
     |-- ConfigError      an option has an impossible value (exit code 2)
     |   `-- OptionsDisagree  each is possible, but they do not go together
     |-- DatasetError     images, masks or lists on disk cannot be used; lists every problem at once
+    |   `-- FileChanged      a file is no longer the one that was checked
     |-- BackboneError    a model or its weights cannot be had, or do not fit each other
     |-- StoreError       the store cannot do what is asked: full, read-only, no create-only writes
     |   |-- NotInStore       nothing there under that name
@@ -34,6 +35,10 @@ class OptionsDisagree(ConfigError):
 
 class DatasetError(SpgError):
     """Images, masks or lists on disk cannot be used as they are."""
+
+
+class FileChanged(DatasetError):
+    """An image or mask is no longer the one that was checked."""
 
 
 class BackboneError(SpgError):

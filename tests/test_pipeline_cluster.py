@@ -7,31 +7,32 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import distributed
 import numpy as np
 import pytest
+import torch
 import zarr
+from dask import config as dask_settings
 
 from cache.find import find_caches
 from cache.objects import is_temporary
 from cache.store import open_store
 from pipeline import cluster as cluster_module
-from pipeline import cluster_store
-from pipeline.cluster import Here, open_workers
+from pipeline import cluster_client, cluster_store, device
 from pipeline.configs import ClusterConfig, ScoreConfig
-from pipeline.extraction import on_workers as extract_cluster
+from pipeline.extraction import fill
 from pipeline.extraction.extract import extract
-from pipeline.extraction.on_workers import ExtractJob, open_extract_job
 from pipeline.inputs import open_dataset
 from pipeline.scoring import blocks as score_blocks
 from pipeline.scoring.blocks import MapPlan, compute_maps, open_scoring
 from pipeline.scoring.categories import finish_category, submit_category, submit_inputs
 from pipeline.scoring.detector import load_detector
 from pipeline.scoring.score import score
+from pipeline.work import Here, Threads, open_workers
 from spg_core.errors import ClusterError, ConfigError, DatasetError, MetricError
 from spg_core.pixel_metrics import pixel_metrics
 from tests.cache_samples import folder_digests
@@ -90,12 +91,22 @@ def fail(opened):
     raise MetricError(f"this happened where {opened} is open")
 
 
-def give(job):
+def give(store, job):
     return job
 
 
-def refuse(job):
+def same(opened):
+    return opened
+
+
+def refuse(store, job):
     raise DatasetError(f"no {job} here")
+
+
+@pytest.fixture(scope="module")
+def nowhere(tmp_path_factory):
+    """A store for jobs that need none."""
+    return open_store(tmp_path_factory.mktemp("nowhere"))
 
 
 @contextmanager
@@ -116,34 +127,37 @@ def kill_one_worker(client, when):
     watcher.join(10)
 
 
-def test_functions_run_here_and_there_alike(there):
+def test_functions_run_here_and_there_alike(there, nowhere):
     def use(workers):
         handles = [workers.submit(double, value) for value in (1, 2, 3)]
         total = workers.submit(add, handles)
         return sorted(workers.results(handles)), workers.gather([total, *handles])
 
-    with open_workers(there, give, 10) as workers:
+    with open_workers(nowhere, there, give, 10) as workers:
         asked = workers.ask_all(lambda opened: opened)
         found = use(workers)
 
     assert found == use(Here(10)) == ([10, 20, 30], [70, 10, 20, 30])
+    with closing(Threads(10, 2)) as threads:
+        assert sorted(threads.results(threads.submit(double, n) for n in (1, 2, 3))) == [10, 20, 30]
+        assert threads.gather([threads.submit(double, 4)]) == [40]
     assert sorted(asked.values()) == [10, 10]
 
 
-def test_an_error_of_a_worker_arrives_as_it_was_raised(there):
+def test_an_error_of_a_worker_arrives_as_it_was_raised(there, nowhere):
     with (
-        open_workers(there, give, "a job") as workers,
+        open_workers(nowhere, there, give, "a job") as workers,
         pytest.raises(MetricError, match="this happened where a job is open"),
     ):
         workers.gather([workers.submit(fail)])
 
 
-def test_all_workers_that_cannot_do_a_job_are_named_at_once(there):
+def test_all_workers_that_cannot_do_a_job_are_named_at_once(there, nowhere):
     with (
-        open_workers(there, refuse, "images") as workers,
+        open_workers(nowhere, there, refuse, "images") as workers,
         pytest.raises(ClusterError, match=r"2 of 2 workers cannot .*nothing was started") as told,
     ):
-        workers.ask_all(give)
+        workers.ask_all(same)
 
     assert str(told.value).count("no images here") == 2
     assert all(address in str(told.value) for address in workers.addresses)
@@ -224,10 +238,8 @@ def test_workers_without_the_image_folder_stop_it_before_work_starts(
     there, images, tmp_path, monkeypatch
 ):
     elsewhere = tmp_path / "not-mounted"
-    real = extract_cluster._for_workers
-    monkeypatch.setattr(
-        extract_cluster, "_for_workers", lambda c: replace(real(c), root=str(elsewhere))
-    )
+    real = fill._for_workers
+    monkeypatch.setattr(fill, "_for_workers", lambda c: replace(real(c), root=str(elsewhere)))
     store = open_store(tmp_path / "store")
 
     with pytest.raises(
@@ -250,12 +262,14 @@ def test_workers_that_see_another_store_stop_it_before_work_starts(
     assert not (tmp_path / "another").exists()
 
 
-def test_other_images_under_the_same_names_are_refused(images, tmp_path):
-    ticket = cluster_store.StoreTicket(str(tmp_path), "none")
-    job = ExtractJob(ticket, config_of(images), (("nut/test/good/000.png", "0" * 64),))
+def test_other_images_under_the_same_names_are_refused(there, images, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "other"
+    write_images(elsewhere, n_good=100, n_bad=50, side=30)
+    real = fill._for_workers
+    monkeypatch.setattr(fill, "_for_workers", lambda c: replace(real(c), root=str(elsewhere)))
 
-    with pytest.raises(DatasetError, match=r"good/000\.png is another image here than where"):
-        open_extract_job(job)
+    with pytest.raises(ClusterError, match=r"good/000\.png is another image here than where"):
+        extract(open_store(tmp_path / "store"), config_of(images), there)
 
 
 def test_scores_by_workers_have_the_bits_of_one_process(there, small_store, tmp_path, monkeypatch):
@@ -304,33 +318,140 @@ def test_blocks_change_no_bit_of_scores_and_pixel_metrics(small_store, monkeypat
         np.testing.assert_array_equal(one.scores, maps.max((1, 2)))
 
 
-def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
-    monkeypatch.setattr(cluster_module, "_CONNECT_SECONDS", 0.5)
+def test_a_scheduler_that_does_not_answer_is_named(nowhere, monkeypatch):
+    monkeypatch.setattr(cluster_client, "_CONNECT_SECONDS", 0.5)
 
     with (
         pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9 "),
-        open_workers(ClusterConfig(scheduler="tcp://127.0.0.1:9"), give, 1),
+        open_workers(nowhere, ClusterConfig(scheduler="tcp://127.0.0.1:9"), give, 1),
     ):
         pass
 
 
-def test_a_scheduler_without_workers_is_told(monkeypatch):
-    monkeypatch.setattr(cluster_module, "_WORKERS_SECONDS", 0.5)
+def test_a_scheduler_without_workers_is_told(nowhere, monkeypatch):
+    monkeypatch.setattr(cluster_client, "_WORKERS_SECONDS", 0.5)
 
     with (
         distributed.LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as empty,
         pytest.raises(ClusterError, match="has no workers; start some with `dask worker tcp:"),
-        open_workers(ClusterConfig(scheduler=empty.scheduler_address), give, 1),
+        open_workers(nowhere, ClusterConfig(scheduler=empty.scheduler_address), give, 1),
     ):
         pass
 
 
 @pytest.mark.parametrize(
-    "config", [ClusterConfig(workers=-1), ClusterConfig(workers=2, scheduler="tcp://x:1")]
+    ("options", "reason"),
+    [
+        ({"workers": -1}, "--workers is -1"),
+        ({"workers": 2, "scheduler": "tcp://x:1"}, "give a number of processes to start here, or"),
+    ],
 )
-def test_impossible_clusters_are_refused(config):
+def test_impossible_clusters_are_refused(options, reason):
+    with pytest.raises(ConfigError, match=reason):
+        ClusterConfig(**options)
+
+
+# --- nobody waits for the dead --------------------------------------------------------------------
+
+
+def die(store, job):
+    """What the kernel does to a process that takes too much memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_worker(opened):
+    os._exit(1)
+
+
+def test_a_worker_that_dies_as_it_opens_a_job_is_told(nowhere, monkeypatch):
+    monkeypatch.setattr(cluster_module, "_LOOK_SECONDS", 0.2)
+
     with (
-        pytest.raises(ConfigError, match="give a number of processes to start here, or"),
-        open_workers(config, give, 1),
+        open_workers(nowhere, ClusterConfig(workers=1), die, 1) as workers,
+        pytest.raises(ClusterError, match=r"worker tcp:\S+ died .*too little memory"),
+    ):
+        workers.ask_all(same)
+
+
+@pytest.mark.parametrize("wait", ["gather", "results"])
+def test_work_that_no_worker_is_left_to_do_is_told(nowhere, monkeypatch, wait):
+    monkeypatch.setattr(cluster_module, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(cluster_module, "_ALONE_SECONDS", 0.3)
+    code = "import sys; from distributed.cli.dask_worker import main; main()"
+    with distributed.LocalCluster(
+        n_workers=0, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL
+    ) as local:
+        worker = subprocess.Popen(
+            [sys.executable, "-c", code, local.scheduler_address, "--no-nanny", "--no-dashboard"],
+            stderr=subprocess.DEVNULL,
+        )
+        with open_workers(
+            nowhere, ClusterConfig(scheduler=local.scheduler_address), give, 1
+        ) as workers:
+            handles = [workers.submit(end_worker)]
+
+            with pytest.raises(ClusterError, match=r"has had no worker for 0 s; what was written"):
+                list(getattr(workers, wait)(handles))
+        worker.wait()
+
+
+def test_workers_that_die_at_their_start_are_told(nowhere):
+    with (
+        dask_settings.set({"distributed.worker.preload": ["import os; os._exit(9)"]}),
+        pytest.raises(ClusterError, match="2 workers could not be started on this machine"),
+        open_workers(nowhere, ClusterConfig(workers=2), give, 1),
     ):
         pass
+
+
+# --- which GPU ------------------------------------------------------------------------------------
+
+
+def place_here(opened):
+    return device.place
+
+
+def test_each_worker_of_a_machine_has_a_number_of_its_own(there, nowhere):
+    with open_workers(nowhere, there, give, 1) as workers:
+        places = workers.ask_all(place_here)
+
+    assert sorted(places.values()) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "counted", "expected"),
+    [("3", 0, 3), ("gpu-2", None, 2), ("tcp://10.0.0.1:40331", 1, 1), ("node-a", None, 0)],
+)
+def test_a_worker_is_numbered_by_its_name_or_as_counted(name, counted, expected):
+    assert cluster_module.place_of(name, counted) == expected
+
+
+def test_workers_are_counted_machine_by_machine():
+    known = {f"tcp://{host}:{port}": {"host": host} for host in "ab" for port in (1, 2, 3)}
+
+    assert [*cluster_module._places(known).values()] == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("n_gpus", [1, 2, 4])
+def test_auto_is_a_gpu_of_ones_own_in_a_worker_alone(monkeypatch, n_gpus):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
+
+    assert device.resolve_device("auto") == torch.device("cuda")
+    found = []
+    for place in range(4):
+        monkeypatch.setattr(device, "place", place)
+        found.append(device.resolve_device("auto").index or 0)
+        assert device.resolve_device("cuda") == device.resolve_device("auto")
+    assert found == [place % n_gpus for place in range(4)]
+    assert device.resolve_device("cuda:0") == torch.device("cuda:0")
+
+
+def test_dask_cuda_has_chosen_the_gpu_already(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(device, "place", 1)
+    # its workers import it as they start, and see their own GPU first: CUDA_VISIBLE_DEVICES=1,0
+    monkeypatch.setitem(sys.modules, "dask_cuda", object())
+
+    assert device.resolve_device("auto") == torch.device("cuda")

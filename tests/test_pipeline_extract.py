@@ -1,7 +1,10 @@
 """Extraction is resumable, never mixes what changed, and finds what is done without a model."""
 
+import hashlib
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,12 +23,23 @@ from cache.local_objects import LocalObjects
 from cache.store import open_store
 from cache.writer import CacheWriter
 from pipeline.backbones.preprocess import preprocess
+from pipeline.configs import ClusterConfig
+from pipeline.extraction import fill
 from pipeline.extraction import shards as heavy
 from pipeline.extraction.extract import checked_manifest, extract
+from pipeline.extraction.fill import fill_cache
 from pipeline.inputs import open_dataset
-from spg_core.errors import ConfigError, DatasetError, ManifestDiffers, StoreError
+from spg_core.errors import (
+    BackboneError,
+    ConfigError,
+    FileChanged,
+    ManifestDiffers,
+    StoreError,
+)
 from tests.cache_samples import folder_digests
 from tests.tiny_images import config_of, tiny_backbone, write_images, write_mask
+
+REAL_BACKBONE = heavy.open_backbone
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -195,7 +209,7 @@ def test_what_another_run_finishes_meanwhile_is_not_done_again(
         return real(backbone, inputs, n_images, advance)
 
     monkeypatch.setattr(heavy, "compute_shard", spy)
-    monkeypatch.setattr(heavy.secrets, "randbelow", lambda n: 0)
+    monkeypatch.setattr(fill.secrets, "randbelow", lambda n: 0)
 
     extract(store, config)
 
@@ -219,11 +233,182 @@ def test_an_image_that_changes_after_it_was_checked_is_never_stored(tmp_path):
     changed = tmp_path / "images/nut/test/good/001.png"
     Image.new("RGB", (40, 40), "red").save(changed)
 
-    with pytest.raises(DatasetError, match=r"001\.png changed after it was checked; run the"):
-        heavy.extract_shards(store, config, manifest)
+    with pytest.raises(FileChanged, match=r"001\.png changed after it was checked; run the"):
+        fill_cache(store, config, ClusterConfig(), lambda: manifest)
 
     assert find_caches(store) == []
     assert extract(store, config).state == "extracted"
+
+
+def edit_mask(root, index, rows):
+    """Write a mask with another defect: a PNG of the same size and, as it says, of the same age."""
+    path = root / "nut" / "ground_truth" / "hole" / f"{index:03}_mask.png"
+    status = path.stat()
+    mask = np.zeros((40, 40), np.uint8)
+    mask[rows] = 255
+    write_mask(root, "nut", index, mask)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def top_and_bottom(store, row):
+    """Tell whether the stored mask of an image is set in its first and in its last row."""
+    [mask] = open_dataset(store, "mvtec", "gabor").cache.masks([row])
+    return mask[0, 0], mask[-1, 0]
+
+
+def stored_mask_ids(store):
+    return open_dataset(store, "mvtec", "gabor").manifest.column("mask_id")
+
+
+def digest_of_mask(root, index):
+    path = root / "nut" / "ground_truth" / "hole" / f"{index:03}_mask.png"
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_mask_that_changes_after_it_was_checked_is_never_stored_under_its_old_digest(tmp_path):
+    root = tmp_path / "images"
+    write_images(root, n_good=3, n_bad=2)
+    store, config = open_store(tmp_path / "store"), config_of(root)
+    manifest = checked_manifest(config)
+    edit_mask(root, 1, slice(0, 20))
+
+    with pytest.raises(FileChanged, match=r"001_mask\.png changed after it was checked"):
+        fill_cache(store, config, ClusterConfig(), lambda: manifest)
+
+    assert find_caches(store) == []
+
+
+@pytest.mark.parametrize("changes", [1, 2])
+def test_a_dataset_edited_while_it_is_extracted_is_looked_at_again_once(
+    tmp_path, monkeypatch, changes, capsys
+):
+    root = tmp_path / "images"
+    write_images(root, n_good=60, n_bad=10)  # the second shard holds defects alone
+    store, config = open_store(tmp_path / "store"), config_of(root)
+    real, edited = heavy.model_inputs, []
+
+    def edit_first(rows, *more):
+        if len(edited) < changes:
+            edited.append(slice(20 * len(edited), 20 * len(edited) + 20))
+            edit_mask(root, 9, edited[-1])
+        return real(rows, *more)
+
+    monkeypatch.setattr(heavy, "model_inputs", edit_first)
+    monkeypatch.setattr(fill, "AT_ONCE", 1)
+    monkeypatch.setattr(fill.secrets, "randbelow", lambda n: n - 1)
+
+    if changes == 2:
+        with pytest.raises(FileChanged, match=r"009_mask\.png changed after it was checked"):
+            extract(store, config)
+        assert [info.state for info in find_caches(store)] in ([], ["partial"])
+    else:
+        assert extract(store, config).state == "extracted"
+        assert top_and_bottom(store, 69) == (1, 0)
+        assert stored_mask_ids(store)[69] == digest_of_mask(root, 9)
+    told = capsys.readouterr().err
+    assert told.count("009_mask.png changed after it was checked; all images are looked at") == 1
+
+
+def test_a_file_of_the_same_size_and_time_is_known_to_have_changed(tmp_path):
+    root = tmp_path / "images"
+    write_images(root, n_good=3, n_bad=2)
+    before = checked_manifest(config_of(root)).column("mask_id")
+
+    edit_mask(root, 1, slice(0, 20))
+
+    after = checked_manifest(config_of(root)).column("mask_id")
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True] * 4 + [False]
+
+
+def test_a_memo_that_the_files_belie_is_thrown_away(tmp_path, monkeypatch, capsys):
+    root = tmp_path / "images"
+    write_images(root, n_good=3, n_bad=2)
+    monkeypatch.setattr("pipeline.extraction.extract._listing", lambda config: "the same")
+    checked_manifest(config_of(root))
+    edit_mask(root, 1, slice(0, 20))
+    store = open_store(tmp_path / "store")
+
+    assert extract(store, config_of(root)).state == "extracted"
+
+    assert "all images are looked at again" in capsys.readouterr().err
+    assert stored_mask_ids(store)[4] == digest_of_mask(root, 1)
+    assert checked_manifest(config_of(root)).column("mask_id")[4] == digest_of_mask(root, 1)
+
+
+def test_a_cache_begun_with_other_masks_is_never_completed(tmp_path, monkeypatch):
+    root = tmp_path / "images"
+    write_images(root, n_good=60, n_bad=10)
+    store, config = open_store(tmp_path / "store"), config_of(root)
+    real = CacheWriter.write_shard
+
+    def stop(self, shard, *arrays):
+        if shard == 0:
+            raise KeyboardInterrupt
+        real(self, shard, *arrays)
+
+    monkeypatch.setattr(CacheWriter, "write_shard", stop)
+    monkeypatch.setattr(fill, "AT_ONCE", 1)
+    monkeypatch.setattr(fill.secrets, "randbelow", lambda n: n - 1)
+    with pytest.raises(KeyboardInterrupt):
+        extract(store, config)
+    monkeypatch.setattr(CacheWriter, "write_shard", real)
+    edit_mask(root, 9, slice(0, 20))
+
+    with pytest.raises(ManifestDiffers, match=r"begun when the mask of nut/test/hole/009\.png was"):
+        extract(store, config)
+
+    assert [info.state for info in find_caches(store)] == ["partial"]
+
+
+@pytest.mark.parametrize("decoders", [1, 5])
+def test_threads_that_decode_change_no_bit(images, one_go, tmp_path, decoders):
+    store = open_store(tmp_path)
+
+    extract(store, config_of(images, decoders=decoders))
+
+    assert digests(store) == digests(one_go[0])
+
+
+def test_what_the_arguments_ask_for_is_refused_before_an_image_is_read(tmp_path, monkeypatch):
+    write_images(tmp_path / "images", n_good=2, n_bad=1)
+    config = replace(config_of(tmp_path / "images"), weights=str(tmp_path / "none.safetensors"))
+    monkeypatch.setattr("pipeline.extraction.extract.build_manifest", None)
+    monkeypatch.setattr(heavy, "open_backbone", REAL_BACKBONE)
+    store = open_store(tmp_path / "store")
+
+    with pytest.raises(BackboneError, match=r"none\.safetensors"):
+        extract(store, replace(config, backbone="timm:test_vit"))
+    with pytest.raises(ConfigError, match="--device cpu"):
+        extract(store, replace(config, device="cuda:99"))
+
+
+def test_a_model_on_the_cpu_leaves_cuda_alone(images, tmp_path, monkeypatch):
+    for name in ("is_available", "device_count", "current_device"):
+        monkeypatch.setattr(torch.cuda, name, None)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", None)
+
+    extract(open_store(tmp_path), config_of(images))
+
+
+def test_a_small_shared_memory_is_no_reason_to_wait_for_ever(tmp_path):
+    mount = "mount -t tmpfs -o size=64k none /dev/shm && exec "
+    if shutil.which("unshare") is None or (
+        subprocess.run(
+            ["unshare", "-m", "sh", "-c", mount + "true"], capture_output=True
+        ).returncode
+    ):
+        pytest.skip("another /dev/shm can be mounted by root alone, where the kernel lets it")
+    write_images(tmp_path / "images", n_good=60, n_bad=10)
+    words = command(tmp_path / "images", tmp_path / "store", "--image-size", "64")
+
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount + shlex.join(words)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+    assert done.returncode == 0, done.stderr
 
 
 def test_one_changed_pixel_is_another_key(tmp_path):

@@ -7,9 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torch._subclasses import FakeTensorMode
 
 from manifests.images import open_image
-from pipeline.backbones.preprocess import preprocess
+from pipeline.backbones import preprocess as module
+from pipeline.backbones.preprocess import normalise, preprocess, squash
 from pipeline.backbones.spec import BackboneSpec
 from spg_core.errors import ConfigError, DatasetError
 from spg_core.types import PatchGrid
@@ -119,3 +121,32 @@ def test_what_preprocess_cannot_take_is_refused() -> None:
         preprocess(Image.new("L", (3, 3)), SPEC)
     with pytest.raises(ConfigError, match="resize filter 'nearest'; use bilinear or bicubic"):
         preprocess(Image.new("RGB", (3, 3)), replace(SPEC, resize_filter="nearest"))
+
+
+def test_a_batch_is_normalised_image_by_image_and_a_gpu_has_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 256, (9, 5, 3), np.uint8)) for _ in range(3)]
+    squashed = torch.from_numpy(np.stack([squash(image, SPEC) for image in images]))
+    tables: list[torch.Tensor] = []
+    look_up = module._look_up
+
+    def note(table: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+        tables.append(table)
+        return look_up(table, pixels)
+
+    monkeypatch.setattr(module, "_look_up", note)
+
+    batch = normalise(squashed, SPEC)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        there = normalise(torch.empty(3, 4, 6, 3, dtype=torch.uint8, device="cuda"), SPEC)
+
+    assert squashed.dtype == torch.uint8
+    for image, pixels in zip(images, batch, strict=True):
+        assert torch.equal(pixels, preprocess(image, SPEC))
+    levels = torch.arange(256, dtype=torch.float32) / 255.0
+    mean, std = torch.tensor(SPEC.mean)[:, None], torch.tensor(SPEC.std)[:, None]
+    assert torch.equal(look_up((levels - mean) / std, squashed), batch)
+    assert [table.device.type for table in tables] == ["cuda"]
+    assert (there.device.type, there.dtype, there.shape) == ("cuda", torch.float32, batch.shape)

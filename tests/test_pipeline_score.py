@@ -12,13 +12,13 @@ from scipy.ndimage import gaussian_filter
 
 from cache.store import open_store
 from pipeline.artifacts import load_artifact, save_artifact
-from pipeline.cluster import Here
 from pipeline.configs import ScoreConfig
 from pipeline.inputs import open_dataset
 from pipeline.scoring.blocks import MapPlan, compute_maps, open_scoring
 from pipeline.scoring.categories import finish_category, submit_category, submit_inputs
 from pipeline.scoring.detector import load_detector
 from pipeline.scoring.score import score
+from pipeline.work import Here
 from spg_core.errors import ArtifactError, ConfigError, NotInStore, StoreError
 from spg_core.image_metrics import image_metrics
 from spg_core.pixel_metrics import pixel_metrics

@@ -170,6 +170,8 @@ def test_a_sweep_of_failures_only_is_an_error_with_the_first_reason(fresh):
 def test_a_budget_that_holds_no_sae_is_refused_before_anything_starts(fresh):
     with pytest.raises(ConfigError, match=r"allowed are 0\.00 GB"):
         sweep(fresh, replace(SMALL, memory_gb=1e-4))
+    with pytest.raises(ConfigError, match=r"allowed are 0\.00 GB"):
+        sweep(fresh, replace(SMALL, memory_gb=1e-4), ClusterConfig(workers=2))
 
     assert list_artifacts(fresh, "saes") == []
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from spg_core.errors import OptionsDisagree
 from spg_core.fields import FilePath, Name, check_fields
 
 Recipe = Literal["released", "paper"]
@@ -50,6 +51,15 @@ class ClusterConfig(Checked):
     """Processes of this machine that share the work; 0 uses this one alone."""
     scheduler: Name | None = None
     """Address of a running Dask scheduler whose workers do it, tcp://HOST:8786."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a value out of range, or both of the two."""
+        super().__post_init__()
+        if self.workers and self.scheduler is not None:
+            raise OptionsDisagree(
+                f"--workers {self.workers} and --scheduler {self.scheduler}: give a number of "
+                "processes to start here, or the address of a scheduler that runs already"
+            )
 
     @property
     def is_here(self) -> bool:

@@ -59,7 +59,7 @@ class ExtractConfig(Checked):
     batch_size: BatchSize = 16
     """Images a forward pass; a batch never crosses a shard's border."""
     decoders: Annotated[int, Meta(ge=0, le=256)] = 2
-    """Processes that decode images ahead of the model; 0 decodes in this one."""
+    """Threads that decode images ahead of the model; 0 decodes each when the model wants it."""
 
     def __post_init__(self) -> None:
         """Raises: ConfigError for a value out of range."""

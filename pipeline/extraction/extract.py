@@ -1,7 +1,7 @@
 """Extract: run a frozen backbone over a dataset once and keep its patch tokens.
 
 This module asks what there is to do: it checks the images, and finds what is done already without
-importing torch. The rest is done by `pipeline.extraction.shards`, or by workers (`on_workers`).
+importing torch. The rest is `pipeline.extraction.fill`.
 """
 
 import json
@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cache.find import cache_state, read_record
 from cache.layout import cache_folder
@@ -21,10 +20,7 @@ from pipeline.backbones.spec import slug
 from pipeline.configs import ClusterConfig, ExtractConfig
 from pipeline.memo import file_facts, fingerprint, recall, remember
 from pipeline.progress import bar, say
-from spg_core.errors import SpgError
-
-if TYPE_CHECKING:
-    from pipeline.extraction.shards import Written
+from spg_core.errors import FileChanged, SpgError
 
 
 @dataclass(frozen=True)
@@ -52,28 +48,26 @@ def extract(
     found = _found_before(store, config, asked)
     if found is not None:
         return found
-    manifest = checked_manifest(config)
-    written = _write(store, config, manifest, cluster or ClusterConfig())
-    remember("keys", asked, written.key.encode())
-    state = "extracted" if written.n_shards else "found"
-    return Extraction(written.key, written.path, manifest.n_images, state)
+    # This imports torch and the model libraries.
+    from pipeline.extraction.fill import fill_cache
+
+    where = cluster or ClusterConfig()
+    try:
+        filled = fill_cache(store, config, where, lambda: checked_manifest(config))
+    except FileChanged as change:
+        say(f"remark: {str(change).partition('; ')[0]}; all images are looked at again")
+        filled = fill_cache(store, config, where, lambda: checked_manifest(config, anew=True))
+        asked = _fingerprint(config)
+    remember("keys", asked, filled.key.encode())
+    state = "extracted" if filled.n_shards else "found"
+    return Extraction(filled.key, filled.path, filled.n_images, state)
 
 
-def _write(
-    store: Objects, config: ExtractConfig, manifest: Manifest, cluster: ClusterConfig
-) -> "Written":
-    # These import torch and the model libraries.
-    if cluster.is_here:
-        from pipeline.extraction.shards import extract_shards
+def checked_manifest(config: ExtractConfig, *, anew: bool = False) -> Manifest:
+    """Give the manifest of a dataset, decoding every file once unless nothing changed since.
 
-        return extract_shards(store, config, manifest)
-    from pipeline.extraction.on_workers import extract_on_cluster
-
-    return extract_on_cluster(store, config, manifest, cluster)
-
-
-def checked_manifest(config: ExtractConfig) -> Manifest:
-    """Give the manifest of a dataset, decoding every file once unless nothing changed since."""
+    `anew` decodes them in any case: a file was found to be another than is remembered.
+    """
     asked = fingerprint(
         {
             "files": _listing(config),
@@ -82,7 +76,7 @@ def checked_manifest(config: ExtractConfig) -> Manifest:
             "thumbnails": config.thumbnails,
         }
     )
-    remembered = recall("manifests", asked), recall("warnings", asked)
+    remembered = (None, None) if anew else (recall("manifests", asked), recall("warnings", asked))
     if remembered[0] is not None and remembered[1] is not None:
         try:
             manifest = manifest_from_bytes(remembered[0], "the remembered manifest")

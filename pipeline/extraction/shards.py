@@ -1,23 +1,24 @@
-"""The heavy half of an extraction: run the backbone shard by shard and publish what it gives.
+"""Shards: what a process does for an extraction, in this one or in a Dask worker alike.
 
-A shard of 64 images is computed, then written, while the next one is being computed. A batch never
-crosses a shard's border, so what a shard holds does not depend on where a run was cut, nor on who
-computes it: `pipeline.extraction.on_workers` has the same done by Dask workers.
+A shard of 64 images is read, computed and published. Three are under way at a time: one is in the
+model, which has a thread of its own, while the images of the next are decoded and the last is
+written. A batch never crosses a shard's border, so what a shard holds does not depend on where a
+run was cut, nor on who computes it. A shard's work carries the few rows of the manifest that it is
+about: done twice, the second finds the shard published.
 """
 
-import secrets
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
+from threading import Event
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cache.key import images_digest
 from cache.layout import FORMAT_VERSION, RECORD, Geometry, receipt_name
@@ -25,23 +26,16 @@ from cache.objects import Objects
 from cache.writer import CacheWriter
 from manifests.table import Manifest
 from pipeline.backbones.load import Backbone, load_backbone
+from pipeline.backbones.preprocess import normalise
 from pipeline.backbones.spec import BackboneSpec, slug
 from pipeline.configs import ExtractConfig
 from pipeline.device import resolve_device
-from pipeline.extraction.finish import finish, warn_of_vanished
 from pipeline.extraction.model_inputs import ModelInput, model_inputs
-from pipeline.progress import Advance, bar, counting, human_bytes, human_seconds, say
+from spg_core.errors import DatasetError
 
+AT_ONCE = 3
+"""Shards under way in a process: one is read, one computed, one written."""
 _PROBE_IMAGES = 4
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a run wrote: the cache, and how many shards of it."""
-
-    key: str
-    path: str
-    n_shards: int
 
 
 class ShardArrays(NamedTuple):
@@ -55,25 +49,57 @@ class ShardArrays(NamedTuple):
     """`(n, height, width)` of 0 and 1."""
 
 
-def extract_shards(store: Objects, config: ExtractConfig, manifest: Manifest) -> Written:
-    """Compute and publish every shard that is not there yet, then finish the cache.
+@dataclass(frozen=True)
+class Shard:
+    """One shard to be made."""
 
-    Raises: BackboneError, DatasetError, StoreError: naming what is wrong and what to do.
+    number: int
+    rows: Manifest
+    """Its rows of the manifest."""
+    distrust: bool
+    """Whether a receipt lay there from the start that does not fit what is stored."""
+
+
+class Made(NamedTuple):
+    """What became of a shard."""
+
+    number: int
+    n_images: int
+    is_ours: bool
+    """Whether it was made here, and not found."""
+    vanished: list[str]
+    """Images with a defect that has no pixel at the input size."""
+
+
+class ShardMaker:
+    """In a process: the store, the model, and the threads around it; opened once."""
+
+    def __init__(self, store: Objects, config: ExtractConfig, backbone: Backbone) -> None:
+        self.store, self.config, self.backbone = store, config, backbone
+        self.writer: CacheWriter | None = None
+        self.advance: Callable[[int], None] = lambda n_images: None
+        self.ended = Event()
+        self.decoders = ThreadPoolExecutor(config.decoders) if config.decoders else None
+        self.model = ThreadPoolExecutor(1)
+
+    def close(self) -> None:
+        """Let what is under way end after the batch that is in the model."""
+        self.ended.set()
+        for pool in (self.decoders, self.model):
+            if pool is not None:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+def open_extract_job(store: Objects, config: ExtractConfig) -> ShardMaker:
+    """Check the image folder, load the model.
+
+    Raises: DatasetError, BackboneError, ConfigError: what this process lacks.
     """
-    backbone = open_backbone(config)
-    writer = open_writer(store, config, manifest, backbone.spec)
-    with counting("Checking what is there") as progress:
-        pending = writer.pending_shards(progress)
-    if pending:
-        announce(writer, pending)
-        writer.check_free_space()
-        store.check_writable()
-        _estimate(writer, backbone, pending, config)
-    start = perf_counter()
-    vanished = _write_shards(writer, backbone, manifest, pending, config) if pending else []
-    finish(writer, manifest, perf_counter() - start, str(backbone.device))
-    warn_of_vanished(vanished, backbone.spec.height, backbone.spec.width)
-    return Written(writer.key, writer.where, len(pending))
+    if not Path(config.root).is_dir():
+        raise DatasetError(
+            f"{config.root}: no such folder here; every worker reads images from there"
+        )
+    return ShardMaker(store, config, open_backbone(config))
 
 
 def open_backbone(config: ExtractConfig) -> Backbone:
@@ -89,6 +115,21 @@ def open_backbone(config: ExtractConfig) -> Backbone:
         compute_dtype=config.compute_dtype,
         exif=config.exif,
     )
+
+
+def describe(maker: ShardMaker) -> tuple[BackboneSpec, str]:
+    """Say what the model is and where it runs."""
+    return maker.backbone.spec, str(maker.backbone.device)
+
+
+def seconds_an_image(maker: ShardMaker) -> float:
+    """Measure the model with one small batch."""
+    spec = maker.backbone.spec
+    n_images = min(_PROBE_IMAGES, maker.config.batch_size)
+    maker.backbone(torch.zeros(1, 3, spec.height, spec.width))  # the first is slow
+    start = perf_counter()
+    maker.backbone(torch.zeros(n_images, 3, spec.height, spec.width))
+    return (perf_counter() - start) / n_images
 
 
 def covers_of(manifest: Manifest, spec: BackboneSpec) -> dict[str, Any]:
@@ -117,76 +158,47 @@ def open_writer(
     return CacheWriter(store, dataset, slug(spec.name), covers_of(manifest, spec), geometry)
 
 
-def _write_shards(
-    writer: CacheWriter,
-    backbone: Backbone,
-    manifest: Manifest,
-    pending: list[int],
-    config: ExtractConfig,
-) -> list[str]:
-    """Compute and publish the pending shards; give the images whose defect vanished."""
-    coming: deque[int] = deque()
-    vanished: list[str] = []
-    with (
-        bar(f"Extracting {backbone.spec.name}", _n_images(writer, pending)) as advance,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        rows = _rows_to_do(writer, pending, coming, advance)
-        inputs = model_inputs(manifest, Path(config.root), backbone.spec, rows, config)
-        written: Future[None] | None = None
-        while (first := next(inputs, None)) is not None:
-            shard = coming.popleft()
-            shard_rows = writer.shard_rows(shard)
-            arrays = compute_shard(backbone, chain([first], inputs), len(shard_rows), advance)
-            vanished += vanished_defects(manifest, shard_rows, arrays.masks)
-            if written is not None:
-                written.result()
-            written = pool.submit(writer.write_shard, shard, *arrays)
-        if written is not None:
-            written.result()
-    return vanished
+def make_shard(maker: ShardMaker, writer: CacheWriter, shard: Shard) -> Made:
+    """Compute and publish one shard, unless others have.
 
-
-def _rows_to_do(
-    writer: CacheWriter, pending: list[int], coming: deque[int], advance: Advance
-) -> Iterator[list[int]]:
-    """Yield the rows of one shard after the other, leaving out what others finish meanwhile.
-
-    Starts anywhere in the list, so that two people who start at once meet half-way and do not do
-    everything twice. What is yielded is also put into `coming`.
+    Args:
+        maker: what this process has opened.
+        writer: of the cache; the first one that came is kept, it checks the store once.
+        shard: which.
     """
-    trusted = {shard for shard in pending if not has_receipt(writer, shard)}
-    start = secrets.randbelow(len(pending))
-    for shard in pending[start:] + pending[:start]:
-        rows = list(writer.shard_rows(shard))
-        if shard in trusted and is_done_meanwhile(writer, shard):
-            advance(len(rows))
-            continue
-        coming.append(shard)
-        yield rows
+    if maker.writer is None or maker.writer.folder != writer.folder:
+        maker.writer = writer
+    n_images = shard.rows.n_images
+    arrays = None
+    if not _is_done_meanwhile(maker.writer, shard):
+        config, spec = maker.config, maker.backbone.spec
+        inputs = model_inputs(
+            shard.rows, Path(config.root), spec, config.batch_size, maker.decoders
+        )
+        arrays = maker.model.submit(_compute, maker, maker.writer, shard, inputs).result()
+    if arrays is None:
+        maker.advance(n_images)
+        return Made(shard.number, n_images, False, [])
+    maker.writer.write_shard(shard.number, *arrays)
+    return Made(shard.number, n_images, True, _vanished_defects(shard.rows, arrays.masks))
 
 
-def has_receipt(writer: CacheWriter, shard: int) -> bool:
-    """Tell whether somebody says that a shard is written."""
-    return writer.objects.size(f"{writer.folder}/{receipt_name(shard)}") is not None
-
-
-def is_done_meanwhile(writer: CacheWriter, shard: int) -> bool:
-    """Tell whether a shard that had no receipt has been written since."""
-    return (
-        has_receipt(writer, shard) or writer.objects.size(f"{writer.folder}/{RECORD}") is not None
+def _compute(
+    maker: ShardMaker, writer: CacheWriter, shard: Shard, inputs: Iterator[ModelInput]
+) -> ShardArrays | None:
+    """In the model's thread: compute a shard, or find that it was done while it waited."""
+    if _is_done_meanwhile(writer, shard):
+        return None
+    return compute_shard(
+        maker.backbone, _until(maker.ended, inputs), shard.rows.n_images, maker.advance
     )
 
 
-def vanished_defects(manifest: Manifest, rows: range, masks: NDArray[np.uint8]) -> list[str]:
-    """Give the images of a shard that have a defect but no defective pixel at the input size."""
-    table = manifest.select(list(rows))
-    paths, pixels = table["image_path"].to_pylist(), table["mask_pixels"].to_pylist()
-    return [
-        str(path)
-        for path, native, mask in zip(paths, pixels, masks, strict=True)
-        if native and not mask.any()
-    ]
+def _until(ended: Event, inputs: Iterator[ModelInput]) -> Iterator[ModelInput]:
+    for batch in inputs:
+        if ended.is_set():
+            raise CancelledError
+        yield batch
 
 
 def compute_shard(
@@ -200,7 +212,7 @@ def compute_shard(
     n_done = 0
     while n_done < n_images:
         batch = next(inputs)
-        out = backbone(batch.pixels)
+        out = backbone(normalise(_on_device(batch.pixels, backbone.device), backbone.spec))
         tokens.append(out.tokens.to(torch.float16).cpu().numpy())
         if out.cls is not None:
             cls.append(out.cls.to(torch.float16).cpu().numpy())
@@ -212,32 +224,27 @@ def compute_shard(
     )
 
 
-def announce(writer: CacheWriter, pending: list[int]) -> None:
-    """Say what is about to happen: images, tokens, bytes."""
-    geometry = writer.geometry
-    height, width = geometry.mask_size or (0, 0)
-    say(
-        f"{writer.where}\n{geometry.n_images} images of {height} x {width} -> "
-        f"{geometry.tokens_per_image} tokens of {geometry.d_model}: "
-        f"{human_bytes(writer.estimated_bytes)}"
+def _vanished_defects(rows: Manifest, masks: NDArray[np.uint8]) -> list[str]:
+    pairs = zip(rows.column("image_path"), rows.column("mask_pixels"), masks, strict=True)
+    return [str(path) for path, native, mask in pairs if native and not mask.any()]
+
+
+def _on_device(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Copy images as they are, a quarter of the floats they become there."""
+    images = torch.from_numpy(pixels)
+    if device.type == "cpu":  # pinning would wake CUDA, and take GPU memory that nobody uses
+        return images
+    return images.pin_memory().to(device, non_blocking=True)
+
+
+def has_receipt(writer: CacheWriter, shard: int) -> bool:
+    """Tell whether somebody says that a shard is written."""
+    return writer.objects.size(f"{writer.folder}/{receipt_name(shard)}") is not None
+
+
+def _is_done_meanwhile(writer: CacheWriter, shard: Shard) -> bool:
+    """Tell whether a shard that had no receipt has been written since."""
+    return not shard.distrust and (
+        has_receipt(writer, shard.number)
+        or writer.objects.size(f"{writer.folder}/{RECORD}") is not None
     )
-    n_pending = _n_images(writer, pending)
-    if n_pending < geometry.n_images:
-        say(f"{geometry.n_images - n_pending} images are there already; {n_pending} to go")
-
-
-def _estimate(
-    writer: CacheWriter, backbone: Backbone, pending: list[int], config: ExtractConfig
-) -> None:
-    """Say how long it will take, measured on this machine with one small batch."""
-    n_pending = _n_images(writer, pending)
-    n_probe = min(_PROBE_IMAGES, config.batch_size, n_pending)
-    backbone(torch.zeros(1, 3, backbone.spec.height, backbone.spec.width))  # the first is slow
-    start = perf_counter()
-    backbone(torch.zeros(n_probe, 3, backbone.spec.height, backbone.spec.width))
-    seconds = (perf_counter() - start) / n_probe * n_pending
-    say(f"about {human_seconds(seconds)} on {backbone.device}")
-
-
-def _n_images(writer: CacheWriter, shards: list[int]) -> int:
-    return sum(len(writer.shard_rows(shard)) for shard in shards)

@@ -24,7 +24,6 @@ from torch import Tensor
 
 from cache.maps import write_maps
 from cache.objects import Objects
-from pipeline.cluster_store import StoreTicket, open_ticket
 from pipeline.device import resolve_device
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.scoring.detector import Detector
@@ -64,7 +63,6 @@ class MapPlan:
 class ScoreJob:
     """What a worker must be told before it can score blocks."""
 
-    ticket: StoreTicket
     dataset: str
     backbone: str
     key: str
@@ -104,12 +102,11 @@ def open_scoring(
     return Scoring(store, data, placed)
 
 
-def open_score_job(job: ScoreJob) -> Scoring:
-    """In a worker: open the store and the cache, put the detectors on the worker's device.
+def open_score_job(store: Objects, job: ScoreJob) -> Scoring:
+    """In a worker: open the cache, put the detectors on the worker's device.
 
     Raises: StoreError, NotInStore, ConfigError: what this worker lacks.
     """
-    store = open_ticket(job.ticket)
     data = open_dataset(store, job.dataset, job.backbone, job.key)
     return open_scoring(store, data, job.plans, job.device)
 

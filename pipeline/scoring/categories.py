@@ -17,7 +17,6 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cluster import Workers
 from pipeline.configs import ScoreConfig
 from pipeline.inputs import CachedDataset
 from pipeline.progress import bar
@@ -32,6 +31,7 @@ from pipeline.scoring.blocks import (
     cut_blocks,
     merged_defects,
 )
+from pipeline.work import Workers
 from spg_core.errors import MetricError
 from spg_core.image_metrics import ImageCurves, ImageMetrics, image_curves, image_metrics
 from spg_core.pixel_counts import DefectPixels, NormalCounts, merge_counts

@@ -21,8 +21,6 @@ from pipeline.artifacts import (
     make_latest,
     save_artifact,
 )
-from pipeline.cluster import Here, open_workers
-from pipeline.cluster_store import store_ticket
 from pipeline.configs import ClusterConfig, ScoreConfig, as_document
 from pipeline.device import resolve_device
 from pipeline.inputs import CachedDataset, open_dataset
@@ -44,6 +42,7 @@ from pipeline.scoring.document import (
     metrics_document,
 )
 from pipeline.tables import as_parquet
+from pipeline.work import open_workers
 from spg_core.errors import MetricError, SpgError
 
 MAPS = "maps.zarr"
@@ -222,15 +221,16 @@ def _score_all(
     plans = [_plan(store, requests, extras) for requests in sharing]
     configs = [[one.config for one in requests] for requests in sharing]
     device = configs[0][0].device
-    if extras.cluster.is_here:
-        here = Here(open_scoring(store, data, plans, device))
-        scored = score_categories(here, data, plans, configs)
-    else:
-        with store_ticket(store) as ticket:
-            job = ScoreJob(ticket, data.dataset, data.backbone, data.cache.key, plans, device)
-            with open_workers(extras.cluster, open_score_job, job) as workers:
-                workers.ask_all(_is_ready)
-                scored = score_categories(workers, data, plans, configs)
+    job = ScoreJob(data.dataset, data.backbone, data.cache.key, plans, device)
+    with open_workers(
+        store,
+        extras.cluster,
+        open_score_job,
+        job,
+        here=lambda: open_scoring(store, data, plans, device),
+    ) as workers:
+        workers.ask_all(_is_ready)
+        scored = score_categories(workers, data, plans, configs)
     for plan, categories in zip(plans, scored, strict=True):
         for name in plan.kept_as if not isinstance(categories, MetricError) else ():
             finish_maps(store, name, maps_shape(data))

@@ -1,7 +1,7 @@
 """Fit and score some points of a grid in this process, sharing what can be shared."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from cache.objects import Objects
@@ -28,8 +28,6 @@ class OpenSweep:
     aux: CachedDataset
     target: CachedDataset
     memory_bytes: int | None
-    device: str | None = None
-    """Device of this process where it is not the configs'."""
 
 
 def run_points(opened: OpenSweep, points: Sequence[Point]) -> list[Row]:
@@ -40,7 +38,7 @@ def run_points(opened: OpenSweep, points: Sequence[Point]) -> list[Row]:
     saes = fit_saes(
         opened.store,
         opened.aux,
-        [_on(point.sae, opened.device) for point in points],
+        [point.sae for point in points],
         opened.memory_bytes,
     )
     wanted: list[tuple[Artifact, Any]] = []
@@ -50,14 +48,14 @@ def run_points(opened: OpenSweep, points: Sequence[Point]) -> list[Row]:
         if sae is not None:
             row |= sae.document["quality"]
             row["guides"] = guides_id(sae.id, point.guides)
-            wanted.append((sae, _on(point.guides, opened.device)))
+            wanted.append((sae, point.guides))
     fitted = fit_guide_group(opened.store, wanted)
     scored: list[tuple[Row, str, ScoreConfig]] = []
     for row, point in zip(rows, points, strict=True):
         guides = _found(fitted[row["guides"]], row, "fit-guides") if "guides" in row else None
         if guides is not None:
             row |= _sparsity(guides)
-            scored.append((row, guides.id, _on(point.score, opened.device)))
+            scored.append((row, guides.id, point.score))
     target = opened.target
     made = score_group(
         opened.store,
@@ -71,10 +69,6 @@ def run_points(opened: OpenSweep, points: Sequence[Point]) -> list[Row]:
             row["scores"] = scores.id
             row |= {name: scores.document["mean"][name] for name in METRICS}
     return rows
-
-
-def _on(config: Any, device: str | None) -> Any:
-    return config if device is None else replace(config, device=device)
 
 
 def _found(made: Artifact | SpgError, row: Row, stage: str) -> Artifact | None:

@@ -1,15 +1,14 @@
 """Run a sweep: plan it, train it here or on workers, and write its table and heatmaps."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cache.objects import Objects
 from pipeline.artifacts import artifact_id, is_complete
 from pipeline.backbones.spec import slug
-from pipeline.cluster import open_workers
-from pipeline.cluster_store import StoreTicket, open_ticket, store_ticket
 from pipeline.configs import ClusterConfig, FitSaeConfig, SweepConfig, as_document
 from pipeline.device import resolve_device
 from pipeline.fitting.guide_settings import require_defects
@@ -25,6 +24,7 @@ from pipeline.sweep.points import OpenSweep, Row, run_points
 from pipeline.sweep.table import heatmaps, sweep_table
 from pipeline.tables import as_parquet
 from pipeline.versions import library_versions
+from pipeline.work import open_workers
 from spg_core.errors import FitError
 
 FORMAT = 1
@@ -55,12 +55,9 @@ def sweep(store: Objects, config: SweepConfig, cluster: ClusterConfig | None = N
     grid = read_grid(config)
     opened = _open(store, config)
     identifier = sweep_id(opened, config)
-    if cluster is None or cluster.is_here:
-        _announce(opened, grid.points, config)
-        rows = run_points(opened, grid.points)
-    else:
-        rows = _on_workers(store, config, cluster, grid.points, opened)
-    rows += grid.impossible
+    where = cluster or ClusterConfig()
+    _announce(opened, grid.points, config, where)
+    rows = _run(store, config, where, grid.points, opened) + grid.impossible
     made = _save(store, identifier, config, opened, rows)
     for row in made.failed:
         axes = ", ".join(f"{name} {row[name]}" for name in grid.axes)
@@ -92,7 +89,9 @@ def _open(store: Objects, config: SweepConfig) -> OpenSweep:
     return OpenSweep(store, aux, target, memory)
 
 
-def _announce(opened: OpenSweep, points: Sequence[Point], config: SweepConfig) -> None:
+def _announce(
+    opened: OpenSweep, points: Sequence[Point], config: SweepConfig, where: ClusterConfig
+) -> None:
     """Say what is to be done and what it will cost, before it starts. Raises: ConfigError."""
     wanted = {sae_id(opened.aux, point.sae): point.sae for point in points}
     pending = {
@@ -100,68 +99,49 @@ def _announce(opened: OpenSweep, points: Sequence[Point], config: SweepConfig) -
     }
     n_there = sum(is_complete(opened.store, "saes", name) for name in wanted)
     say(f"{len(points)} points, {len(wanted)} SAEs, {n_there} of them there already")
-    if not pending:
-        return
     cache = opened.aux.cache
-    device = resolve_device(config.device)
     if opened.memory_bytes is not None:
         require_fit({n: sae_bytes(cache, c) for n, c in pending.items()}, opened.memory_bytes)
+    if not pending or not where.is_here:
+        return
+    device = resolve_device(config.device)
     groups = plan_groups(cache, pending, opened.memory_bytes or memory_budget(device))
     say(estimate(cache, groups, pending, device).text())
 
 
-@dataclass(frozen=True)
-class SweepJob:
-    """What a worker must be told before it can work on points."""
-
-    ticket: StoreTicket
-    config: SweepConfig
-
-
-def open_sweep_job(job: SweepJob) -> OpenSweep:
-    """In a worker: open store and caches, and choose its GPU where there are several."""
+def open_sweep_job(store: Objects, config: SweepConfig) -> OpenSweep:
+    """In a worker: open the caches."""
     console.quiet = True  # bars of several processes on one screen help nobody
-    opened = _open(open_ticket(job.ticket), job.config)
-    return replace(opened, device=_own_gpu(job.config.device))
+    return _open(store, config)
 
 
-def _own_gpu(device: str) -> str | None:
-    """Give a GPU of its own to each worker of a machine that shows them all to each."""
-    import distributed
-    import torch
-
-    name = str(distributed.get_worker().name)
-    n_gpus = torch.cuda.device_count()
-    if device != "auto" or n_gpus < 2 or not (name.isascii() and name.isdigit()):
-        return None
-    return f"cuda:{int(name) % n_gpus}"
-
-
-def _on_workers(
+def _run(
     store: Objects,
     config: SweepConfig,
-    cluster: ClusterConfig,
+    where: ClusterConfig,
     points: Sequence[Point],
     opened: OpenSweep,
 ) -> list[Row]:
     """Share the grid out; Dask gives a dead worker's part to another, which finds what is done."""
     with (
-        store_ticket(store) as ticket,
-        open_workers(cluster, open_sweep_job, SweepJob(ticket, config)) as workers,
+        open_workers(store, where, open_sweep_job, config, here=lambda: opened) as workers,
+        ExitStack() as stack,
     ):
         parts = share_out(points, len(workers.addresses), opened)
-        say(f"{len(workers.addresses)} workers, {len(parts)} parts of the grid")
-        handles = [workers.submit(run_part, [(i, points[i]) for i in part]) for part in parts]
+        advance: Callable[[int], None] = lambda n: None  # noqa: E731 - the stages show bars here
+        if not where.is_here:
+            say(f"{len(workers.addresses)} workers, {len(parts)} parts of the grid")
+            advance = stack.enter_context(bar("Points", len(points)))
         rows: dict[int, Row] = {}
-        with bar("Points", len(points)) as advance:
-            for found in workers.results(handles):
-                rows |= found
-                advance(len(found))
+        handles = (workers.submit(run_part, [(i, points[i]) for i in part]) for part in parts)
+        for found in workers.results(handles):
+            rows |= found
+            advance(len(found))
     return [rows[i] for i in range(len(points))]
 
 
 def run_part(opened: OpenSweep, part: Sequence[tuple[int, Point]]) -> dict[int, Row]:
-    """In a worker: run points and give their rows by their place in the grid."""
+    """Run points and give their rows by their place in the grid."""
     rows = run_points(opened, [point for _, point in part])
     return {i: row for (i, _), row in zip(part, rows, strict=True)}
 

@@ -1,0 +1,106 @@
+"""A client of Dask: of the scheduler that was named, or of workers started on this machine."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from logging import CRITICAL
+from threading import current_thread, main_thread
+from typing import Any
+
+from pipeline.configs import ClusterConfig
+from spg_core.errors import ClusterError
+
+_CONNECT_SECONDS = 10
+_WORKERS_SECONDS = 30
+
+
+@contextmanager
+def open_client(cluster: ClusterConfig, threads: int) -> Iterator[Any]:
+    """Connect to the scheduler that was named, or start one with its workers on this machine.
+
+    Raises: ClusterError where there is no scheduler, or no worker.
+    """
+    if cluster.scheduler is None:
+        with _started_here(cluster.workers, threads) as started:
+            yield started
+        return
+    import distributed
+
+    try:
+        client: Any = distributed.Client(  # type: ignore[no-untyped-call]
+            cluster.scheduler, timeout=_CONNECT_SECONDS
+        )
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"no Dask scheduler answers at {cluster.scheduler} ({error}); start one with "
+            "`dask scheduler` and workers with `dask worker ADDRESS`"
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=_WORKERS_SECONDS)
+        except TimeoutError as error:
+            raise ClusterError(
+                f"the scheduler at {cluster.scheduler} has no workers; start some with "
+                f"`dask worker {cluster.scheduler}`"
+            ) from error
+        yield client
+
+
+@contextmanager
+def _started_here(n_workers: int, threads: int) -> Iterator[Any]:
+    import distributed
+
+    with ExitStack() as stack:
+        with _interrupts_held():
+            try:
+                local = distributed.LocalCluster(  # type: ignore[no-untyped-call]
+                    n_workers=n_workers,
+                    threads_per_worker=threads,
+                    processes=True,
+                    dashboard_address="127.0.0.1:0",  # any free port: a taken one is a warning
+                    memory_limit=None,  # the nanny would kill a worker that holds a large model
+                    silence_logs=CRITICAL,  # errors travel with the results
+                )
+            except (RuntimeError, OSError) as error:
+                raise ClusterError(
+                    f"{n_workers} workers could not be started on this machine ({error}); "
+                    "use fewer, or --workers 0"
+                ) from error
+            stack.enter_context(local)
+            client: Any = distributed.Client(local)  # type: ignore[no-untyped-call]
+            stack.enter_context(client)
+            client.register_worker_callbacks(_ignore_interrupts)
+        yield client
+
+
+def torch_threads(cluster: ClusterConfig) -> int | None:
+    """Share the cores of this machine; workers of others keep the threads they came with."""
+    if cluster.scheduler is not None:
+        return None
+    from dask.system import CPU_COUNT  # knows of containers and affinity
+
+    return max(1, CPU_COUNT // cluster.workers)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back while processes are started, and have them ignore it.
+
+    A terminal sends it to all processes, but only the first one decides. Children inherit that a
+    signal is ignored; blocked in this thread, it waits here until they have started.
+    """
+    if current_thread() is not main_thread():  # which alone may set handlers, and gets signals
+        yield
+        return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _ignore_interrupts() -> None:
+    """In a worker, one started in place of a dead one too: ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
