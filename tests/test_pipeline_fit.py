@@ -2,8 +2,10 @@
 
 import json
 import math
+import resource
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,20 +15,20 @@ from cache.store import open_store
 from cache.stream import token_batches
 from pipeline.artifacts import load_artifact
 from pipeline.configs import FitGuidesConfig, FitSaeConfig
-from pipeline.fitting import group as fit_group
 from pipeline.fitting import saes as fit_saes
+from pipeline.fitting import train
 from pipeline.fitting.guide_group import fit_guide_group
 from pipeline.fitting.guides import fit_guides
+from pipeline.fitting.log import read_log
 from pipeline.fitting.memory_plan import require_fit, split_by_memory
 from pipeline.fitting.sae import fit_sae
 from pipeline.fitting.sae_path import remembered_path
 from pipeline.fitting.sae_quality import measure_saes
 from pipeline.fitting.sae_settings import load_sae
 from pipeline.fitting.token_source import TokenSource
-from pipeline.fitting.training import read_log
 from pipeline.inputs import open_dataset
 from pipeline.recipes import from_recipe
-from spg_core.errors import ArtifactError, ConfigError, FitError
+from spg_core.errors import ArtifactError, ConfigError, FitError, StoreError
 from spg_core.guide_step import GuideTrainer
 from spg_core.sae import Sae
 from spg_core.sae_config import SaeConfig
@@ -49,8 +51,7 @@ def fresh(small_store, tmp_path):
 
 @pytest.fixture
 def checkpoints_at_every_step(monkeypatch):
-    monkeypatch.setattr(fit_group, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    monkeypatch.setattr(fit_group, "_CHECKPOINT_SHARE", float("inf"))
+    monkeypatch.setattr(train, "pause_after", lambda seconds: 0.0)
 
 
 def aux(store):
@@ -198,6 +199,67 @@ def test_guides_killed_at_a_step_end_as_in_one_go(small_store, tmp_path, monkeyp
     whole = fit_guides(store, small_store.sae.id, config)
     assert same_tensors(resumed, whole)
     assert read_log(fresh, f"guides/{whole.id}") == read_log(store, f"guides/{whole.id}")
+
+
+def killed_sae(monkeypatch, store, step=4):
+    """Leave the checkpoint of an SAE that was killed, and give the file."""
+    with monkeypatch.context() as dying:
+        die_at(dying, SaeTrainer, "step", step)
+        with pytest.raises(Killed):
+            fit_sae(store, aux(store), SAE)
+    (path,) = Path(store.where).glob("saes/*/checkpoint.safetensors")
+    return path
+
+
+@pytest.mark.usefixtures("checkpoints_at_every_step")
+def test_a_fit_with_a_damaged_checkpoint_says_so_and_starts_anew(
+    small_store, fresh, monkeypatch, capsys
+):
+    path = killed_sae(monkeypatch, fresh)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+    made = fit_sae(fresh, aux(fresh), SAE)
+
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "checkpoint.safetensors is damaged" in said
+    assert "starts anew" in said
+    store = open_store(small_store.url)
+    assert same_tensors(made, fit_sae(store, aux(store), SAE))
+    log = read_log(fresh, f"saes/{made.id}")
+    assert [line["step"] for line in log] == list(range(1, len(log) + 1))
+
+
+@pytest.fixture
+def small_files():
+    """Let no file grow beyond a size, as a full disk does, once called with it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda n_bytes: resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("checkpoints_at_every_step")
+def test_a_checkpoint_that_finds_no_room_is_an_error_and_the_last_one_stays(
+    small_store, fresh, monkeypatch, small_files
+):
+    path = killed_sae(monkeypatch, fresh)
+    kept = path.read_bytes()
+
+    small_files(20_000)
+    with pytest.raises(StoreError, match=r"no room for .*checkpoint\.safetensors.*run again"):
+        fit_sae(fresh, aux(fresh), SAE)
+    small_files(resource.RLIM_INFINITY)
+
+    assert path.read_bytes() == kept
+    store = open_store(small_store.url)
+    assert same_tensors(fit_sae(fresh, aux(fresh), SAE), fit_sae(store, aux(store), SAE))
+
+
+def test_a_log_that_finds_no_room_is_an_error_that_names_it(fresh, small_files):
+    small_files(700)
+    with pytest.raises(StoreError, match=r"cannot write .*training\.jsonl .*run again"):
+        fit_sae(fresh, aux(fresh), replace(SAE, epochs=8))
 
 
 @pytest.mark.usefixtures("checkpoints_at_every_step")

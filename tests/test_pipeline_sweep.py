@@ -31,7 +31,7 @@ from pipeline.configs import (
     SweepConfig,
 )
 from pipeline.drawing.plots import cells
-from pipeline.fitting import group as fit_group
+from pipeline.fitting import train
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
@@ -195,8 +195,7 @@ class Killed(BaseException):
 
 
 def test_a_sweep_that_was_killed_goes_on_to_the_same_result(fresh, tmp_path, monkeypatch):
-    monkeypatch.setattr(fit_group, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    monkeypatch.setattr(fit_group, "_CHECKPOINT_SHARE", float("inf"))
+    monkeypatch.setattr(train, "pause_after", lambda seconds: 0.0)
     copy = open_store(shutil.copytree(fresh.where, tmp_path / "killed"))
     step, taken = SaeTrainer.step, iter(range(1, 10_000))
 

@@ -16,11 +16,12 @@ from pipeline.artifacts import Artifact, folder, is_complete, load_artifact, sav
 from pipeline.configs import FitGuidesConfig, as_document
 from pipeline.device import resolve_device
 from pipeline.drawing.plots import draw_training
+from pipeline.fitting.checkpoint import drop_checkpoint
 from pipeline.fitting.dictionaries import GuideDictionary, make_dictionary
-from pipeline.fitting.group import Line, Member, compiler_for, join, run
 from pipeline.fitting.guide_settings import guides_id, require_defects
+from pipeline.fitting.log import GUIDE_PANELS, PICTURE
 from pipeline.fitting.token_source import TokenSource
-from pipeline.fitting.training import GUIDE_PANELS, PICTURE, drop_checkpoint
+from pipeline.fitting.train import Line, Member, compiler_for, join, run
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.progress import Advance, bar, say
 from pipeline.scoring.detector import require_same_tokens

@@ -17,13 +17,14 @@ from pipeline.artifacts import Artifact, folder, is_complete, load_artifact, sav
 from pipeline.configs import FitSaeConfig, as_document
 from pipeline.device import resolve_device
 from pipeline.drawing.plots import draw_training
-from pipeline.fitting.group import Line, Member, compiler_for, join, run
+from pipeline.fitting.checkpoint import drop_checkpoint
+from pipeline.fitting.log import PICTURE, SAE_PANELS
 from pipeline.fitting.memory_plan import memory_budget, sae_bytes, split_by_memory
 from pipeline.fitting.sae_path import device_name, remembered_path
 from pipeline.fitting.sae_quality import Quality, measure_saes
 from pipeline.fitting.sae_settings import batch_size, epoch_steps, sae_id
 from pipeline.fitting.token_source import TokenSource
-from pipeline.fitting.training import PICTURE, SAE_PANELS, drop_checkpoint
+from pipeline.fitting.train import Line, Member, compiler_for, join, run
 from pipeline.inputs import CachedDataset
 from pipeline.progress import Advance, bar, say
 from spg_core.errors import FitError, SpgError

@@ -11,7 +11,7 @@ from pipeline.artifacts import Artifact, folder
 from pipeline.atoms.files import as_report_atoms
 from pipeline.atoms.find import find_atoms, has_atoms
 from pipeline.configs import AtomsConfig
-from pipeline.fitting.training import GUIDE_PANELS, SAE_PANELS, read_log
+from pipeline.fitting.log import GUIDE_PANELS, SAE_PANELS, read_log
 from pipeline.inputs import CachedDataset
 from pipeline.progress import say
 from pipeline.report.data import (

@@ -7,6 +7,7 @@ the others are reached. One that fails leaves the group with its reason.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Generic, Protocol, TypeVar
@@ -15,12 +16,13 @@ import torch
 from torch import Tensor
 
 from cache.objects import Objects
-from pipeline.fitting.training import Checkpoint, TrainingLog, load_checkpoint, save_checkpoint
+from pipeline.fitting.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.fitting.log import TrainingLog
 from pipeline.progress import Advance, say
 from spg_core.compiling import Compiler
-from spg_core.errors import FitError
+from spg_core.errors import CorruptStore, FitError
 
-SECONDS_BETWEEN_CHECKPOINTS = 60.0
+_SECONDS_BETWEEN_CHECKPOINTS = 60.0
 # Writing checkpoints may take this share of the time.
 _CHECKPOINT_SHARE = 0.05
 # On CUDA, reading a number waits for the device, so log lines wait for each other.
@@ -71,16 +73,16 @@ class Member(Generic[T]):
 
     def flush(self) -> None:
         """Write the lines that are held, reading all their numbers from the device at once."""
-        tensors = [v for line in self.held for v in line.values() if isinstance(v, Tensor)]
+        held, self.held = self.held, []
+        tensors = [v for line in held for v in line.values() if isinstance(v, Tensor)]
         numbers = iter(torch.stack([t.double() for t in tensors]).tolist() if tensors else [])
-        for line in self.held:
+        for line in held:
             self.log.add(
                 {
                     name: _number(next(numbers), value) if isinstance(value, Tensor) else value
                     for name, value in line.items()
                 }
             )
-        self.held.clear()
 
 
 def _number(value: float, source: Tensor) -> float | int:
@@ -88,12 +90,19 @@ def _number(value: float, source: Tensor) -> float | int:
 
 
 def join(store: Objects, identifier: str, place: str, trainer: T) -> Member[T]:
-    """Make a member, at its last checkpoint if it has one. Raises: CorruptStore, ArtifactError."""
-    start = load_checkpoint(store, place)
+    """Make a member, at its last checkpoint if it has one; a damaged one is named and left.
+
+    Raises: StoreError, ArtifactError for a checkpoint of another configuration.
+    """
     done = 0
-    if start is not None:
-        trainer.load_state(start.tensors)
-        done = start.step
+    try:
+        state = load_checkpoint(store, place, like=trainer.state())
+    except CorruptStore as error:
+        say(f"{error}; this fit starts anew")
+    else:
+        if state is not None:
+            trainer.load_state(state)
+            done = int(state["n_steps"])
     return Member(identifier, place, trainer, TrainingLog(store, place, keep=done), done)
 
 
@@ -117,7 +126,7 @@ def run(
     """
     advance(sum(member.done for member in members))
     start = min((member.done for member in members), default=n_steps)
-    saved, interval = perf_counter(), SECONDS_BETWEEN_CHECKPOINTS
+    next_checkpoint = perf_counter() + pause_after(0.0)
     stream = batches(start) if start < n_steps else iter(())
     said: set[str] = set()
     try:
@@ -132,15 +141,15 @@ def run(
                 said.add(remark)
             if all(member.error for member in members):
                 break
-            if perf_counter() - saved > interval and at + 1 < n_steps:
-                began = perf_counter()
+            began = perf_counter()
+            if began > next_checkpoint and at + 1 < n_steps:
                 _save(store, members, at + 1)
-                saved = perf_counter()
-                interval = max(interval, (saved - began) / _CHECKPOINT_SHARE)
+                next_checkpoint = perf_counter() + pause_after(perf_counter() - began)
     finally:
-        for member in members:
-            member.flush()
-            member.log.close()
+        with ExitStack() as closing:  # all of them, whatever becomes of one
+            for member in members:
+                closing.callback(member.log.close)
+                closing.callback(member.flush)
 
 
 def _attempt(
@@ -168,8 +177,14 @@ def _save(store: Objects, members: Sequence[Member[T]], at: int) -> None:
                 member.error = error
                 continue
             member.flush()
-            member.log.save()
-            save_checkpoint(store, member.place, Checkpoint(member.done, state))
+            if not member.log.is_followed:
+                member.log.save()
+            save_checkpoint(store, member.place, state)
+
+
+def pause_after(seconds: float) -> float:
+    """Give how long to wait after a checkpoint that took so long to write."""
+    return max(_SECONDS_BETWEEN_CHECKPOINTS, seconds / _CHECKPOINT_SHARE)
 
 
 def _note(member: Member[Any]) -> str:

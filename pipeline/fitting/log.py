@@ -1,0 +1,93 @@
+"""The log of a running fit: a JSON object a line beside the artifact, and what is drawn of it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cache.objects import Objects
+from spg_core.errors import StoreError
+
+LOG = "training.jsonl"
+PICTURE = "training.png"
+
+SAE_PANELS: dict[str, list[str]] = {"loss": ["loss"], "FVU": ["fvu"], "dead atoms": ["dead"]}
+"""What is drawn of an SAE's log: the title of a panel, the fields in it."""
+GUIDE_PANELS: dict[str, list[str]] = {
+    "loss": ["loss"],
+    "non-zero, last": ["nnz_normal", "nnz_anomaly"],
+    "non-zero, EMA": ["ema_nnz_normal", "ema_nnz_anomaly"],
+    "l1 norm": ["l1_normal", "l1_anomaly", "ema_l1_normal", "ema_l1_anomaly"],
+}
+"""What is drawn of the guides' log."""
+
+
+class TrainingLog:
+    """Metrics of a running fit, one JSON object a line, in `training.jsonl` of its folder.
+
+    On a local store each line is on disk as soon as it is written, so `tail -f` follows a run. An
+    object store cannot append: there the file is written by `save` and `close`.
+    """
+
+    def __init__(self, store: Objects, folder: str, keep: int = 0) -> None:
+        """Start a log, or go on after step `keep` of the one that is there. Raises: StoreError."""
+        self._store = store
+        self._name = f"{folder}/{LOG}"
+        self.lines: list[dict[str, Any]] = []
+        if keep and store.size(self._name) is not None:
+            self.lines = [line for line in read_log(store, folder) if line["step"] <= keep]
+        self.save()
+        path: Path | None = store.local_path(self._name)
+        with self._explained():
+            self._file = None if path is None else path.open("a", encoding="utf-8")
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Append one line. Raises: StoreError."""
+        self.lines.append(dict(line))
+        if self._file is not None:
+            with self._explained():
+                self._file.write(json.dumps(line) + "\n")
+                self._file.flush()
+
+    def save(self) -> None:
+        """Write the whole file; on a local store each line is there already."""
+        text = "".join(json.dumps(line) + "\n" for line in self.lines)
+        self._store.replace(self._name, [text.encode()])
+
+    def close(self) -> None:
+        """Finish the file. Raises: StoreError."""
+        if self._file is None:
+            self.save()
+            return
+        with self._explained():
+            self._file.close()
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether lines are on disk as soon as they are added."""
+        return self._file is not None
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"cannot write {self._store.where}/{self._name} ({error.strerror or error}); once "
+                "it can be, run again: the fit goes on from its last checkpoint"
+            ) from error
+
+
+def read_log(store: Objects, folder: str) -> list[dict[str, Any]]:
+    """Give the lines of a fit's log, up to a torn or foreign one. Raises: NotInStore."""
+    lines: list[dict[str, Any]] = []
+    for text in store.get(f"{folder}/{LOG}").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            break
+        if not isinstance(line, dict) or type(line.get("step")) is not int:
+            break
+        lines.append(line)
+    return lines
