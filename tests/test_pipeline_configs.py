@@ -9,12 +9,25 @@ import pytest
 from msgspec import Meta
 
 import pipeline.configs as configs
-from pipeline.configs import ClusterConfig, ExtractConfig, ScoreConfig, StoreConfig, SweepConfig
+from pipeline.configs import (
+    Checked,
+    ClusterConfig,
+    ExtractConfig,
+    ScoreConfig,
+    StoreConfig,
+    SweepConfig,
+    caches,
+)
 from pipeline.options import field_help
 from spg_core.errors import ConfigError
 from spg_core.fields import alternatives, bounds, field_types, is_list, option_name, words
 
-STAGES: list[type] = [one for one in vars(configs).values() if isinstance(one, type)]
+STAGES: list[type] = [
+    one
+    for module in (configs, caches)
+    for one in vars(module).values()
+    if isinstance(one, type) and dataclasses.is_dataclass(one) and one is not Checked
+]
 FIELDS = [
     pytest.param(stage, name, kind, id=f"{stage.__name__}.{name}")
     for stage in STAGES
@@ -64,6 +77,8 @@ def fits(kind, value):
         return any(fits(one, value) for one in get_args(kind))
     metas = [one for one in get_args(kind)[1:] if isinstance(one, Meta)]
     inner = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if get_origin(inner) in (UnionType, Union):
+        return fits(inner, value)
     if get_origin(inner) is Literal:
         return value in get_args(inner)
     if get_origin(inner) is tuple:

@@ -1,7 +1,7 @@
 """Verify, copy and choose caches, with a progress bar: what the cache commands do with many."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import Any
 
@@ -81,7 +81,7 @@ def _verify(cache: NamedCache, megabytes: "_Megabytes") -> dict[str, Any]:
     }
 
 
-def caches_to_copy(source: str, only: list[str]) -> tuple[list[NamedCache], dict[str, str]]:
+def caches_to_copy(source: str, only: Sequence[str]) -> tuple[list[NamedCache], dict[str, str]]:
     """Give the caches that `cache copy` was asked for: named ones, one path, or all complete ones.
 
     Where all are meant, also what is wrong with folders that are no caches.
@@ -141,7 +141,9 @@ def _copy(
     }
 
 
-def tidy(store: Objects, references: list[str], grace_hours: float, delete: bool) -> dict[str, Any]:
+def tidy(
+    store: Objects, references: Sequence[str], grace_hours: float, delete: bool
+) -> dict[str, Any]:
     """Give what no cache needs and what is of the caches named for removal; delete it if asked to.
 
     Raises:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.commands.options import show
+from pipeline.commands.show import show
 from pipeline.configs import AtomsConfig, AtomsSource
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pipeline.commands.options import show
+from pipeline.commands.show import show
 from pipeline.configs import CalibrateSource, ScoreConfig
 from pipeline.options import Asked, Without
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated
 
-from pipeline.commands.options import show
+from pipeline.commands.show import show
 from pipeline.configs import ExportSource, ScoreConfig
 from pipeline.options import Asked, Without
 

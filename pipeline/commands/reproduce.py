@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline.commands.options import show
+from pipeline.commands.show import show
 from pipeline.configs import FigureConfig, ReproduceConfig, ReproduceSource
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from pipeline.commands.options import show
+from pipeline.commands.show import show
 from pipeline.configs import ClusterConfig, ScoreConfig, ScoreSource
 from pipeline.options import Asked
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.commands.options import show
+from pipeline.commands.show import show
 from pipeline.configs import ClusterConfig, SweepConfig
 from pipeline.metrics import METRICS, percent
 
