@@ -160,11 +160,19 @@ def checked(listing: Listing, entries: Iterable[tuple[Entry, str]]) -> list[Entr
 
 
 def _with_normal_paths(root: Path, entry: Entry) -> Entry:
-    mask = normal_path(entry.mask_path, root) if entry.mask_path else None
+    mask = _below(root, entry.mask_path) if entry.mask_path else None
     # Generators of lists join a folder and an empty name where there is no mask.
     if mask is not None and os.path.isdir(root / mask):  # noqa: PTH112 (any name is fine)
         mask = None
-    return replace(entry, image_path=normal_path(entry.image_path, root), mask_path=mask)
+    return replace(entry, image_path=_below(root, entry.image_path), mask_path=mask)
+
+
+def _below(root: Path, listed: str) -> str:
+    """Give a listed path relative to the root; lists beside several sets begin with its folder."""
+    path = normal_path(listed, root)
+    name, _, rest = path.partition("/")
+    is_parents = name == root.absolute().name and not os.path.exists(root / path)  # noqa: PTH110
+    return rest if is_parents and os.path.exists(root / rest) else path  # noqa: PTH110
 
 
 def text_of(fields: Mapping[str, Any], name: str) -> str:

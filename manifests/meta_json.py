@@ -54,12 +54,11 @@ def _find(listing: Listing) -> Path | None:
     root = listing.root
     if listing.reading.list_file is None and not (root / META_JSON).exists():
         others = sorted(path.name for path in root.glob("meta_*.json"))
-        above = sorted(path.name for path in root.absolute().parent.glob("meta*.json"))
+        above = sorted(f"../{path.name}" for path in root.absolute().parent.glob("meta*.json"))
         if len(others) == 1:
             return find_list(listing, others[0])
         if others or above:
-            where = "--list-file NAME" if others else "--root .. --list-file NAME"
-            detail = f"not found, but {', '.join(others or above)}; {where} reads it"
+            detail = f"not found, but {', '.join(others or above)}: --list-file NAME reads it"
             listing.add("missing file", META_JSON, detail)
             return None
     return find_list(listing, META_JSON)

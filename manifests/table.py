@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from manifests.check import check_rows, read_table
+from manifests.check import read_table
+from manifests.check_rows import check_rows
 from manifests.schema import left_out_of
 from spg_core.errors import DatasetError
 

@@ -19,23 +19,24 @@ def list_visa_csv(listing: Listing) -> list[Entry]:
     Its defects are called `bad`, as in the reorganised tree, so that both give the same rows in the
     same order, and with that the same cache key.
     """
+    name = listing.reading.list_file or VISA_CSV
     path = find_list(listing, VISA_CSV)
-    text = None if path is None else read_list(listing, path, VISA_CSV)
+    text = None if path is None else read_list(listing, path, name)
     if text is None:
         return []
     try:
         header, rows = csv_rows(text)
     except ValueError as error:
-        listing.add("unusable list", VISA_CSV, f"not a CSV file: {error}")
+        listing.add("unusable list", name, f"not a CSV file: {error}")
         return []
     missing = [column for column in COLUMNS if column not in header]
     if missing:
         detail = f"no column {', '.join(missing)}; expected {','.join(COLUMNS)}"
-        listing.add("unusable list", VISA_CSV, detail)
+        listing.add("unusable list", name, detail)
         return []
     entries = []
     for number, cells in rows:
-        place = f"{VISA_CSV} line {number}"
+        place = f"{name} line {number}"
         entry = _entry(listing, cells, place)
         if entry is not None and entry.split in listing.splits:
             entries.append((entry, place))

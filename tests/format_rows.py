@@ -189,6 +189,13 @@ def _snapshot(root: Path) -> None:
     _to_blob(root / "bolt/ground_truth/cut/0_mask.png", blobs)
 
 
+def _snapshot_list(root: Path) -> None:
+    _meta(root)
+    for path in sorted(root.rglob("*")):
+        if path.is_file():
+            _to_blob(path, root.parent.parent / "blobs")
+
+
 def _to_blob(path: Path, blobs: Path) -> None:
     blobs.mkdir(exist_ok=True)
     blob = blobs / path.as_posix().replace("/", "-")
@@ -680,6 +687,16 @@ def _vcp(root: Path) -> None:
     write_json(root, "meta_mvtec.json", {"train": {}, "test": {}})
 
 
+def _vcp_below(root: Path) -> None:
+    picture(root, "nut/test/good/1.bmp", "nut/test/anomaly/2.bmp")
+    mask(root, "nut/ground_truth/anomaly/2.png")
+    top = root.name  # the list lies beside the set's folder, and its paths begin with it
+    masked = f"{top}/nut/ground_truth/anomaly/2.png"
+    bad = _meta_entry(f"{top}/nut/test/anomaly/2.bmp", masked, "anomaly", 1, "nut")
+    good = _meta_entry(f"{top}/nut/test/good/1.bmp", "", "good", 0, "nut")
+    write_json(root.parent, "meta_visa.json", {"train": {}, "test": {"nut": [bad, good]}})
+
+
 def _windows(root: Path) -> None:
     _bolts(root)
     masked = "bolt\\ground_truth\\cut\\000_mask.png"
@@ -751,6 +768,13 @@ LISTS: tuple[Row, ...] = (
         MVTEC_LINES,
     ),
     Row(
+        "the same in the hub's cache",
+        "list and images are links into blobs/",
+        "meta",
+        _snapshot_list,
+        MVTEC_LINES,
+    ),
+    Row(
         "ADer, MambaAD",
         "the same, with cat/test/x//000.png and a split validation",
         "meta",
@@ -808,6 +832,25 @@ LISTS: tuple[Row, ...] = (
         ),
         reading=Reading(list_file="meta_visa.json"),
         option="--list-file meta_visa.json",
+    ),
+    Row(
+        "VCP-CLIP, Bayes-PFL",
+        "the same, read from the folder of the set",
+        "meta",
+        _vcp_below,
+        (
+            ("nut", "test", "anomaly", "nut/test/anomaly/2.bmp", "nut/ground_truth/anomaly/2.png"),
+            ("nut", "test", "good", "nut/test/good/1.bmp", None),
+        ),
+        reading=Reading(list_file="../meta_visa.json"),
+        option="--list-file ../meta_visa.json",
+    ),
+    Row(
+        "VCP-CLIP, Bayes-PFL",
+        "the same, the list not named",
+        "meta",
+        _vcp_below,
+        refusal="meta.json: not found, but ../meta_visa.json: --list-file NAME reads it",
     ),
     Row(
         "made on Windows",
