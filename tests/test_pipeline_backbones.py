@@ -25,8 +25,9 @@ needs_vit_tiny = pytest.mark.skipif(
 
 NAMED_TIMM = [
     ("dinov3", "vit_large_patch16_dinov3", 16, 5, True),
-    ("dinov2", "vit_large_patch14_dinov2", 14, 1, False),
-    ("siglip", "vit_large_patch16_siglip_384", 16, 0, True),
+    ("timm:vit_large_patch16_dinov3", "vit_large_patch16_dinov3", 16, 5, True),
+    ("timm:vit_large_patch14_dinov2", "vit_large_patch14_dinov2", 14, 1, False),
+    ("timm:vit_large_patch16_siglip_384", "vit_large_patch16_siglip_384", 16, 0, True),
 ]
 """Name, timm's model, patch size, prefix tokens, and whether the token is taken after the norm."""
 
@@ -63,7 +64,7 @@ def check_named_timm(
     before_norm: list[Tensor] = []
     net.norm.register_forward_pre_hook(lambda _module, inputs: before_norm.append(inputs[0]))
 
-    backbone = load_backbone(name, image_size=size, weights=weights)
+    backbone = load_backbone(name, image_size=size, weights=weights, final_norm=normed)
     found = backbone(pixels)
 
     with torch.inference_mode():

@@ -70,10 +70,14 @@ def test_open_clip_tokens_are_the_librarys_own_forward_pass(tiny_clip: Path, siz
 def test_openclip_by_name_projects_every_patch_token(
     tiny_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.backbones import load as backbones
+    from pipeline.backbones import presets
 
-    row = replace(backbones._TABLE["openclip"], model="open_clip:ViT-Test-quickgelu/openai")
-    monkeypatch.setitem(backbones._TABLE, "openclip", row)
+    row = replace(
+        presets.PRESETS["openclip"],
+        model="open_clip:ViT-Test-quickgelu/openai",
+        position_embedding=presets.BY_LIBRARY,
+    )
+    monkeypatch.setitem(presets.PRESETS, "openclip", row)
     visual = open_clip_visual("ViT-Test-quickgelu", tiny_clip, 70)
     pixels = torch.randn(2, 3, 70, 70)
 
@@ -132,24 +136,3 @@ def test_open_clip_weights_of_another_model_are_refused(tiny_clip: Path) -> None
 
     with pytest.raises(BackboneError, match=r"does not fit .*Missing key.*visual\.ln_post\.weight"):
         load_backbone("open_clip:ViT-Test-quickgelu/openai", weights=tiny_clip)
-
-
-@pytest.mark.slow
-def test_named_openclip_gives_the_token_of_the_table(tmp_path: Path) -> None:
-    import open_clip
-
-    torch.manual_seed(2)
-    net = open_clip.create_model("ViT-L-14-336-quickgelu")
-    weights = tmp_path / "clip.safetensors"
-    save_file({key: value.contiguous() for key, value in net.state_dict().items()}, weights)
-    visual = open_clip_visual("ViT-L-14-336-quickgelu", weights, 112)
-    visual.output_tokens = True
-    pixels = torch.randn(2, 3, 112, 112)
-
-    found = load_backbone("openclip", image_size=112, weights=weights)(pixels)
-
-    with torch.inference_mode():
-        _, normed = visual(pixels)
-        expected = normed @ visual.proj
-    assert found.tokens.shape == (2, 64, 768)
-    torch.testing.assert_close(found.tokens, expected)

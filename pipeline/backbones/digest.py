@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.backbones.file_kind import check_weights_file
 from pipeline.memo import recall, remember
 from spg_core.errors import BackboneError
 
@@ -38,8 +39,9 @@ def unchanged(path: Path) -> Iterator[None]:
     """Hold a file to what it is: the tensors that were read and the digest are of the same bytes.
 
     Raises:
-        BackboneError: at the end, where the file was replaced or written to meanwhile.
+        BackboneError: there is no such file; or, at the end, it was replaced or written to.
     """
+    check_weights_file(path)
     before = _file_state(path)
     yield
     if _file_state(path) != before:

@@ -32,9 +32,9 @@ def open_gabor(request: BackboneRequest) -> tuple[nn.Module, BackboneSpec]:
             raise ConfigError(
                 f"{option} {value} does not apply to gabor, a fixed descriptor; leave it out"
             )
-    if request.compute_dtype not in (None, "float32"):
+    if request.compute_dtype != "float32":
         raise ConfigError(f"gabor computes in float32, not {request.compute_dtype}; leave it out")
-    size = request.image_size or DEFAULT_IMAGE_SIZE
+    size = DEFAULT_IMAGE_SIZE if request.image_size is None else request.image_size
     check_image_size(size, PATCH_SIZE, PATCH_SIZE, request.name)
     model = GaborTokens()
     spec = BackboneSpec(
@@ -51,6 +51,9 @@ def open_gabor(request: BackboneRequest) -> tuple[nn.Module, BackboneSpec]:
         d_model=model.d_model,
         has_cls=False,
         resize_filter=request.resize_filter,
+        resize_values=request.resize_values,
+        position_embedding="none",
+        activation="none",
         mean=MEAN,
         std=STD,
         compute_dtype="float32",

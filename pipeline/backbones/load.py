@@ -1,17 +1,18 @@
 """Frozen backbones: pixels in, patch tokens out, prefix tokens dropped.
 
-B images, n patch tokens, d channels. METHOD.md's table is `_TABLE`; what it leaves open is taken
-from the model. Model libraries are imported only when one of their models is asked for.
+B images, n patch tokens, d channels. What a preset leaves open is taken from the model. Model
+libraries are imported only when one of their models is asked for.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.backbones.on_cpu import forward_on_cpu
+from pipeline.backbones.precision import ComputeDtype, computing_in
+from pipeline.backbones.presets import PRESETS, Preset
 from pipeline.backbones.spec import (
     BackboneRequest,
     BackboneSpec,
@@ -31,41 +32,7 @@ __all__ = [
     "spec_from_covers",
 ]
 
-RESIZE_FILTERS = ("bilinear", "bicubic")
-COMPUTE_DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Named:
-    """One row of METHOD.md's table of backbones."""
-
-    model: str
-    image_size: int
-    final_norm: bool
-    resize_filter: str = "bicubic"
-
-
-_TABLE = {
-    "dinov3": _Named(
-        model="timm:vit_large_patch16_dinov3.lvd1689m",
-        image_size=448,
-        final_norm=True,
-        resize_filter="bilinear",
-    ),
-    "dinov2": _Named(
-        model="timm:vit_large_patch14_dinov2.lvd142m", image_size=448, final_norm=False
-    ),
-    "siglip": _Named(
-        model="timm:vit_large_patch16_siglip_384.webli", image_size=448, final_norm=True
-    ),
-    "openclip": _Named(
-        model="open_clip:ViT-L-14-336-quickgelu/openai", image_size=518, final_norm=True
-    ),
-}
+FILTERS = ("bilinear", "bicubic")
 
 
 class PatchTokens(NamedTuple):
@@ -104,9 +71,8 @@ class Backbone:
         match self.device.type:
             case "cpu":
                 tokens, cls = forward_on_cpu(self.model, pixels)
-            case _:
-                dtype = COMPUTE_DTYPES[spec.compute_dtype]
-                with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            case device_type:
+                with computing_in(spec.compute_dtype, device_type):
                     tokens, cls = self.model(pixels.to(self.device, non_blocking=True))
         expected = (len(pixels), spec.grid.tokens_per_image, spec.d_model)
         if tuple(tokens.shape) != expected:
@@ -128,10 +94,10 @@ def load_backbone(
     mean: Channels | None = None,
     std: Channels | None = None,
     device: str = "cpu",
-    compute_dtype: str | None = None,
+    compute_dtype: str = "float32",
     exif: bool = False,
 ) -> Backbone:
-    """Load a frozen backbone; None leaves a choice to METHOD.md's table, then to the model.
+    """Load a frozen backbone; None leaves a choice to the preset, then to the model.
 
     Args:
         name: `dinov3`, `dinov2`, `siglip`, `openclip`, `gabor`, `timm:<model>` or
@@ -144,8 +110,8 @@ def load_backbone(
         mean: replaces the model's own.
         std: replaces the model's own.
         device: a torch device name.
-        compute_dtype: `float32`, `bfloat16` or `float16`. None is float32 on a CPU and bfloat16
-            on a GPU, whose range, unlike float16's, holds the huge activations of large ViTs.
+        compute_dtype: `float32`, `tf32`, `bfloat16` or `float16`, the last three on a GPU only;
+            bfloat16's range, unlike float16's, holds the huge activations of large ViTs.
             Part of the cache key.
         exif: turn images as their EXIF orientation says.
 
@@ -154,21 +120,24 @@ def load_backbone(
         ConfigError: an option is impossible for this backbone.
     """
     place = resolve_device(device)
-    row = _TABLE.get(name)
+    preset = PRESETS.get(name, Preset(model=name))
     request = BackboneRequest(
         name=name,
-        image_size=row.image_size if row and image_size is None else image_size,
+        image_size=preset.image_size if image_size is None else image_size,
         layer=layer,
-        final_norm=row.final_norm if row and final_norm is None else final_norm,
-        weights=weights,
-        resize_filter=_resize_filter(resize_filter, row.resize_filter if row else "bicubic"),
+        final_norm=preset.final_norm if final_norm is None else final_norm,
+        weights=None if weights is None else weights.expanduser(),
+        resize_filter=_one_of("resize filter", resize_filter or preset.resize_filter, FILTERS),
+        resize_values=preset.resize_values,
+        position_embedding=preset.position_embedding,
+        activation=preset.activation,
+        projection=preset.projection,
         mean=mean,
         std=_std(std),
         compute_dtype=_compute_dtype(compute_dtype, place),
-        device_dtype="bfloat16" if place.type == "cuda" else "float32",
         exif=exif,
     )
-    model, spec = _open(row.model if row else name, request)
+    model, spec = _open(preset.model, request)
     return Backbone(model, spec, place)
 
 
@@ -190,22 +159,20 @@ def _open(model_name: str, request: BackboneRequest) -> tuple[nn.Module, Backbon
             return open_open_clip(model, request)
         case _:
             raise ConfigError(
-                f"no backbone {request.name!r}; use {', '.join(_TABLE)}, gabor, timm:<model> or "
+                f"no backbone {request.name!r}; use {', '.join(PRESETS)}, gabor, timm:<model> or "
                 f"open_clip:<model>/<tag>"
             )
 
 
-def _resize_filter(asked: str | None, default: str) -> str:
-    chosen = asked or default
-    if chosen not in RESIZE_FILTERS:
-        raise ConfigError(f"resize filter {chosen!r}; use one of {', '.join(RESIZE_FILTERS)}")
+def _one_of(what: str, chosen: str, choices: tuple[str, ...]) -> str:
+    if chosen not in choices:
+        raise ConfigError(f"{what} {chosen!r}; use one of {', '.join(choices)}")
     return chosen
 
 
-def _compute_dtype(asked: str | None, device: torch.device) -> str | None:
-    if asked is not None and asked not in COMPUTE_DTYPES:
-        raise ConfigError(f"compute dtype {asked!r}; use one of {', '.join(COMPUTE_DTYPES)}")
-    if asked not in (None, "float32") and device.type != "cuda":
+def _compute_dtype(asked: str, device: torch.device) -> str:
+    _one_of("compute dtype", asked, get_args(ComputeDtype))
+    if asked != "float32" and device.type != "cuda":
         raise ConfigError(f"compute dtype {asked} is for GPUs, the device is {device}; use float32")
     return asked
 

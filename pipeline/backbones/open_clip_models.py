@@ -5,6 +5,7 @@ resamples the position embedding to the input size.
 Source: mlfoundations/open_clip, `open_clip.transformer.VisionTransformer`.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +13,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from pipeline.backbones.digest import sha256_of_file, unchanged
-from pipeline.backbones.file_kind import check_weights_file
-from pipeline.backbones.hub import first_line, hub_file
+from pipeline.backbones.hub import hub_file
+from pipeline.backbones.position_embedding import is_ours, resize_positions
+from pipeline.backbones.precision import keep_residual_stream
 from pipeline.backbones.rename import backbone_tensors
 from pipeline.backbones.spec import BackboneRequest, BackboneSpec, Channels
 from pipeline.backbones.timm_models import check_image_size, check_layer
@@ -22,8 +24,6 @@ from spg_core.errors import BackboneError, ConfigError
 from spg_core.types import PatchGrid
 
 HUB_FILE_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-PROJECTED = "openclip"
-"""The one name whose tokens METHOD.md defines after the visual projection."""
 
 
 class OpenClipTokens(nn.Module):
@@ -74,23 +74,19 @@ def open_open_clip(model_and_tag: str, request: BackboneRequest) -> tuple[nn.Mod
     model_name, config, weights_config = _configs(model_and_tag)
     vision = config["vision_cfg"]
     patch_height, patch_width = _pair(vision["patch_size"])
-    size = request.image_size or _pair(vision["image_size"])[0]
+    size = _pair(vision["image_size"])[0] if request.image_size is None else request.image_size
     check_image_size(size, patch_height, patch_width, request.name)
     depth = vision["layers"]
     layer = check_layer(request.layer, depth, request.name)
     final_norm = request.final_norm is not False
-    project = final_norm and request.name == PROJECTED
+    project = final_norm and request.projection
 
     weights = request.weights or _hub_weights(weights_config, request.name)
-    check_weights_file(weights)
-    with unchanged(weights):
-        visual = _image_tower(model_name, config, weights, size, project=project)
-        digest = sha256_of_file(weights)
     spec = BackboneSpec(
         name=request.name,
         library="open_clip",
         model=model_name,
-        weights_sha256=digest,
+        weights_sha256="",
         layer=None if layer == depth - 1 else layer,
         final_norm=final_norm,
         projection=project,
@@ -100,11 +96,17 @@ def open_open_clip(model_and_tag: str, request: BackboneRequest) -> tuple[nn.Mod
         d_model=config["embed_dim"] if project else vision["width"],
         has_cls=True,
         resize_filter=request.resize_filter,
+        resize_values=request.resize_values,
+        position_embedding=request.position_embedding,
+        activation=request.activation,
         mean=request.mean or _channels(weights_config["mean"]),
         std=request.std or _channels(weights_config["std"]),
-        compute_dtype=request.compute_dtype or request.device_dtype,
+        compute_dtype=request.compute_dtype,
         exif=request.exif,
     )
+    with unchanged(weights):
+        visual = _image_tower(config, spec, weights)
+        spec = replace(spec, weights_sha256=sha256_of_file(weights))
     return OpenClipTokens(visual, layer=layer, final_norm=final_norm, project=project), spec
 
 
@@ -172,35 +174,43 @@ def _hub_weights(config: dict[str, Any], name: str) -> Path:
     return hub_file(repository, tuple(dict.fromkeys((safe, file_name))), name=name)
 
 
-def _image_tower(
-    model_name: str, config: dict[str, Any], weights: Path, size: int, *, project: bool
-) -> nn.Module:
+def _image_tower(config: dict[str, Any], spec: BackboneSpec, weights: Path) -> nn.Module:
     """Build the image tower at an input size and load the file's image tower strictly.
 
     Where tokens are not projected, the projection is a head: left out, and may be absent.
     """
-    from open_clip.model import _build_vision_tower, resize_pos_embed
+    from open_clip.model import _build_vision_tower
 
-    vision = {**config["vision_cfg"], "image_size": (size, size)}
+    vision = {**config["vision_cfg"], "image_size": (spec.height, spec.width)}
     visual: Any = _build_vision_tower(config["embed_dim"], vision, config.get("quick_gelu", False))
-    if not project:
+    if not spec.projection:
         visual.proj = None
     wanted = {f"visual.{key}": value for key, value in visual.state_dict().items()}
     state = backbone_tensors(read_state_dict(weights), "openai", (), weights)
-    if not project:
+    if not spec.projection:
         state.pop("visual.proj", None)
-    subject = f"{weights} does not fit open_clip:{model_name}"
+    subject = f"{weights} does not fit open_clip:{spec.model}"
     require_names(state, wanted, subject)
+    _resize_positions(state, visual, spec, subject)
+    require_shapes(state, wanted, subject)
+    visual.load_state_dict({key.removeprefix("visual."): value for key, value in state.items()})
+    keep_residual_stream(visual.conv1)
+    tower: nn.Module = visual
+    return tower
+
+
+def _resize_positions(state: dict[str, Tensor], visual: Any, spec: BackboneSpec, why: str) -> None:
+    """Resize the position embedding to the patch grid, the spec's way or the library's."""
+    from open_clip.model import resize_pos_embed
+
+    how, name = spec.position_embedding or "", "visual.positional_embedding"
+    if is_ours(how):
+        state[name] = resize_positions(state[name], 1, spec.grid, how, why)
+        return
     try:
         resize_pos_embed(state, SimpleNamespace(visual=visual))
     except RuntimeError as error:
-        raise BackboneError(
-            f"{subject}: its position embedding is of no square grid ({first_line(error)})"
-        ) from error
-    require_shapes(state, wanted, subject)
-    visual.load_state_dict({key.removeprefix("visual."): value for key, value in state.items()})
-    tower: nn.Module = visual
-    return tower
+        raise BackboneError(f"{why}: its position embedding is of no square grid") from error
 
 
 def _pair(value: int | list[int] | tuple[int, int]) -> tuple[int, int]:

@@ -1,13 +1,16 @@
 """Images into model inputs: squash to the input size, no crop, normalise.
 
-H and W are the spec's height and width.
+B images, H and W the spec's height and width.
 """
+
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from pipeline.backbones.spec import BackboneSpec
 from spg_core.errors import ConfigError, DatasetError
@@ -21,11 +24,12 @@ def preprocess(image: Image.Image, spec: BackboneSpec) -> Tensor:
     return normalise(torch.from_numpy(squash(image, spec))[None], spec)[0]
 
 
-def squash(image: Image.Image, spec: BackboneSpec) -> NDArray[np.uint8]:
-    """Resize an RGB image of any size to `(H, W, 3)` uint8, a quarter of the float32 it stands for.
+def squash(image: Image.Image, spec: BackboneSpec) -> NDArray[Any]:
+    """Resize an RGB image of any size to `(H, W, 3)`, shrinking with antialiasing.
 
-    Pillow's resize widens its kernel when it shrinks, which is the antialiasing that METHOD.md
-    asks for; it works on 8-bit values, so the input of a model has 256 levels a channel.
+    Returns: uint8 where the spec's `resize_values` are 8-bit, as Pillow resizes; where they are
+        `float`, float32 in [0, 1], scaled before it is resized, as torchvision's transforms do to
+        a tensor. The two differ by up to one level of 255.
 
     Raises:
         ConfigError: the spec names a filter that is not known.
@@ -33,32 +37,58 @@ def squash(image: Image.Image, spec: BackboneSpec) -> NDArray[np.uint8]:
     """
     if image.mode != "RGB":
         raise DatasetError(f"an image of mode {image.mode}; expected RGB, as open_image gives it")
-    size, resample = (spec.width, spec.height), _pillow_filter(spec.resize_filter)
-    return np.array(image.resize(size, resample))
+    match spec.resize_values:
+        case "8-bit" | None:
+            size, resample = (spec.width, spec.height), _pillow_filter(spec.resize_filter)
+            return np.array(image.resize(size, resample))
+        case "float":
+            return _squash_floats(np.asarray(image), spec)
+        case other:
+            raise ConfigError(f"images are resized as 8-bit or float values, got {other!r}")
 
 
 def normalise(pixels: Tensor, spec: BackboneSpec) -> Tensor:
-    """Turn squashed images `(B, H, W, 3)` uint8 into model inputs `(B, 3, H, W)` float32.
+    """Turn squashed images `(B, H, W, 3)` into model inputs `(B, 3, H, W)` float32.
 
     On the device the pixels are on, with the same bits on each: 256 levels a channel are
     normalised once, on the CPU, then looked up, which takes a third of the time as well.
     """
-    levels = torch.arange(256, dtype=torch.float32) / 255.0
     mean, std = torch.tensor(spec.mean).reshape(3, 1), torch.tensor(spec.std).reshape(3, 1)
-    table = (levels - mean) / std
+    if pixels.is_floating_point():
+        shape, place = (1, 3, 1, 1), pixels.device
+        channels_first = pixels.permute(0, 3, 1, 2)
+        inputs = (channels_first - mean.reshape(shape).to(place)) / std.reshape(shape).to(place)
+        return inputs.contiguous()
+    table = (torch.arange(256, dtype=torch.float32) / 255.0 - mean) / std
     if pixels.device.type != "cpu":
         return _look_up(table.to(pixels.device), pixels)
-    inputs = np.empty((len(pixels), 3, spec.height, spec.width), np.float32)
-    for image, into in zip(pixels.numpy(), inputs, strict=True):
+    filled = np.empty((len(pixels), 3, spec.height, spec.width), np.float32)
+    for image, into in zip(pixels.numpy(), filled, strict=True):
         for channel, values in enumerate(table.numpy()):
-            # not torch's, which wants indices of eight bytes each
+            # not torch.take, which wants indices of eight bytes each
             np.take(values, image[..., channel], out=into[channel], mode="clip")
-    return torch.from_numpy(inputs)
+    return torch.from_numpy(filled)
 
 
 def _look_up(table: Tensor, pixels: Tensor) -> Tensor:
     """Give each pixel of `(B, H, W, 3)` its value in its channel's row of `(3, 256)`."""
     return torch.stack([table[c].take(pixels[..., c].long()) for c in range(3)], dim=1)
+
+
+def _squash_floats(image: NDArray[np.uint8], spec: BackboneSpec) -> NDArray[np.float32]:
+    """Scale to [0, 1], then resize, a channel at a time: a large photo is three times smaller."""
+    resized = np.empty((spec.height, spec.width, 3), np.float32)
+    _pillow_filter(spec.resize_filter)
+    for channel in range(3):
+        plane = torch.from_numpy(image[..., channel].astype(np.float32)) / 255.0
+        resized[..., channel] = functional.interpolate(
+            plane[None, None],
+            (spec.height, spec.width),
+            mode=spec.resize_filter,
+            antialias=True,
+            align_corners=False,
+        )[0, 0].numpy()
+    return resized
 
 
 def _pillow_filter(name: str) -> Image.Resampling:

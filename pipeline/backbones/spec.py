@@ -44,19 +44,35 @@ class BackboneSpec:
     has_cls: bool
     """Whether the backbone also gives one class token an image."""
     resize_filter: str
-    """Pillow's filter for the squash to the input size: `bilinear` or `bicubic`."""
+    """How images are squashed to the input size: `bilinear` or `bicubic`, antialiased."""
+    resize_values: str | None = None
+    """`8-bit`, as Pillow resizes, or `float`, scaled to [0, 1] before. None in caches made before
+    this, `position_embedding` and `activation` were stated: then 8-bit, and the library's."""
+    position_embedding: str | None = None
+    """How the position embedding is resized to the grid, in words."""
+    activation: str | None = None
+    """The activation of the MLPs, in words."""
     mean: Channels
     """Subtracted from RGB in [0, 1]."""
     std: Channels
     """Then divided by."""
     compute_dtype: str
-    """`float32`, or the autocast type `bfloat16` or `float16`; the tokens come out as float32."""
+    """`float32`, `tf32`, `bfloat16` or `float16` (autocast); tokens come out as float32."""
     exif: bool
     """Whether images are turned as their EXIF orientation says."""
 
     def covers(self) -> dict[str, Any]:
-        """Give what a cache key covers of this backbone: JSON values, no name, path or version."""
-        return {
+        """Give what a cache key covers of this backbone: JSON values, no name, path or version.
+
+        What an old cache does not state is left out again, so it keeps its key, which no cache
+        that states it can have.
+        """
+        stated = {
+            "resize_values": self.resize_values,
+            "position_embedding": self.position_embedding,
+            "activation": self.activation,
+        }
+        return {name: value for name, value in stated.items() if value is not None} | {
             "library": self.library,
             "model": self.model,
             "weights_sha256": self.weights_sha256,
@@ -92,14 +108,20 @@ class BackboneRequest:
     """A local weights file."""
     resize_filter: str
     """`bilinear` or `bicubic`."""
+    resize_values: str
+    """`8-bit` or `float`."""
+    position_embedding: str
+    """How it is resized, in words of `pipeline.backbones.presets`."""
+    activation: str
+    """Of the MLPs, likewise."""
+    projection: bool
+    """Whether normed tokens pass CLIP's visual projection."""
     mean: Channels | None
     """Instead of the model's own mean."""
     std: Channels | None
     """Instead of the model's own standard deviation."""
-    compute_dtype: str | None
-    """`float32`, `bfloat16` or `float16`; None is the device's default."""
-    device_dtype: str
-    """That default, for models that follow it."""
+    compute_dtype: str
+    """`float32`, `tf32`, `bfloat16` or `float16`."""
     exif: bool
     """Whether EXIF rotation is applied."""
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.backbones.digest import sha256_of_file
-from pipeline.backbones.file_kind import kind_of
+from pipeline.backbones.file_kind import check_weights_file, kind_of
 from pipeline.backbones.load import Backbone, load_backbone
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.device import resolve_device
@@ -11,11 +11,14 @@ from pipeline.progress import say
 from pipeline.scoring.detector import require_same_tokens
 from spg_core.errors import ArtifactError
 
+_LONG_TO_HASH = 2**32
+"""Bytes from which a file that is no weights file is not hashed first."""
+
 
 def load_stored_backbone(spec: BackboneSpec, weights: str | None, device: str) -> Backbone:
     """Load the backbone that `spec` describes, with the weights whose digest it names.
 
-    A spec of bfloat16 or float16 asks for a GPU; on a CPU the model computes in float32 instead,
+    A spec of tf32, bfloat16 or float16 asks for a GPU; on a CPU the model computes in float32,
     which is closer to exact, and says so.
 
     Args:
@@ -48,7 +51,7 @@ def load_stored_backbone(spec: BackboneSpec, weights: str | None, device: str) -
         mean=spec.mean if learned else None,
         std=spec.std if learned else None,
         device=str(place),
-        compute_dtype=compute_dtype if learned else None,
+        compute_dtype=compute_dtype,
         exif=spec.exif,
     )
     wanted = spec.covers() | {"compute_dtype": compute_dtype}
@@ -58,7 +61,9 @@ def load_stored_backbone(spec: BackboneSpec, weights: str | None, device: str) -
 
 def _require_digest(file: Path, spec: BackboneSpec) -> None:
     """Refuse another weights file before its tensors are read."""
-    kind_of(file)
+    check_weights_file(file)
+    if file.stat().st_size > _LONG_TO_HASH:
+        kind_of(file)
     found = sha256_of_file(file)
     if found != spec.weights_sha256:
         raise ArtifactError(

@@ -6,6 +6,7 @@ position embeddings to the input size. Source: huggingface/pytorch-image-models.
 """
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.backbones.digest import sha256_of_file, unchanged
-from pipeline.backbones.file_kind import check_weights_file
 from pipeline.backbones.hub import hub_file
 from pipeline.backbones.spec import BackboneRequest, BackboneSpec
 from pipeline.backbones.timm_weights import timm_with_weights
@@ -66,7 +66,7 @@ def open_timm(model_name: str, request: BackboneRequest) -> tuple[nn.Module, Bac
     config = _pretrained_config(model_name)
     draft = _draft(model_name)
     patch_height, patch_width = draft.patch_embed.patch_size
-    size = request.image_size or config.input_size[-1]
+    size = config.input_size[-1] if request.image_size is None else request.image_size
     check_image_size(size, patch_height, patch_width, request.name)
     depth = len(draft.blocks)
     layer = check_layer(request.layer, depth, request.name)
@@ -74,15 +74,11 @@ def open_timm(model_name: str, request: BackboneRequest) -> tuple[nn.Module, Bac
     has_cls = getattr(draft, "cls_token", None) is not None
 
     weights = request.weights or _hub_weights(config, request.name)
-    check_weights_file(weights)
-    with unchanged(weights):
-        model = timm_with_weights(model_name, weights, size, config, draft)
-        digest = sha256_of_file(weights)
     spec = BackboneSpec(
         name=request.name,
         library="timm",
         model=model_name.partition(".")[0],
-        weights_sha256=digest,
+        weights_sha256="",
         layer=None if layer == depth - 1 else layer,
         final_norm=final_norm,
         projection=False,
@@ -92,11 +88,17 @@ def open_timm(model_name: str, request: BackboneRequest) -> tuple[nn.Module, Bac
         d_model=draft.num_features,
         has_cls=has_cls,
         resize_filter=request.resize_filter,
+        resize_values=request.resize_values,
+        position_embedding=request.position_embedding,
+        activation=request.activation,
         mean=request.mean or config.mean,
         std=request.std or config.std,
-        compute_dtype=request.compute_dtype or request.device_dtype,
+        compute_dtype=request.compute_dtype,
         exif=request.exif,
     )
+    with unchanged(weights):
+        model = timm_with_weights(model_name, spec, draft, weights, _heads(config))
+        spec = replace(spec, weights_sha256=sha256_of_file(weights))
     return TimmTokens(model, layer=layer, final_norm=final_norm, has_cls=has_cls), spec
 
 
@@ -173,6 +175,11 @@ def _final_norm(draft: Any, request: BackboneRequest) -> bool:
             f"{request.name} norms its pooled output, not its tokens; use --no-final-norm"
         )
     return request.final_norm
+
+
+def _heads(config: Any) -> tuple[str, ...]:
+    """Give the names of a model's classifiers, which are never loaded."""
+    return (config.classifier,) if isinstance(config.classifier, str) else config.classifier or ()
 
 
 def _hub_weights(config: Any, name: str) -> Path:

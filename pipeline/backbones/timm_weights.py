@@ -1,6 +1,6 @@
 """A timm model with the tensors of a file: none left random, none dropped in silence."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,11 @@ from torch import Tensor, nn
 
 from pipeline.backbones.attention_bias import split_biases
 from pipeline.backbones.hub import first_line
+from pipeline.backbones.position_embedding import is_ours, resize_positions
+from pipeline.backbones.precision import keep_residual_stream
+from pipeline.backbones.presets import TIMM_ACTIVATIONS
 from pipeline.backbones.rename import backbone_tensors
+from pipeline.backbones.spec import BackboneSpec
 from pipeline.backbones.weights import read_state_dict, require_names
 from spg_core.errors import BackboneError
 
@@ -17,13 +21,32 @@ _NAMED = 5
 
 
 def timm_with_weights(
-    model_name: str, weights: Path, size: int, config: Any, draft: Any
+    model_name: str, spec: BackboneSpec, draft: Any, weights: Path, heads: Sequence[str]
 ) -> nn.Module:
-    """Build the model at an input size and load the file strictly, the classifier left out."""
+    """Build the model that a spec describes, and load the file strictly, but for its heads.
+
+    Args:
+        model_name: timm's name.
+        spec: says what differs from timm's own way: position embedding and activation.
+        draft: the model without memory for its weights.
+        weights: the file.
+        heads: names of classifiers, left out.
+
+    Raises:
+        BackboneError: the file does not fit the model, or the model the input size.
+    """
     import timm
 
-    state = _state(model_name, weights, config, draft.state_dict())
+    subject = f"{weights} does not fit timm:{model_name}"
+    state = _state(model_name, weights, heads, draft.state_dict())
     options: dict[str, Any] = {}
+    if spec.activation in TIMM_ACTIVATIONS:
+        options["act_layer"] = TIMM_ACTIVATIONS[spec.activation]
+    how = spec.position_embedding or ""
+    if is_ours(how) and "pos_embed" in state:
+        n_prefix = draft.num_prefix_tokens
+        found = state["pos_embed"]
+        state["pos_embed"] = resize_positions(found, n_prefix, spec.grid, how, subject)
     attention = draft.blocks[0].attn
     if hasattr(attention, "q_bias") and "storage_tokens" in state:  # Meta's DINOv3
         state = split_biases(state, model_has_biases=attention.q_bias is not None)
@@ -41,27 +64,26 @@ def timm_with_weights(
             pretrained=True,
             pretrained_cfg_overlay=overlay,
             num_classes=0,
-            img_size=size,
+            img_size=spec.height,
             **options,
         )
     except (RuntimeError, KeyError, ValueError) as error:
         raise BackboneError(
-            f"{weights} does not fit timm:{model_name}: {_few_names(error)}; give the weights of "
-            f"this very model"
+            f"{subject}: {_few_names(error)}; give the weights of this very model"
         ) from error
     except TypeError as error:
         raise BackboneError(
-            f"timm:{model_name} cannot be built for {size} px: {first_line(error)}"
+            f"timm:{model_name} cannot be built for {spec.height} px: {first_line(error)}"
         ) from error
+    keep_residual_stream(model.patch_embed)  # type: ignore[arg-type]
     return model
 
 
 def _state(
-    model_name: str, weights: Path, config: Any, wanted: Mapping[str, Tensor]
+    model_name: str, weights: Path, heads: Sequence[str], wanted: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Read the file's tensors; heads that the model lacks are left out."""
     state = backbone_tensors(read_state_dict(weights), "timm", wanted, weights)
-    heads = (config.classifier,) if isinstance(config.classifier, str) else config.classifier or ()
     for head in heads:
         state.pop(f"{head}.weight", None)
         state.pop(f"{head}.bias", None)

@@ -48,8 +48,8 @@ class ExtractConfig(Checked):
     """Pass tokens through the model's final norm; the backbone's choice otherwise."""
     resize_filter: Literal["bilinear", "bicubic"] | None = None
     """How images are resized, antialiased; the backbone's choice otherwise."""
-    compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Numbers the model computes in; float32 on a CPU and bfloat16 on a GPU otherwise."""
+    compute_dtype: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
+    """Numbers the model computes in; all but float32 are for GPUs, faster and less exact."""
     exif: bool = False
     """Rotate images as their EXIF tag says."""
     thumbnails: bool = False

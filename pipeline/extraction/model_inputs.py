@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,10 @@ from spg_core.errors import FileChanged
 
 
 class ModelInput(NamedTuple):
-    """One batch: images `(B, H, W, 3)` uint8, squashed; masks `(B, H, W)` uint8 of 0 and 1."""
+    """One batch: images `(B, H, W, 3)` as squashed, uint8 or, for some backbones, float32; masks
+    `(B, H, W)` uint8 of 0 and 1."""
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[Any]
     masks: NDArray[np.uint8]
 
 
@@ -68,7 +69,7 @@ def files_of(manifest: Manifest) -> list[Files]:
     return [Files(**row) for row in table.to_pylist()]
 
 
-_Loaded = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+_Loaded = tuple[NDArray[Any], NDArray[np.uint8]]
 
 
 def _ahead(coming: list[Future[_Loaded]]) -> Iterator[_Loaded]:

@@ -229,7 +229,7 @@ def _vanished_defects(rows: Manifest, masks: NDArray[np.uint8]) -> list[str]:
     return [str(path) for path, native, mask in pairs if native and not mask.any()]
 
 
-def _on_device(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+def _on_device(pixels: NDArray[Any], device: torch.device) -> Tensor:
     """Copy images as they are, a quarter of the floats they become there."""
     images = torch.from_numpy(pixels)
     if device.type == "cpu":  # pinning would wake CUDA, and take GPU memory that nobody uses

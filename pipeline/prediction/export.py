@@ -200,13 +200,21 @@ def describe_file(guides: Artifact, spec: BackboneSpec, config: ScoreConfig) -> 
 def preprocessing_steps(spec: BackboneSpec) -> list[str]:
     """Say step by step how an image file becomes the file's input."""
     turn = "turn it as its EXIF orientation says" if spec.exif else "do not apply EXIF rotation"
-    return [
-        f"decode to 8-bit RGB; drop alpha, repeat grey; {turn}",
-        f"resize to exactly {spec.width} x {spec.height} (width x height) pixels, no crop, no "
-        f"padding, with Pillow's {spec.resize_filter} filter, which antialiases when it shrinks "
-        "(OpenCV's filter of that name does not); the result is 8-bit again",
-        "divide by 255, order as (3, height, width), float32",
-    ]
+    size = f"to exactly {spec.width} x {spec.height} (width x height) pixels, no crop, no padding"
+    if spec.resize_values == "float":
+        steps = [
+            "divide by 255, float32",
+            f"resize these floats {size}, {spec.resize_filter} with antialiasing, as torch's "
+            "interpolate(antialias=True, align_corners=False) does",
+            "order as (3, height, width)",
+        ]
+    else:
+        steps = [
+            f"resize {size}, with Pillow's {spec.resize_filter} filter, which antialiases when it "
+            "shrinks (OpenCV's filter of that name does not); the result is 8-bit again",
+            "divide by 255, order as (3, height, width), float32",
+        ]
+    return [f"decode to 8-bit RGB; drop alpha, repeat grey; {turn}", *steps]
 
 
 def _require_packages() -> None:
