@@ -131,12 +131,24 @@ def _escape_latex(text: str) -> str:
 
 def to_csv(table: Table) -> str:
     """Write one line a row with metrics in [0, 1] at full precision; empty where there is none."""
+    return csv_text(_fields(table), as_records(table))
+
+
+def csv_text(columns: Sequence[str], records: Sequence[Mapping[str, Any]]) -> str:
+    """Write records as CSV that a spreadsheet does not run.
+
+    A text that begins as a formula does (`= + - @`, tab, return) gets an apostrophe before it: it
+    may be the name of a folder that anybody made.
+    """
     text = io.StringIO()
-    records = as_records(table)
-    writer = csv.DictWriter(text, _fields(table), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
+    writer = csv.writer(text, lineterminator="\n")
+    for row in (columns, *([record.get(name) for name in columns] for record in records)):
+        writer.writerow([_defused(cell) if isinstance(cell, str) else cell for cell in row])
     return text.getvalue()
+
+
+def _defused(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def to_parquet(table: Table) -> bytes:

@@ -27,6 +27,7 @@ from pipeline.scoring.score import score
 from pipeline.tables import (
     Row,
     Table,
+    csv_text,
     metrics_table,
     to_csv,
     to_latex,
@@ -134,12 +135,26 @@ def test_csv_and_parquet_give_back_every_bit(rows: list[Row]) -> None:
     parquet = pq.read_table(io.BytesIO(to_parquet(table))).to_pylist()
 
     for row, line, record in zip(rows, read, parquet, strict=True):
-        assert line["name"] == record["name"] == row.name
+        assert record["name"] == row.name
+        assert line["name"] == (f"'{row.name}" if row.name[0] in "=+-@\t" else row.name)
         assert line["source"] == ("published" if row.kind == "published" else "ours")
         for metric, value in row.values.items():
             assert record[metric] == value
             assert line[metric] == ("" if value is None else repr(value))
             assert line[metric] == "" or float(line[metric]) == value
+
+
+@pytest.mark.parametrize("name", ["=HYPERLINK(A1)", "+1", "-1+cmd", "@SUM(A1)", "\t=1", "\r=1"])
+def test_no_name_in_a_csv_is_a_formula(name: str) -> None:
+    row = Row(section=name, kind="category", name=name, values={}, differs=name)
+
+    (read,) = csv.DictReader(io.StringIO(to_csv(Table(metrics=[], rows=[row])), newline=""))
+
+    assert [read["section"], read["name"], read["differs"]] == [f"'{name}"] * 3
+
+
+def test_negative_numbers_in_a_csv_stay_numbers() -> None:
+    assert csv_text(["a", "b"], [{"a": -0.5, "b": None}]) == "a,b\n-0.5,\n"
 
 
 @given(rows=ROWS)

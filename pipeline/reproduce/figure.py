@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from cache.objects import Objects
@@ -16,7 +15,7 @@ from pipeline.backbones.spec import slug
 from pipeline.configs import FigureConfig, ReproduceConfig, SweepConfig
 from pipeline.files import check_place, new_file
 from pipeline.sweep.table import sweep_table
-from pipeline.tables import as_parquet
+from pipeline.tables import as_parquet, csv_text
 from pipeline.versions import library_versions
 from spg_core.errors import ConfigError
 
@@ -68,7 +67,9 @@ def write_out(figure: Figure, path: str) -> None:
             case ".parquet":
                 pq.write_table(sweep_table(figure.rows), temporary)
             case _:
-                pyarrow.csv.write_csv(sweep_table(figure.rows), temporary)
+                table = sweep_table(figure.rows)
+                text = csv_text(table.column_names, table.to_pylist())
+                temporary.write_text(text, encoding="utf-8")
 
 
 def sweep_config(
