@@ -31,10 +31,11 @@ from cache.store import open_store
 from pipeline.fitting.token_source import TokenSource
 from pipeline.inputs import open_dataset
 from spg_core.products import inner_products
-from spg_core.sae import Sae, active_atoms, decode, encode
+from spg_core.sae import Sae
 from spg_core.sae_config import SaeConfig
 from spg_core.sae_gradients import PATHS, Path
-from spg_core.sae_loss import dead_atoms, fvu, l0
+from spg_core.sae_loss import fvu, variation
+from spg_core.sae_quality import SaeSums
 from spg_core.sae_step import SaeTrainer
 from spg_core.sae_weights import initial_weights
 
@@ -216,10 +217,10 @@ def trained(
 
 
 def judged(sae: Sae, tokens: Tensor) -> str:
-    latents = encode(sae, tokens)
-    unexplained = fvu(tokens, decode(sae, latents)).item()
-    dead = dead_atoms(active_atoms(sae, [tokens]))
-    return f"{unexplained:.5f} | {l0(latents).item():.3f} | {dead}"
+    sums = SaeSums(sae)
+    sums.add(tokens)
+    unexplained, l0 = fvu(sums.error, variation(tokens)), int(sums.n_nonzero) / len(tokens)
+    return f"{float(unexplained):.5f} | {l0:.3f} | {int((~sums.ever_active).sum())}"
 
 
 def compare_paths(cache: TokenCache, settings: Sequence[SaeConfig], epochs: int) -> str:

@@ -7,7 +7,6 @@
 Source: SPG (arXiv 2604.02871), eq. 1-2; TopK after Gao et al. 2024 (arXiv 2406.04093), eq. 3.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -133,28 +132,6 @@ def weighted_atoms(dictionary: Tensor, latents: Latents) -> Tensor:
     return functional.embedding_bag(
         latents.indices, dictionary, per_sample_weights=latents.values, mode="sum"
     )
-
-
-def active_atoms(sae: Sae, token_batches: Iterable[Tensor], threshold: float = 0.0) -> Tensor:
-    """Tell which atoms any token of the batches activates above the threshold.
-
-    Threshold 0 is what the released code applies after training (`dead_atom_threshold`); the 1e-3
-    of AuxK is another number for another purpose.
-
-    Args:
-        sae: the trained SAE.
-        token_batches: tokens, each `(n, d_model)`, on the SAE's device.
-        threshold: activations must be above this.
-
-    Returns:
-        `(n_latents,)` bool, True where the atom was active at least once.
-    """
-    active = torch.zeros(sae.n_latents, dtype=torch.bool, device=sae.encoder.device)
-    for tokens in token_batches:
-        for start in range(0, len(tokens), CHUNK_TOKENS):
-            latents = encode(sae, tokens[start : start + CHUNK_TOKENS])
-            active[latents.indices[latents.values > threshold]] = True
-    return active
 
 
 def check_width(tokens: Tensor, d_model: int) -> None:

@@ -15,7 +15,7 @@ from torch.optim.adam import adam
 from spg_core.adam import ADAM_EPS, adam_step
 from spg_core.sae_config import SaeConfig
 from spg_core.sae_gradients import LossTerms, Path, SaeGradients, gradients
-from spg_core.sae_loss import error_scale, variation
+from spg_core.sae_loss import error_scale, fvu, variation
 from spg_core.sae_weights import SMALLEST_NORM, SaeWeights, project
 
 
@@ -73,7 +73,7 @@ def measure(
         idle_tokens=idle,
         dead=dead,
         n_dead=dead.sum(),
-        fvu=found.squared_error / variation(tokens),
+        fvu=fvu(found.squared_error, variation(tokens)),
         l0=found.n_nonzero / len(tokens),
     )
 

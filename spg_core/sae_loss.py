@@ -1,13 +1,13 @@
-"""What an SAE is judged by: unexplained variance, sparsity, dead atoms.
+"""What an SAE is trained on and judged by: squared error, and the variance it leaves unexplained.
 
-`n` tokens `(n, d_model)`; latents as `spg_core.sae.Latents` or dense `(n, n_latents)`.
+`n` tokens `(n, d_model)`.
 """
 
 import torch
 from torch import Tensor
 
 from spg_core.errors import ConfigError
-from spg_core.sae import CHUNK_TOKENS, Latents
+from spg_core.sae import CHUNK_TOKENS
 from spg_core.sae_config import Loss
 
 
@@ -26,13 +26,14 @@ def error_scale(loss: Loss, n_tokens: int, d_model: int) -> float:
             raise ConfigError(f"loss {other!r} is not one of mean, sum")
 
 
-def fvu(tokens: Tensor, reconstruction: Tensor) -> Tensor:
+def fvu(error: Tensor, spread: Tensor) -> Tensor:
     """Give the fraction of variance unexplained: 0 is perfect, 1 is no better than the mean token.
 
-    Squared error over the squared distance to the tokens' own mean, both summed over tokens and
-    dimensions. NaN where all tokens are equal. 0-d.
+    Args:
+        error: squared error of a reconstruction, summed over tokens and dimensions; 0-d.
+        spread: `variation` of the same tokens; where it is 0, as all are equal, so is the result.
     """
-    return squared_error(tokens - reconstruction) / variation(tokens)
+    return torch.where(spread > 0, error / spread, 0.0)
 
 
 def squared_error(residual: Tensor) -> Tensor:
@@ -49,13 +50,3 @@ def variation(tokens: Tensor) -> Tensor:
     # On the CPU in chunks that stay in the processor's cache.
     size = CHUNK_TOKENS if tokens.device.type == "cpu" else len(tokens)
     return torch.stack([squared_error(chunk - mean) for chunk in torch.split(tokens, size)]).sum()
-
-
-def l0(latents: Latents) -> Tensor:
-    """Give the mean number of non-zero latents a token. 0-d."""
-    return latents.values.count_nonzero() / len(latents.values)
-
-
-def dead_atoms(active: Tensor) -> int:
-    """Count the atoms never active, from `active_atoms`' `(n_latents,)` bool."""
-    return int((~active).sum())

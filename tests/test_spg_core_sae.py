@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spg_core.errors import ArtifactError, ConfigError
-from spg_core.sae import Latents, Sae, active_atoms, decode, encode, to_dense
-from spg_core.sae_loss import dead_atoms, error_scale, fvu, l0
+from spg_core.sae import Sae, decode, encode, to_dense
+from spg_core.sae_loss import error_scale, fvu, variation
+from spg_core.sae_quality import SaeSums, TokenSums
 from spg_core.sae_topk import top_entries, top_set
 
 
@@ -50,21 +51,35 @@ def test_relu_keeps_every_positive_latent() -> None:
 
 
 def test_fvu_l0_and_dead_atoms_by_hand() -> None:
-    tokens = torch.tensor([[1.0, 0.0], [3.0, 0.0]])  # mean (2, 0), variation 2
-    reconstruction = torch.tensor([[1.0, 0.5], [3.0, 0.5]])  # squared error 0.5
-    latents = Latents(torch.tensor([[1.0, 0.0], [1.0, 2.0]]), torch.tensor([[0, 1], [0, 2]]))
+    tokens = torch.tensor([[2.0, 1.0], [-4.0, 0.0]])  # mean (-1, 0.5), variation 9.25 + 9.25
+    sums, spread = SaeSums(make_sae(k=2)), TokenSums(2)
 
-    assert fvu(tokens, reconstruction) == 0.25
-    assert l0(latents) == 1.5
-    assert dead_atoms(torch.tensor([True, False, False])) == 2
+    for batch in tokens.split(1):
+        sums.add(batch)
+        spread.add(batch)
+
+    # of the first token 3 * (0.6, 0.8) + 2 * (1, 0), of the second 4 * (0, -2)
+    assert float(sums.error) == pytest.approx(1.8**2 + 1.4**2 + 4**2 + 8**2)
+    assert float(spread.variation) == pytest.approx(18.5)
+    assert float(fvu(sums.error, spread.variation)) == pytest.approx(85.2 / 18.5)
+    assert sums.n_nonzero == 3
+    assert sums.ever_active.tolist() == [True, False, True, True]
 
 
-def test_atoms_above_the_threshold_in_any_batch_are_active() -> None:
-    batches = [torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 0.5]])]
+def test_fvu_of_tokens_that_are_all_equal_is_0() -> None:
+    tokens = torch.ones(3, 2)
+
+    assert float(fvu(torch.tensor(0.5), variation(tokens))) == 0
+
+
+def test_atoms_active_in_any_batch_are_active() -> None:
+    sums = SaeSums(make_sae(k=1))
 
     # k = 1: latents (2 at atom 0, tied with atom 2), then (0.5 at atom 1, tied with atom 2)
-    assert active_atoms(make_sae(k=1), batches).tolist() == [True, True, False, False]
-    assert active_atoms(make_sae(k=1), batches, 1.0).tolist() == [True, False, False, False]
+    for batch in (torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 0.5]])):
+        sums.add(batch)
+
+    assert sums.ever_active.tolist() == [True, True, False, False]
 
 
 @settings(max_examples=60, deadline=None)
