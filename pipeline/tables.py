@@ -137,7 +137,7 @@ def to_csv(table: Table) -> str:
 def csv_text(columns: Sequence[str], records: Sequence[Mapping[str, Any]]) -> str:
     """Write records as CSV that a spreadsheet does not run.
 
-    A text that begins as a formula does (`= + - @`, tab, return) gets an apostrophe before it: it
+    A text that begins as a formula does (`= + - @`, tab) gets an apostrophe before it: it
     may be the name of a folder that anybody made.
     """
     text = io.StringIO()
@@ -148,7 +148,7 @@ def csv_text(columns: Sequence[str], records: Sequence[Mapping[str, Any]]) -> st
 
 
 def _defused(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t")) else cell
 
 
 def to_parquet(table: Table) -> bytes:
