@@ -127,10 +127,7 @@ def _list_test(
     entries = []
     for folder in listed.folders:
         name = _name(folder)
-        if without_mask_word(name) is not None and not listing.no_masks:
-            if folder != f"{category}/{listing.masks or tree.masks}":
-                detail = "masks among the classes; --masks names it, `none` makes it a class"
-                listing.add("wrong layout", folder, detail)
+        if _holds_masks(listing, tree, category, folder, masks):
             continue
         if tree.classes and name.casefold() not in tree.classes:
             detail = f"expected {' and '.join(tree.classes)}{listing.this_looks_like()}"
@@ -145,7 +142,26 @@ def _list_test(
             Entry(category, "test", defect, image, mask, int(not normal))
             for image, mask in matched.items()
         ]
+    classes = {_name(folder).casefold() for folder in listed.folders}
+    for folder in sorted(set(masks.values())):
+        if _name(folder).casefold() not in classes:
+            listing.add("orphan mask", folder, "no class of images has this name")
     return entries
+
+
+def _holds_masks(
+    listing: Listing, tree: Tree, category: str, folder: str, masks: Mapping[str, str]
+) -> bool:
+    """Tell whether a folder among the classes holds masks; a problem unless they belong there."""
+    if folder.casefold() == f"{category}/{listing.masks or tree.masks}".casefold():
+        return True
+    # A class of its own masks, or where the user has named the masks, is a class by any name.
+    is_class = listing.reading.masks is not None or _name(folder) in masks
+    if is_class or without_mask_word(_name(folder)) is None:
+        return False
+    detail = "masks among the classes; --masks names those that are, `none` says that none are"
+    listing.add("wrong layout", folder, detail)
+    return True
 
 
 def _class_masks(

@@ -448,3 +448,22 @@ def test_a_row_with_several_masks_is_refused_rather_than_stripped_of_them(tmp_pa
     write_lines(tmp_path, "list.jsonl", rows)
 
     assert "expected one mask as text, or null" in refusal(tmp_path, "list")
+
+
+def test_masks_of_a_class_that_is_not_there_are_named(tmp_path: Path) -> None:
+    picture(tmp_path, "bolt/test/cuts/0.png")
+    mask(tmp_path, "bolt/ground_truth/cut/0_mask.png")
+
+    message = refusal(tmp_path, "mvtec")
+
+    assert "bolt/ground_truth/cut: no class of images has this name" in message
+    assert "defective image without a mask (1)" in message
+
+
+def test_a_defect_may_be_called_label_where_its_masks_say_so(tmp_path: Path) -> None:
+    picture(tmp_path, "bolt/test/label/0.png", "bolt/test/good/1.png")
+    assert "bolt/test/label: masks among the classes" in refusal(tmp_path, "mvtec")
+
+    mask(tmp_path, "bolt/ground_truth/label/0_mask.png")
+
+    assert build(tmp_path, "mvtec").manifest.column("defect") == ["good", "label"]
