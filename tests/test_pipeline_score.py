@@ -143,7 +143,7 @@ def test_guides_of_another_backbone_are_refused_by_field(small_store):
     document["backbone"] = {"name": "gabor", "covers": covers}
     save_artifact(store, "guides", "other-backbone", document, small_store.guides.tensors)
 
-    with pytest.raises(ArtifactError, match="different backbones or settings: layer 3 against"):
+    with pytest.raises(ArtifactError, match="different backbones or settings: layer is 3 in one"):
         score(store, "other-backbone", "target", ScoreConfig())
 
 

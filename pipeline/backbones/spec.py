@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spg_core.errors import BackboneError
+from cache.key import explain_difference
+from spg_core.errors import ArtifactError, BackboneError
 from spg_core.types import PatchGrid
 
 Channels = tuple[float, float, float]
@@ -148,6 +149,23 @@ def spec_from_covers(covers: Mapping[str, Any], name: str) -> BackboneSpec:
             f"the stored description of backbone {name!r} cannot be read ({error}); expected the "
             f"fields of docs/format.md, so run `spg-pipe cache verify` or extract again"
         ) from error
+
+
+def require_same_tokens(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], ours_name: str, theirs_name: str
+) -> None:
+    """Refuse to join two things made from different kinds of token.
+
+    Args: the backbone part of what two cache keys cover, and how to name the two in the message.
+
+    Raises: ArtifactError that names every field in which they differ.
+    """
+    differing = explain_difference(ours, theirs)
+    if differing:
+        raise ArtifactError(
+            f"{ours_name} and {theirs_name} hold tokens of different backbones or settings: "
+            f"{'; '.join(differing)}"
+        )
 
 
 def slug(name: str) -> str:

@@ -5,10 +5,9 @@ from pathlib import Path
 from pipeline.backbones.digest import sha256_of_file
 from pipeline.backbones.file_kind import check_weights_file, kind_of
 from pipeline.backbones.load import Backbone, load_backbone
-from pipeline.backbones.spec import BackboneSpec
+from pipeline.backbones.spec import BackboneSpec, require_same_tokens
 from pipeline.device import resolve_device
 from pipeline.progress import say
-from pipeline.scoring.detector import require_same_tokens
 from spg_core.errors import ArtifactError
 
 _LONG_TO_HASH = 2**32

@@ -13,6 +13,7 @@ from torch import Tensor
 from cache.objects import Objects
 from cache.order import EpochOrder
 from pipeline.artifacts import Artifact, folder, is_complete, load_artifact, save_artifact
+from pipeline.backbones.spec import require_same_tokens
 from pipeline.configs import FitGuidesConfig, as_document
 from pipeline.device import resolve_device
 from pipeline.drawing.plots import draw_training
@@ -24,7 +25,6 @@ from pipeline.fitting.token_source import TokenSource
 from pipeline.fitting.train import Line, Member, compiler_for, join, run
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.progress import Advance, bar, say
-from pipeline.scoring.detector import require_same_tokens
 from spg_core.anomaly_map import map_operator
 from spg_core.compiling import Compiler
 from spg_core.errors import FitError, SpgError

@@ -65,10 +65,11 @@ def calibrate(
     Raises: ConfigError, MetricError (also for a threshold that tells no image from another),
         NotInStore, StoreError.
     """
+    from pipeline.backbones.spec import require_same_tokens
     from pipeline.device import resolve_device
     from pipeline.inputs import open_dataset
     from pipeline.scoring.blocks import compute_maps, pool
-    from pipeline.scoring.detector import make_detector, require_same_tokens
+    from pipeline.scoring.detector import make_detector
 
     if fpr is not None and not 0 <= fpr < 1:
         raise ConfigError(f"fpr is a share of the normal images in [0, 1), got {fpr}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cache.objects import Objects
 from pipeline.artifacts import Artifact
+from pipeline.backbones.spec import require_same_tokens
 from pipeline.configs import (
     FitGuidesConfig,
     FitSaeConfig,
@@ -22,7 +23,6 @@ from pipeline.progress import say
 from pipeline.recipes import from_recipe
 from pipeline.reproduce.needs import Need, both_datasets
 from pipeline.scoring.compare import compare
-from pipeline.scoring.detector import require_same_tokens
 from pipeline.scoring.published import Direction
 from pipeline.scoring.score import score
 from pipeline.tables import Row, Table

@@ -7,9 +7,7 @@
 The SAE is not needed any more: guides are two vectors of the token's width.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,24 +92,3 @@ def make_detector(artifact: Artifact, config: ScoreConfig) -> Detector:
     operator = map_operator(spec.grid, spec.height, spec.width, config.sigma)
     temperature = float(artifact.document["config"]["temperature"])
     return Detector(artifact.id, spec, pair.float(), temperature, operator, config.tau)
-
-
-def require_same_tokens(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any], ours_name: str, theirs_name: str
-) -> None:
-    """Refuse to join two things made from different kinds of token.
-
-    Args: the backbone part of what two cache keys cover, and how to name the two in the message.
-
-    Raises: ArtifactError that names every field in which they differ.
-    """
-    differing = [
-        f"{field} {ours.get(field)!r} against {theirs.get(field)!r}"
-        for field in sorted(set(ours) | set(theirs))
-        if ours.get(field) != theirs.get(field)
-    ]
-    if differing:
-        raise ArtifactError(
-            f"{ours_name} and {theirs_name} hold tokens of different backbones or settings: "
-            f"{'; '.join(differing)}"
-        )

@@ -21,6 +21,7 @@ from pipeline.artifacts import (
     make_latest,
     save_artifact,
 )
+from pipeline.backbones.spec import require_same_tokens
 from pipeline.configs import ClusterConfig, ScoreConfig, as_document
 from pipeline.device import resolve_device
 from pipeline.inputs import CachedDataset, open_dataset
@@ -35,7 +36,7 @@ from pipeline.scoring.blocks import (
     report_taus,
 )
 from pipeline.scoring.categories import CategoryScores, score_categories
-from pipeline.scoring.detector import Detector, make_detector, require_same_tokens
+from pipeline.scoring.detector import Detector, make_detector
 from pipeline.scoring.document import (
     categories_table,
     images_table,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from cache.objects import Objects
 from pipeline.artifacts import artifact_id, is_complete
-from pipeline.backbones.spec import slug
+from pipeline.backbones.spec import require_same_tokens, slug
 from pipeline.configs import ClusterConfig, FitSaeConfig, SweepConfig, as_document
 from pipeline.device import resolve_device
 from pipeline.fitting.guide_settings import require_defects
@@ -17,7 +17,6 @@ from pipeline.fitting.sae_settings import sae_id
 from pipeline.fitting.saes import plan_groups
 from pipeline.inputs import open_dataset
 from pipeline.progress import bar, console, say
-from pipeline.scoring.detector import require_same_tokens
 from pipeline.sweep.estimate import estimate
 from pipeline.sweep.grid import Point, read_grid
 from pipeline.sweep.points import OpenSweep, Row, run_points
