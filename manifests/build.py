@@ -6,6 +6,7 @@ while it hashes, and threads, unlike forked processes, are safe beside a loaded 
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -158,7 +159,7 @@ def _listed(
     """List the entries; a listing without any is a problem of its own."""
     layout = layout_named(layout)
     shown = printable(str(root))
-    if not root.is_dir():
+    if not os.path.isdir(root):  # noqa: PTH112 (any name is fine)
         raise DatasetError(f"{shown}: no such folder; --root names the folder of the dataset")
     entries = list_entries(
         root, layout=layout, split=split, dataset=dataset, problems=problems, reading=reading

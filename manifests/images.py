@@ -85,16 +85,23 @@ def load_mask(path: Path, name: str) -> Mask:
         data = read_bytes(path)
         levels, background = _decode_levels(data, name)
         return Mask(levels > background, hashlib.sha256(data).hexdigest(), background)
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-    masks = [load_mask(file, f"{name}/{file.name}") for file in files if file.is_file()]
-    if not masks or any(mask.pixels.shape != masks[0].pixels.shape for mask in masks):
-        raise DatasetError(f"{name}: expected masks of one size in this folder")
-    digest = hashlib.sha256("".join(f"{mask.mask_id}\n" for mask in masks).encode())
-    return Mask(
-        np.logical_or.reduce([mask.pixels for mask in masks]),
-        digest.hexdigest(),
-        max(mask.background for mask in masks),
-    )
+    together: Mask | None = None
+    for file in sorted(path.iterdir()):
+        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
+            mask = load_mask(file, f"{name}/{file.name}")
+            mask = mask._replace(mask_id=f"{mask.mask_id}\n")
+            together = mask if together is None else _both(together, mask, name)
+    if together is None:
+        raise DatasetError(f"{name}: no mask in this folder")
+    return together._replace(mask_id=hashlib.sha256(together.mask_id.encode()).hexdigest())
+
+
+def _both(one: Mask, other: Mask, name: str) -> Mask:
+    """Join two masks of an image; the digests are collected, a line each."""
+    if one.pixels.shape != other.pixels.shape:
+        raise DatasetError(f"{name}: masks of different sizes in this folder")
+    pixels = one.pixels | other.pixels
+    return Mask(pixels, one.mask_id + other.mask_id, max(one.background, other.background))
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:

@@ -54,9 +54,9 @@ def find_list(listing: Listing, default: str) -> Path | None:
             follow_links=listing.reading.follow_links,
         )
         return listing.root / default if fine else None
-    below, path = listing.root / Path(asked).expanduser(), Path(asked).expanduser()
-    found = below if below.exists() else path
-    if not found.exists():
+    below = listing.root / asked
+    found = below if os.path.exists(below) else Path(asked)  # noqa: PTH110 (any name is fine)
+    if not os.path.exists(found):  # noqa: PTH110
         listing.add(
             "missing file", asked, "named by --list-file, found neither below the root nor here"
         )
@@ -72,7 +72,9 @@ def read_list(listing: Listing, path: Path, name: str) -> str | None:
         utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         return data.decode("utf-16" if utf16 else "utf-8-sig")
     except (DatasetError, UnicodeDecodeError) as error:
-        reason = str(error).rpartition(": ")[2] if isinstance(error, DatasetError) else str(error)
+        reason = str(error).rpartition(": ")[2]
+        if isinstance(error, UnicodeDecodeError):
+            reason = f"{error}; save it as UTF-8"
         listing.add("unusable list", name, f"cannot be read: {reason}")
         return None
 

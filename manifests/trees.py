@@ -70,9 +70,9 @@ def list_tree(listing: Listing, layout: str, *, instead_of: str = "") -> list[En
             continue
         n_categories += 1
         found = _list_category(listing, tree, category, inside)
-        if not found:
-            detail = f"no image in {'+'.join(listing.splits)}"
-            listing.add("empty category", category, detail)
+        if not found or _lacks_test(listing, tree, inside):
+            missing = "test" if found else "+".join(listing.splits)
+            listing.add("empty category", category, f"no image in {missing}")
         entries += found
     if n_categories == 0:
         expected = f"expected <category>/{tree.test}/<defect> folders"
@@ -81,6 +81,11 @@ def list_tree(listing: Listing, layout: str, *, instead_of: str = "") -> list[En
             expected += "; this is one category: give the folder above it"
         listing.add("wrong layout", ".", expected + listing.this_looks_like(layout))
     return entries
+
+
+def _lacks_test(listing: Listing, tree: Tree, inside: Sequence[str]) -> bool:
+    names = {_name(path).casefold() for path in inside}
+    return "test" in listing.splits and tree.test not in names
 
 
 def _list_category(

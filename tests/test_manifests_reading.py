@@ -1,5 +1,6 @@
 """What a user can correct and leave out, and lists that are not as they should be."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -467,3 +468,50 @@ def test_a_defect_may_be_called_label_where_its_masks_say_so(tmp_path: Path) -> 
     mask(tmp_path, "bolt/ground_truth/label/0_mask.png")
 
     assert build(tmp_path, "mvtec").manifest.column("defect") == ["good", "label"]
+
+
+def test_a_category_without_a_test_folder_is_named_also_where_all_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    bolts(tmp_path)
+    picture(tmp_path, "nut/train/good/0.png")
+
+    (warning,) = build(tmp_path, "mvtec", "all").warnings
+
+    assert warning == "1 x category without an image in this split: nut: no image in test"
+
+
+def test_masks_of_an_image_have_one_digest_in_the_order_of_their_names(tmp_path: Path) -> None:
+    folder = "pin/ground_truth/bent/000"
+    picture(tmp_path, "pin/test/bent/000.png")
+    mask(tmp_path, f"{folder}/000.png")
+    mask(tmp_path, f"{folder}/001.png", columns=(9,))
+    lines = [
+        hashlib.sha256((tmp_path / folder / name).read_bytes()).hexdigest() + "\n"
+        for name in ("000.png", "001.png")
+    ]
+
+    manifest = build(tmp_path, "loco").manifest
+
+    assert manifest.column("mask_id") == [hashlib.sha256("".join(lines).encode()).hexdigest()]
+    assert manifest.column("mask_path") == [folder]
+
+
+def test_masks_of_an_image_must_have_one_size(tmp_path: Path) -> None:
+    folder = "pin/ground_truth/bent/000"
+    picture(tmp_path, "pin/test/bent/000.png")
+    mask(tmp_path, f"{folder}/000.png")
+    Image.new("L", (3, 3)).save(tmp_path / folder / "001.png")
+
+    assert f"{folder}: masks of different sizes in this folder" in refusal(tmp_path, "loco")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "~nobody/list.csv", "a\0b"])
+def test_a_list_that_cannot_be_there_is_named(tmp_path: Path, name: str) -> None:
+    assert "named by --list-file, found neither below" in refusal(tmp_path, "list", list_file=name)
+
+
+def test_a_root_that_cannot_be_there_is_named(tmp_path: Path) -> None:
+    for name in ("x" * 300, "a\0b"):
+        with pytest.raises(DatasetError, match="no such folder"):
+            build(tmp_path / name, "mvtec")
