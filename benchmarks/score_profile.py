@@ -53,7 +53,7 @@ COPY, SORT, COUNT, FINISH = (
     f"pixel metrics: {what}" for what in ("checks, copies", "sorting", "counting", "the numbers")
 )
 BLOCKS, CATEGORIES = "pipeline.scoring.blocks", "pipeline.scoring.categories"
-COUNTS = "spg_core.pixel_counts"
+DEFECTS, COUNTS = "spg_core.defect_pixels", "spg_core.pixel_counts"
 STAGES: dict[str, tuple[str, ...]] = {
     READ: ("cache.reader.TokenCache.tokens",),
     CAST: (f"{BLOCKS}.patch_values", f"{BLOCKS}.unit"),
@@ -65,9 +65,14 @@ STAGES: dict[str, tuple[str, ...]] = {
         f"{CATEGORIES}.image_curves",
     ),
     MASKS: ("cache.reader.TokenCache.masks",),
-    LABEL: (f"{COUNTS}.region_sizes",),
-    COPY: (f"{BLOCKS}.defect_pixels", f"{COUNTS}.checked", f"{COUNTS}.write_normal_keys"),
-    SORT: (f"{COUNTS}.sort_with_thresholds", f"{COUNTS}.sort_packed"),
+    LABEL: (f"{DEFECTS}.region_sizes",),
+    COPY: (
+        f"{BLOCKS}.defect_pixels",
+        f"{DEFECTS}.checked",
+        f"{COUNTS}.checked",
+        f"{COUNTS}.write_normal_keys",
+    ),
+    SORT: (f"{COUNTS}.sort_with_thresholds", f"{DEFECTS}.sort_packed"),
     COUNT: (f"{BLOCKS}.count_normals", f"{BLOCKS}.merge_defects", f"{CATEGORIES}.merge_counts"),
     FINISH: (f"{CATEGORIES}.metrics_from_counts", f"{CATEGORIES}.pixel_curves"),
 }

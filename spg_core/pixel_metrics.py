@@ -15,14 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spg_core.curves import Curve, pr_curve, rising_curve, roc_curve
+from spg_core.defect_pixels import DefectPixels, defect_pixels, merge_defects
 from spg_core.errors import MetricError
-from spg_core.pixel_counts import (
-    DefectPixels,
-    NormalCounts,
-    count_normals_of_blocks,
-    defect_pixels,
-    merge_defects,
-)
+from spg_core.pixel_counts import NormalCounts, count_normals_of_blocks
 from spg_core.ranking import (
     SCORES_PER_PIECE,
     Ranking,

@@ -7,6 +7,7 @@ graph.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -113,31 +114,21 @@ def _update_elementwise(
     The results are new tensors: writing in place made inductor's C++ backend fail (torch 2.15).
     """
     n_steps = weights.n_steps + 1
-    numbers = {
-        "learning_rate": config.learning_rate,
-        "beta1": config.beta1,
-        "beta2": config.beta2,
-        "eps": ADAM_EPS,
-    }
+    step = partial(
+        adam_step,
+        n_steps=n_steps,
+        learning_rate=config.learning_rate,
+        beta1=config.beta1,
+        beta2=config.beta2,
+        eps=ADAM_EPS,
+    )
     if config.unit_norm:
         along = (dictionary_gradient * weights.dictionary).sum(1, keepdim=True)
         dictionary_gradient = dictionary_gradient - weights.dictionary * along
-    encoder = adam_step(
-        weights.encoder,
-        encoder_gradient,
-        weights.encoder_mean,
-        weights.encoder_square,
-        n_steps,
-        **numbers,
-    )
-    dictionary = adam_step(
-        weights.dictionary,
-        dictionary_gradient,
-        weights.dictionary_mean,
-        weights.dictionary_square,
-        n_steps,
-        **numbers,
-    )
+    mean, square = weights.encoder_mean, weights.encoder_square
+    encoder = step(weights.encoder, encoder_gradient, mean, square)
+    mean, square = weights.dictionary_mean, weights.dictionary_square
+    dictionary = step(weights.dictionary, dictionary_gradient, mean, square)
     atoms = dictionary.weights
     if config.unit_norm:
         atoms = atoms / atoms.norm(dim=1, keepdim=True).clamp_min(SMALLEST_NORM)

@@ -9,13 +9,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
+from spg_core.defect_pixels import defect_pixels, merge_defects
 from spg_core.errors import MetricError
-from spg_core.pixel_counts import (
-    count_normals,
-    defect_pixels,
-    merge_counts,
-    merge_defects,
-)
+from spg_core.pixel_counts import count_normals, merge_counts
 from spg_core.pixel_metrics import (
     PixelCurves,
     PixelMetrics,

@@ -28,14 +28,9 @@ from pipeline.device import resolve_device
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.scoring.detector import Detector
 from spg_core.anomaly_map import image_scores
+from spg_core.defect_pixels import DefectPixels, defect_pixels, merge_defects
 from spg_core.guides import unit
-from spg_core.pixel_counts import (
-    DefectPixels,
-    NormalCounts,
-    count_normals,
-    defect_pixels,
-    merge_defects,
-)
+from spg_core.pixel_counts import NormalCounts, count_normals
 
 BLOCK_IMAGES = 64
 _BATCH_IMAGES = 16

@@ -32,9 +32,10 @@ from pipeline.scoring.blocks import (
     merged_defects,
 )
 from pipeline.work import Workers
+from spg_core.defect_pixels import DefectPixels
 from spg_core.errors import MetricError
 from spg_core.image_metrics import ImageCurves, ImageMetrics, image_curves, image_metrics
-from spg_core.pixel_counts import DefectPixels, NormalCounts, merge_counts
+from spg_core.pixel_counts import NormalCounts, merge_counts
 from spg_core.pixel_metrics import (
     AuproDefinition,
     PixelCurves,
