@@ -62,14 +62,16 @@ def test_a_checkpoint_is_unwrapped(tmp_path: Path, who: str) -> None:
     assert read_state_dict(tmp_path / "checkpoint.pth").keys() == STATE.keys()
 
 
-def scripted_clip(path: Path) -> dict[str, torch.Tensor]:
+def scripted_clip(
+    path: Path, *, width: int = 64, embed_dim: int = 24, size: int = 56
+) -> dict[str, torch.Tensor]:
     """Write a small CLIP as OpenAI publishes theirs, a TorchScript archive in half precision."""
     import open_clip
 
     net = open_clip.CLIP(
-        embed_dim=24,
+        embed_dim=embed_dim,
         quick_gelu=True,
-        vision_cfg={"image_size": 56, "layers": 2, "width": 64, "patch_size": 14},  # type: ignore[arg-type]
+        vision_cfg={"image_size": size, "layers": 2, "width": width, "patch_size": 14},  # type: ignore[arg-type]
         text_cfg={"context_length": 8, "vocab_size": 64, "width": 64, "heads": 1, "layers": 1},  # type: ignore[arg-type]
     ).half()
     net.register_buffer("input_resolution", torch.tensor(56))

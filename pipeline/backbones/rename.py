@@ -50,7 +50,9 @@ def backbone_tensors(
         )
     below = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
     below |= _beside(state, naming, prefix, where)
-    named = below if naming.rules is None else _renamed(below, naming.rules, where, naming.who)
+    named = below
+    if naming.rules is not None:
+        named = _renamed(below, {**naming.rules, **naming.beside}, where, naming.who)
     kept = {
         re.sub(r"^blocks\.\d+\.(\d+\.)", r"blocks.\1", name): tensor  # Meta's blocks in chunks
         for name, tensor in named.items()
