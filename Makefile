@@ -15,10 +15,10 @@ check: .venv/ready  ## format, lint, types, layers, generated pages
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python docs/reference.py --check
+	$(BIN)/python tools/reference.py --check
 
 docs: .venv/ready  ## write docs/cli.md from the commands
-	$(BIN)/python docs/reference.py
+	$(BIN)/python tools/reference.py
 
 bench: .venv/ready  ## the benchmarks that need nothing but this checkout
 	$(BIN)/python -m benchmarks

@@ -88,6 +88,10 @@ class TokenCache:
         self._loading = Lock()
         self._resident: NDArray[np.float16] | None = None
 
+    def __repr__(self) -> str:
+        shape = f"{self.n_images} images x {self.tokens_per_image} tokens x {self.d_model}"
+        return f"TokenCache {self.key}: {shape}, float16\n  {self.where}"
+
     def __reduce__(self) -> tuple[type["TokenCache"], tuple[Any, ...]]:
         arguments = (self.objects, self.folder, self.record, self.memory_bytes, self.mirror)
         return TokenCache, arguments

@@ -14,14 +14,21 @@ _SERVED = ("s3", "gs", "az")
 _MEANT = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "azure": "az"}
 
 
-def open_store(url_or_path: str | Path, read_only: bool = False) -> Objects:
+AnyStore = str | Path | Objects
+"""A store by its folder or URL, or one that is open."""
+
+
+def open_store(url_or_path: AnyStore, read_only: bool = False) -> Objects:
     """Open a folder or an object-store URL such as `s3://bucket/prefix`; creates nothing.
 
-    A folder may be written as `~/store` or `file:///store` (with `%20` for a space), too.
+    A folder may be written as `~/store` or `file:///store` (with `%20` for a space), too. One that
+    is open already is given back as it is.
 
     Raises:
         StoreError: it names no store that can be served; says how it is written.
     """
+    if not isinstance(url_or_path, str | Path):
+        return url_or_path
     text = str(url_or_path)
     if not text.strip() or "\0" in text:
         raise StoreError(
@@ -39,7 +46,7 @@ def open_store(url_or_path: str | Path, read_only: bool = False) -> Objects:
     return RemoteObjects(text, read_only)
 
 
-def open_existing_store(url_or_path: str | Path, read_only: bool = False) -> Objects:
+def open_existing_store(url_or_path: AnyStore, read_only: bool = False) -> Objects:
     """Open a store that should have something in it, so that a mistyped folder is an error.
 
     Raises:

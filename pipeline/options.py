@@ -19,7 +19,7 @@ from typing import Annotated, Any, Generic, TypeVar, cast, get_args, get_origin
 
 from pipeline.recipes import from_recipe
 from spg_core.errors import ConfigError
-from spg_core.fields import check_value, field_types, paper_values
+from spg_core.fields import bounds, check_value, field_types, paper_values
 from spg_core.nearest import near
 
 Config = TypeVar("Config")
@@ -94,6 +94,18 @@ def options_of(function: Callable[..., Any]) -> list[Option]:
                 default = _default(field)
                 found.append(Option(field.name, kinds[field.name], default, help_text, instead))
     return found
+
+
+def help_of(option: Option) -> str:
+    """Give an option's help: its text, its range, and what the paper's recipe says instead."""
+    notes = [bounds(option.kind)] if bounds(option.kind) else []
+    if option.paper is not None:
+        notes.append(f"recipe paper: {_word(option.paper)}")
+    return f"{option.help} ({'; '.join(notes)})" if notes else option.help
+
+
+def _word(value: Any) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value}"
 
 
 def from_text(option: Option, text: Any) -> Any:

@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from pipeline.files import check_place, write_file
+from pipeline.frames import to_frame
 from pipeline.metrics import METRICS, percent
 from pipeline.printable import printable_line
 from spg_core.errors import ConfigError
@@ -52,6 +53,13 @@ class Table:
     """Keys of `METRICS`."""
     rows: Sequence[Row]
     notes: Sequence[str] = ()
+
+    def __repr__(self) -> str:
+        return f"Table of {len(self.rows)} rows: {', '.join(self.metrics)}; to_pandas() gives them"
+
+    def to_pandas(self) -> Any:
+        """Give a row a category, mean or published mean as a pandas DataFrame."""
+        return to_frame(as_records(self))
 
 
 def metrics_table(document: Mapping[str, Any]) -> str:

@@ -56,7 +56,7 @@ def shape_of(folder: Path) -> list[str]:
 def imported(tree: ast.AST) -> set[str]:
     """Give the modules of this project that a module imports, also inside functions."""
     return {
-        node.module
+        str(node.module)
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES
     } - {None}

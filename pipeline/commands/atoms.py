@@ -1,13 +1,16 @@
 """`spg-pipe atoms`."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.show import show
 from pipeline.configs import AtomsConfig, AtomsSource
 
+if TYPE_CHECKING:
+    from cache.store import AnyStore
 
-def atoms(store: str, source: AtomsSource, config: AtomsConfig) -> dict[str, Any]:
+
+def atoms(store: "AnyStore", source: AtomsSource, config: AtomsConfig) -> dict[str, Any]:
     """Show the patches that the strongest atoms of fitted guides respond to: sheets and a table."""
     from cache.store import open_store
     from pipeline.atoms.files import write_atoms

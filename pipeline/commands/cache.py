@@ -1,6 +1,6 @@
 """`spg-pipe cache`: look at, check, copy and tidy the token caches of a store."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -8,12 +8,15 @@ from pipeline.commands.from_config import from_config
 from pipeline.commands.show import show
 from pipeline.configs.caches import CopyConfig, GcConfig, InfoConfig, VerifyConfig
 
+if TYPE_CHECKING:
+    from cache.store import AnyStore
+
 app = typer.Typer(
     name="cache", no_args_is_help=True, help="Look at, check, copy and tidy the token caches."
 )
 
 
-def ls(store: str) -> dict[str, Any]:
+def ls(store: "AnyStore") -> dict[str, Any]:
     """List the caches of a store: state, images, size, and which SAEs, guides and scores use them.
 
     A cache is partial until its last shard and its record are written; `extract` goes on with it.
@@ -31,7 +34,7 @@ def _show_ls(found: dict[str, Any], as_json: bool) -> None:
     show(found, as_json, "" if as_json else listing_text(found))
 
 
-def info(store: str, config: InfoConfig) -> dict[str, Any]:
+def info(store: "AnyStore", config: InfoConfig) -> dict[str, Any]:
     """Show all that a cache's key covers; with two caches, say in words why their keys differ."""
     from cache.store import open_existing_store
     from pipeline.caches.report import describe_cache, differences, name_cache
@@ -54,7 +57,7 @@ def _show_info(found: dict[str, Any], as_json: bool) -> None:
         show(found, as_json, info_text(found))
 
 
-def verify(store: str, config: VerifyConfig) -> dict[str, Any]:
+def verify(store: "AnyStore", config: VerifyConfig) -> dict[str, Any]:
     """Check every stored byte against its digest; name each bad shard and image; exit 1 if any."""
     from cache.store import open_existing_store
     from pipeline.caches.report import name_cache
@@ -103,7 +106,7 @@ def _show_copy(made: dict[str, Any], as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def gc(store: str, config: GcConfig) -> dict[str, Any]:
+def gc(store: "AnyStore", config: GcConfig) -> dict[str, Any]:
     """Find temporaries of dead writers and files that belong to no cache; a dry run by default.
 
     Caches stay, complete or partial, unless one is named with --remove.

@@ -1,14 +1,17 @@
 """`spg-pipe calibrate`."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pipeline.commands.show import show
 from pipeline.configs import CalibrateSource, ScoreConfig
 from pipeline.options import Asked, Without
 
+if TYPE_CHECKING:
+    from cache.store import AnyStore
+
 
 def calibrate(
-    store: str,
+    store: "AnyStore",
     source: CalibrateSource,
     asked: Annotated[Asked[ScoreConfig], Without("aupro")],
 ) -> dict[str, Any]:

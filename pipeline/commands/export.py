@@ -7,11 +7,12 @@ from pipeline.configs import ExportSource, ScoreConfig
 from pipeline.options import Asked, Without
 
 if TYPE_CHECKING:
+    from cache.store import AnyStore
     from pipeline.prediction.export import Exported
 
 
 def export(
-    store: str,
+    store: "AnyStore",
     source: ExportSource,
     asked: Annotated[Asked[ScoreConfig], Without("aupro", "device")],
 ) -> "Exported":

@@ -6,10 +6,11 @@ from pipeline.commands.show import show
 from pipeline.configs import ClusterConfig, ExtractConfig
 
 if TYPE_CHECKING:
+    from cache.store import AnyStore
     from pipeline.extraction.extract import Extraction
 
 
-def extract(store: str, config: ExtractConfig, cluster: ClusterConfig) -> "Extraction":
+def extract(store: "AnyStore", config: ExtractConfig, cluster: ClusterConfig) -> "Extraction":
     """Write the patch tokens of a dataset into the store, once. Interrupted, it resumes."""
     from cache.store import open_store
     from pipeline.extraction.extract import extract as run

@@ -6,10 +6,11 @@ from pipeline.commands.show import show
 from pipeline.configs import FitGuidesConfig, FitGuidesSource
 
 if TYPE_CHECKING:
+    from cache.store import AnyStore
     from pipeline.artifacts import Artifact
 
 
-def fit_guides(store: str, source: FitGuidesSource, config: FitGuidesConfig) -> "Artifact":
+def fit_guides(store: "AnyStore", source: FitGuidesSource, config: FitGuidesConfig) -> "Artifact":
     """Learn a normal and an anomalous guide over an SAE, on the dataset the SAE was fitted on."""
     from cache.store import open_store
     from pipeline.fitting.guides import fit_guides as run

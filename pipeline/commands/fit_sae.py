@@ -6,10 +6,11 @@ from pipeline.commands.show import show
 from pipeline.configs import FitSaeConfig, FitSaeSource
 
 if TYPE_CHECKING:
+    from cache.store import AnyStore
     from pipeline.artifacts import Artifact
 
 
-def fit_sae(store: str, source: FitSaeSource, config: FitSaeConfig) -> "Artifact":
+def fit_sae(store: "AnyStore", source: FitSaeSource, config: FitSaeConfig) -> "Artifact":
     """Train a sparse autoencoder on cached tokens. Killed, it resumes from its last checkpoint."""
     from cache.store import open_store
     from pipeline.fitting.sae import fit_sae as run

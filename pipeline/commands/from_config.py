@@ -13,8 +13,8 @@ from typing import Annotated, Any, get_args
 import typer
 
 from pipeline.configs import StoreConfig
-from pipeline.options import Option, fill, from_text, options_of
-from spg_core.fields import ARGUMENT, REPEATED, alternatives, bounds, is_list, words
+from pipeline.options import Option, fill, from_text, help_of, options_of
+from spg_core.fields import ARGUMENT, REPEATED, alternatives, is_list, words
 
 Show = Callable[[Any, bool], None]
 _JSON = "Print one JSON object on stdout."
@@ -92,18 +92,6 @@ def _shown(default: Any) -> Any:
     if not isinstance(default, tuple):
         return default
     return ",".join(f"{one:g}" if isinstance(one, float) else str(one) for one in default) or None
-
-
-def help_of(option: Option) -> str:
-    """Give an option's help: its text, its range, and what the paper's recipe says instead."""
-    notes = [bounds(option.kind)] if bounds(option.kind) else []
-    if option.paper is not None:
-        notes.append(f"recipe paper: {_word(option.paper)}")
-    return f"{option.help} ({'; '.join(notes)})" if notes else option.help
-
-
-def _word(value: Any) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value}"
 
 
 def _metavar(option: Option) -> str | None:

@@ -12,11 +12,12 @@ from pipeline.options import Asked, Without
 from pipeline.printable import printable_line
 
 if TYPE_CHECKING:
+    from cache.store import AnyStore
     from pipeline.prediction.predict import Prediction
 
 
 def predict(
-    store: str,
+    store: "AnyStore",
     source: PredictSource,
     config: PredictConfig,
     asked: Annotated[Asked[ScoreConfig], Without("aupro")],

@@ -1,26 +1,40 @@
 """`spg-pipe reproduce`."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.show import show
 from pipeline.configs import FigureConfig, ReproduceConfig, ReproduceSource
+from pipeline.frames import to_frame
 
 if TYPE_CHECKING:
     from cache.objects import Objects
+    from cache.store import AnyStore
 
 
-class Reproduced(NamedTuple):
+@dataclass(frozen=True)
+class Reproduced:
     """A table or figure of the paper, made again."""
 
+    what: str
+    records: Sequence[Mapping[str, Any]]
+    """Rows of the table, points of the figure."""
     result: Mapping[str, Any]
-    """Its rows or points and where they are, ready for JSON."""
+    """The same and where it is, ready for JSON."""
     text: str
     """The same for people."""
 
+    def __repr__(self) -> str:
+        return f"{self.what}: {len(self.records)} rows; to_pandas() gives them, print(.text) a page"
+
+    def to_pandas(self) -> Any:
+        """Give the rows or points as a pandas DataFrame."""
+        return to_frame(self.records)
+
 
 def reproduce(
-    store: str, source: ReproduceSource, config: ReproduceConfig, varied: FigureConfig
+    store: "AnyStore", source: ReproduceSource, config: ReproduceConfig, varied: FigureConfig
 ) -> Reproduced:
     """Fit and score what a table or figure of the paper needs, ours beside the published."""
     _check_out(source)
@@ -30,7 +44,7 @@ def reproduce(
 
     objects = open_store(store)
     needs = fig4_needs(config, varied) if source.what == "fig4" else both_datasets(config)
-    require_caches(objects, needs, store)
+    require_caches(objects, needs, objects.where)
     if source.what == "table1":
         return _table1(objects, source, config)
     return _figure(objects, source, config, varied)
@@ -57,12 +71,13 @@ def _table1(store: "Objects", source: ReproduceSource, config: ReproduceConfig) 
     made = table1(store, config)
     if source.out is not None:
         write_table(made.table, source.out)
+    rows = as_records(made.table)
     result = {
         "scores": [{"id": one.id, "path": one.path} for one in made.scores],
-        "rows": as_records(made.table),
+        "rows": rows,
         "notes": list(made.table.notes),
     }
-    return Reproduced(result, to_text(made.table))
+    return Reproduced(source.what, rows, result, to_text(made.table))
 
 
 def _figure(
@@ -75,5 +90,6 @@ def _figure(
     path = save_figure(store, made, config, varied)
     if source.out is not None:
         write_out(made, source.out)
-    result = {"path": path, "points": [dict(row) for row in made.rows]}
-    return Reproduced(result, f"{len(made.rows)} points\n{path}/figure.png")
+    points = [dict(row) for row in made.rows]
+    text = f"{len(points)} points\n{path}/figure.png"
+    return Reproduced(source.what, points, {"path": path, "points": points}, text)

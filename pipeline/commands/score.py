@@ -7,11 +7,12 @@ from pipeline.configs import ClusterConfig, ScoreConfig, ScoreSource
 from pipeline.options import Asked
 
 if TYPE_CHECKING:
+    from cache.store import AnyStore
     from pipeline.artifacts import Artifact
 
 
 def score(
-    store: str, source: ScoreSource, asked: Asked[ScoreConfig], cluster: ClusterConfig
+    store: "AnyStore", source: ScoreSource, asked: Asked[ScoreConfig], cluster: ClusterConfig
 ) -> "Artifact":
     """Score a cached dataset with fitted guides: maps, image scores, metrics."""
     from cache.store import open_store

@@ -8,10 +8,11 @@ from pipeline.configs import ClusterConfig, SweepConfig
 from pipeline.metrics import METRICS, percent
 
 if TYPE_CHECKING:
+    from cache.store import AnyStore
     from pipeline.sweep.run import Sweep
 
 
-def sweep(store: str, config: SweepConfig, cluster: ClusterConfig) -> "Sweep":
+def sweep(store: "AnyStore", config: SweepConfig, cluster: ClusterConfig) -> "Sweep":
     """Fit and score a grid in one pass over the tokens; killed, it goes on where it stood."""
     from cache.store import open_store
     from pipeline.sweep.run import sweep as run

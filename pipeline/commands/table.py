@@ -6,10 +6,11 @@ from pipeline.commands.show import show
 from pipeline.configs import TableSource
 
 if TYPE_CHECKING:
+    from cache.store import AnyStore
     from pipeline.tables import Table
 
 
-def table(store: str, source: TableSource) -> "tuple[str, Table]":
+def table(store: "AnyStore", source: TableSource) -> "tuple[str, Table]":
     """Print the table of some scores, a category a row, beside the published means."""
     from pipeline.tables import check_out, write_table
 

@@ -14,7 +14,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Exported:
 
     path: str
     sidecar: str
-    document: dict[str, Any]
+    document: dict[str, Any] = field(repr=False)
 
 
 def export(guides: Artifact, out: str, config: ScoreConfig, weights: str | None = None) -> Exported:

@@ -34,6 +34,11 @@ class Detector:
     operator: MapOperator
     tau: float
 
+    def __repr__(self) -> str:
+        spec, device = self.spec, self.guides.device
+        size = f"{spec.height} x {spec.width} px"
+        return f"Detector {self.id}: tokens of {spec.name}, {size}, tau {self.tau:g}, on {device}"
+
     def patch_probabilities(self, tokens: Tensor) -> Tensor:
         """Give p_A of patches `(B, patches)` in [0, 1] for tokens `(B, patches, d_model)`."""
         return self.unit_probabilities(unit(tokens.float()))

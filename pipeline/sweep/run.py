@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from cache.objects import Objects
 from pipeline.artifacts import artifact_id, is_complete
@@ -15,6 +16,7 @@ from pipeline.fitting.guide_settings import require_defects
 from pipeline.fitting.memory_plan import memory_budget, require_fit, sae_bytes
 from pipeline.fitting.sae_settings import sae_id
 from pipeline.fitting.saes import plan_groups
+from pipeline.frames import to_frame
 from pipeline.inputs import open_dataset
 from pipeline.progress import bar, console, say
 from pipeline.sweep.estimate import estimate
@@ -39,6 +41,14 @@ class Sweep:
     rows: list[Row]
     figures: list[str]
     """Names of the heatmaps in its folder."""
+
+    def __repr__(self) -> str:
+        done = len(self.rows) - len(self.failed)
+        return f"Sweep {self.id}: {done} of {len(self.rows)} points\n  {self.path}"
+
+    def to_pandas(self) -> Any:
+        """Give a row a point as a pandas DataFrame: its axes, quality, metrics."""
+        return to_frame(self.rows)
 
     @property
     def failed(self) -> list[Row]:

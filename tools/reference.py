@@ -1,7 +1,8 @@
-"""Write the generated pages: docs/cli.md from the commands, docs/formats.md from the tests' rows.
+"""Write the generated pages of docs/: cli.md from the commands, api.md from `spg_pipe`, formats.md
+from the tests' rows.
 
-python docs/reference.py            write them
-python docs/reference.py --check    fail where they are out of date
+    python tools/reference.py            write them
+    python tools/reference.py --check    fail where they are out of date
 """
 
 import sys
@@ -13,9 +14,11 @@ import typer
 # The rows stand beside the tests, which are found from the checkout's root.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from docs.formats import formats
 from pipeline.cli import app
+from tools.api_page import api_page
+from tools.formats import formats
 
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 HEAD = """# Commands
 
 Written by `make docs` from the commands themselves; `make check` fails where it is out of date.
@@ -59,13 +62,13 @@ def _default(value: Any) -> str:
             return f"`{value}`"
 
 
-PAGES = {"cli.md": reference, "formats.md": formats}
+PAGES = {"api.md": api_page, "cli.md": reference, "formats.md": formats}
 
 
 def main() -> None:
     """Write or check the pages."""
     for name, write in PAGES.items():
-        page, text = Path(__file__).with_name(name), write()
+        page, text = DOCS / name, write()
         if "--check" not in sys.argv:
             page.write_text(text)
         elif not page.exists() or page.read_text() != text:
