@@ -108,11 +108,12 @@ def count_normals_of_blocks(
 
     def count(maps: Maps, truth: NDArray[np.bool_]) -> int:
         room = rooms.get()
-        if room.size <= maps.size + m:
-            room = np.empty(maps.size + m + 1, thresholds.keys.dtype)
-        counted = _add_images(counts, adding, maps, truth, thresholds, room)
-        rooms.put(room)
-        return counted
+        try:
+            if room.size <= maps.size + m:
+                room = np.empty(maps.size + m + 1, thresholds.keys.dtype)
+            return _add_images(counts, adding, maps, truth, thresholds, room)
+        finally:
+            rooms.put(room)  # or those that come after a failure would wait for ever
 
     n_pixels = int(max(PIXELS_PER_SORT, PIXELS_PER_THRESHOLD * m)) // threads
     with ThreadPoolExecutor(threads) as pool:  # sorting releases the GIL

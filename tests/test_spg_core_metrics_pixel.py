@@ -458,6 +458,22 @@ def test_counts_without_those_of_clip200_are_noticed() -> None:
         metrics_from_counts(defects, counts, aupro="clip200")
 
 
+def test_a_thread_without_memory_ends_the_count_and_nobody_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> int:
+        raise MemoryError("no room to sort")
+
+    maps, masks = np.zeros((8, 4, 4), np.float32), np.zeros((8, 4, 4), np.uint8)
+    masks[0, 0, 0] = 1
+    for limit in ("PIXELS_PER_SORT", "PIXELS_PER_THRESHOLD"):
+        monkeypatch.setattr(f"spg_core.pixel_counts.{limit}", 1)
+    monkeypatch.setattr("spg_core.pixel_counts._add_images", fail)
+
+    with pytest.raises(MemoryError, match="no room to sort"):
+        count_normals(maps, masks, defect_pixels(maps, masks), threads=2)
+
+
 def test_nothing_to_merge_is_refused() -> None:
     with pytest.raises(MetricError, match="no blocks"):
         merge_defects([])
