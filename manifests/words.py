@@ -66,7 +66,9 @@ MASK_WORDS: Final = frozenset(
 )
 """Folders of masks. `label` and `annotation` only as the whole name: a label can be missing."""
 
-_MASK_IN_NAME: Final = re.compile(r"(^|[-_ .])(masks?|gts?|ground[-_ ]?truths?)([-_ .]|$)", re.I)
+_MASK_AT_AN_END: Final = re.compile(
+    r"^(masks?|gts?|ground[-_ ]?truths?)[-_ .]|[-_ .](masks?|gts?|ground[-_ ]?truths?)$", re.I
+)
 
 MASK_SUFFIXES: Final = ("_mask", "_label", "_gt", "_seg", "_annotation", "_groundtruth")
 """What a mask's stem may have after its image's, in any case and also with `-` or `.`."""
@@ -94,10 +96,12 @@ def without_mask_word(folder: str) -> str | None:
 
     `mask` -> ``, `crack_mask` -> `crack`, `masked` -> None.
     """
-    if plain(folder) in MASK_WORDS:
-        return ""
-    rest, n_words = _MASK_IN_NAME.subn("", folder)
-    return rest if n_words else None
+    rest = folder
+    while plain(rest) not in MASK_WORDS:
+        before, rest = rest, _MASK_AT_AN_END.sub("", rest)
+        if rest == before:
+            return None if rest == folder else rest
+    return ""
 
 
 def mask_stems(stem: str) -> list[str]:
