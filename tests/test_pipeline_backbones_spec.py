@@ -1,6 +1,7 @@
 """What describes a backbone, what needs no weights, and everything that is refused."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +121,38 @@ def test_impossible_options_are_refused() -> None:
         load_backbone("dinov3", device="gpu")
     with pytest.raises(ConfigError, match="norms its pooled output, not its tokens"):
         load_backbone("timm:vit_base_patch16_reg4_gap_256", final_norm=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("vit_tiny", "timm:vit_tiny_patch16_224"),
+        ("timm:vit_tiny", "timm:vit_tiny_patch16_224"),
+        ("vit_tiny_patch16_224", "timm:vit_tiny_patch16_224"),
+        ("timm/vit_tiny_patch16_224.augreg_in21k", "timm:vit_tiny_patch16_224.augreg_in21k"),
+        ("timm:vit_tiny_patch17_224", "timm:vit_tiny_patch16_224"),
+        ("ViT-Base-Patch16-224", "timm:vit_base_patch16_224"),
+        ("DINO-v2", "dinov2"),
+        ("dinov3_vitl16", "dinov3"),
+        ("facebook/dinov2-large", "dinov2"),
+        ("google/siglip-large-patch16-384", "siglip"),
+        ("open-clip", "openclip"),
+        ("clip", "openclip"),
+        ("gabour", "gabor"),
+        ("ViT-B-32", "open_clip:ViT-B-32-quickgelu/openai"),
+        ("open_clip:ViT-B32/laion2b_e16", "open_clip:ViT-B-32/laion2b_e16"),
+    ],
+)
+def test_a_name_that_is_none_suggests_the_near_one(name: str, meant: str) -> None:
+    with pytest.raises((ConfigError, BackboneError), match=re.escape(f"did you mean '{meant}'?")):
+        load_backbone(name)
+
+
+def test_a_name_like_no_other_suggests_nothing() -> None:
+    for name in ("resnet", "yolo", "timm:xyz"):
+        with pytest.raises((ConfigError, BackboneError)) as refusal:
+            load_backbone(name)
+        assert "did you mean" not in str(refusal.value)
 
 
 def test_models_without_a_patch_grid_are_refused() -> None:

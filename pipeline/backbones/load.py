@@ -10,6 +10,7 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from pipeline.backbones.near_names import near_backbone
 from pipeline.backbones.on_cpu import forward_on_cpu
 from pipeline.backbones.precision import ComputeDtype, computing_in
 from pipeline.backbones.presets import PRESETS, Preset
@@ -160,7 +161,7 @@ def _open(model_name: str, request: BackboneRequest) -> tuple[nn.Module, Backbon
         case _:
             raise ConfigError(
                 f"no backbone {request.name!r}; use {', '.join(PRESETS)}, gabor, timm:<model> or "
-                f"open_clip:<model>/<tag>"
+                f"open_clip:<model>/<tag>{near_backbone(request.name)}"
             )
 
 

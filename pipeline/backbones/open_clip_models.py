@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.backbones.digest import sha256_of_file, unchanged
 from pipeline.backbones.hub import hub_file
+from pipeline.backbones.near_names import near_backbone
 from pipeline.backbones.position_embedding import is_ours, resize_positions
 from pipeline.backbones.precision import keep_residual_stream
 from pipeline.backbones.rename import backbone_tensors
@@ -122,7 +123,10 @@ def _configs(model_and_tag: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
         )
     config = open_clip.get_model_config(model)
     if config is None:
-        raise BackboneError(f"open_clip has no model {model!r}; see open_clip.list_models()")
+        raise BackboneError(
+            f"open_clip has no model {model!r}; see open_clip.list_models()"
+            f"{near_backbone(model_and_tag)}"
+        )
     vision = config["vision_cfg"]
     if "timm_model_name" in vision:
         raise BackboneError(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.backbones.digest import sha256_of_file, unchanged
 from pipeline.backbones.hub import hub_file
+from pipeline.backbones.near_names import near_backbone
 from pipeline.backbones.spec import BackboneRequest, BackboneSpec
 from pipeline.backbones.timm_weights import timm_with_weights
 from spg_core.errors import BackboneError, ConfigError
@@ -140,12 +141,7 @@ def _pretrained_config(model_name: str) -> Any:
     base = model_name.partition(".")[0]
     config = timm.get_pretrained_cfg(model_name) if timm.is_model(base) else None
     if config is None:
-        near = ", ".join(
-            timm.list_models(f"*{base.rpartition('_')[0] or base}*", pretrained=True)[:5]
-        )
-        raise BackboneError(
-            f"timm has no model {model_name!r}" + (f"; did you mean one of {near}?" if near else "")
-        )
+        raise BackboneError(f"timm has no model {model_name!r}{near_backbone(model_name)}")
     return config
 
 
