@@ -2,13 +2,23 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check docs bench clean
+# The maths, the layouts, the store and every option: what a change most often breaks.
+QUICK := tests/test_spg_core_*.py tests/test_manifests_*.py tests/test_cache_*.py \
+	tests/test_pipeline_configs.py tests/test_pipeline_options.py tests/test_pipeline_tables.py
+
+.PHONY: help demo test quick check docs bench clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
 
 demo: .venv/ready  ## everything on a generated sample, offline
 	$(BIN)/spg-pipe demo
 
 test: .venv/ready  ## all tests; those that need real samples, S3 or a GPU skip with a reason
 	$(BIN)/pytest
+
+quick: .venv/ready  ## the fast tests, under two minutes
+	$(BIN)/pytest -q -m "not slow" $(QUICK)
 
 check: .venv/ready  ## format, lint, types, layers, generated pages
 	$(BIN)/ruff format --check .
@@ -17,13 +27,13 @@ check: .venv/ready  ## format, lint, types, layers, generated pages
 	$(BIN)/lint-imports
 	$(BIN)/python tools/reference.py --check
 
-docs: .venv/ready  ## write docs/cli.md from the commands
+docs: .venv/ready  ## write the generated pages: commands, Python, formats
 	$(BIN)/python tools/reference.py
 
 bench: .venv/ready  ## the benchmarks that need nothing but this checkout
 	$(BIN)/python -m benchmarks
 
-clean:
+clean:  ## remove .venv and what demo and test leave
 	rm -rf .venv spg-demo spg-store
 
 .venv/ready: pyproject.toml constraints.txt

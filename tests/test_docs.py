@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import typer
 from pipeline.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OF_DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *OF_DOCS]
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -54,3 +56,18 @@ def test_links_between_pages_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_the_index_names_every_page():
+    index = (ROOT / "docs" / "index.md").read_text()
+
+    for page in OF_DOCS:
+        assert page.name == "index.md" or f"]({page.name})" in index, page.name
+
+
+def test_make_help_names_every_target():
+    makefile = (ROOT / "Makefile").read_text()
+    made = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    for target in re.findall(r"^([a-z]+):", makefile, re.MULTILINE):
+        assert re.search(rf"^{target} +\w", made.stdout, re.MULTILINE), target
