@@ -9,6 +9,7 @@ from cache.reader import TokenCache, open_cache
 from manifests.table import Manifest, manifest_from_bytes
 from pipeline.backbones.spec import BackboneSpec, slug, spec_from_covers
 from spg_core.errors import NotInStore
+from spg_core.nearest import near
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,17 @@ def open_dataset(
             raise  # another key than those there are
         raise NotInStore(
             f"no tokens of {dataset!r} by {backbone!r} in {store.where}, which holds "
-            f"{held_caches(store)}; make them with `spg-pipe extract --backbone {backbone} "
-            f"--dataset {dataset} --root DIR`"
+            f"{held_caches(store)}{_near(store, dataset, backbone)}; make them with `spg-pipe "
+            f"extract --backbone {backbone} --dataset {dataset} --root DIR`"
         ) from None
     where = f"{cache.where}/manifest.parquet"
     manifest = manifest_from_bytes(cache.manifest_bytes(), where, n_images=cache.n_images)
     spec = spec_from_covers(cache.covers["backbone"], backbone)
     return CachedDataset(dataset, backbone, cache, manifest, spec)
+
+
+def _near(store: Objects, dataset: str, backbone: str) -> str:
+    """Say which dataset, or else which backbone, may have been meant."""
+    held = find_caches(store)
+    datasets, backbones = {info.dataset for info in held}, {info.backbone for info in held}
+    return near(dataset, datasets - {dataset}) or near(slug(backbone), backbones - {slug(backbone)})

@@ -76,3 +76,12 @@ def test_a_manifest_of_other_images_is_corrupt(
 
     with pytest.raises(CorruptStore, match=r"manifest\.parquet: the manifest has \d+ rows for \d+"):
         open_dataset(store, "target", "gabor")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "backbone", "meant"),
+    [("targt", "gabor", "'target'"), ("AUX", "gabor", "'aux'"), ("aux", "gabr", "'gabor'")],
+)
+def test_a_name_mistyped_is_answered_by_the_nearest(small_store, dataset, backbone, meant):
+    with pytest.raises(NotInStore, match=f"did you mean {meant}"):
+        open_dataset(open_store(small_store.url), dataset, backbone)
