@@ -26,7 +26,7 @@ from pipeline.configs import AtomsConfig, Coefficients, ScoreConfig
 from pipeline.fitting.sae_settings import load_sae
 from pipeline.report.data import Atom, AtomPatch
 from pipeline.scoring.score import score
-from spg_core.errors import ArtifactError, ConfigError, CorruptStore
+from spg_core.errors import ArtifactError, ConfigError, CorruptStore, StoreError
 from spg_core.sae import encode, to_dense
 from tests.small_store import SmallStore
 
@@ -207,6 +207,22 @@ def test_a_report_has_the_atoms_and_does_without_where_their_parents_are_missing
     assert page.count('<article class="atom">') == 16
     assert '<section id="atoms">' not in (Path(lone.path) / "report.html").read_text()
     assert "the report shows no atoms: no" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("name", ["atoms.parquet", "normal.png"])
+def test_a_file_of_somebody_else_is_never_replaced(
+    small_store: SmallStore, tmp_path: Path, name: str
+) -> None:
+    store, config = open_store(small_store.url), AtomsConfig(top=1, patches=1)
+    for _ in range(2):  # its own are
+        write_atoms(store, small_store.guides.id, config, str(tmp_path))
+    Image.new("RGB", (2, 2)).save(tmp_path / name, "PNG")
+    theirs = (tmp_path / name).read_bytes()
+
+    with pytest.raises(StoreError, match=rf"{name} is there and was not written by this command"):
+        write_atoms(store, small_store.guides.id, config, str(tmp_path))
+
+    assert (tmp_path / name).read_bytes() == theirs
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,24 @@
 """What `atoms` writes: a Parquet table of patches and a PNG sheet a guide.
 
 The files go to `guides/<id>/atoms/` in the store, or to a folder of the user's choice. They can be
-made again at any time, so a second run replaces them.
+made again at any time, so a second run replaces them, and nothing else that has their names.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cache.objects import Objects
 from cache.store import open_store
 from pipeline.artifacts import Artifact, folder, load_artifact
-from pipeline.atoms.find import ActiveAtom, find_atoms
+from pipeline.atoms.find import ActiveAtom, find_atoms, guide_names
 from pipeline.atoms.sheet import draw_sheet
 from pipeline.configs import AtomsConfig
+from pipeline.drawing.mark import is_marked
+from pipeline.files import check_place
 from pipeline.inputs import CachedDataset
 from pipeline.progress import say
 from pipeline.report.data import Atom, AtomPatch
@@ -53,12 +57,13 @@ def write_atoms(
     Raises: as `find_atoms`; StoreError where the files cannot be written.
     """
     artifact = load_artifact(store, "guides", guides)
-    if out is None:
-        # before the pass over the cache, not after it
-        store.check_writable()
+    place = store if out is None else open_store(out)
+    # before the pass over the cache, not after it
+    if out is not None:
+        _check_out(place, config)
+    place.check_writable()
     data, found = find_atoms(store, artifact, config)
     _warn(artifact, config)
-    place = store if out is None else open_store(out)
     prefix = f"{folder('guides', artifact.id)}/atoms/" if out is None else ""
     files = {TABLE: as_parquet(atoms_table(found, data))}
     for guide in dict.fromkeys(one.guide for one in found):
@@ -73,6 +78,22 @@ def write_atoms(
         "files": list(files),
         "atoms": [_summary(one) for one in found],
     }
+
+
+def _check_out(place: Objects, config: AtomsConfig) -> None:
+    """Refuse a folder where a file of somebody else has one of our names. Raises: StoreError."""
+    sheets = {f"{one}.png": is_marked for one in guide_names(config)}
+    for name, is_ours in {TABLE: _is_table, **sheets}.items():
+        path = place.local_path(name)
+        if path is not None:
+            check_place(path, is_ours, make_folders=True)
+
+
+def _is_table(path: Path) -> bool:
+    try:
+        return pq.read_schema(path).names == list(_COLUMNS)
+    except pa.ArrowInvalid:
+        return False
 
 
 def _summary(one: ActiveAtom) -> dict[str, Any]:

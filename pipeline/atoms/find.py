@@ -72,7 +72,7 @@ def find_atoms(
     data = open_dataset(store, source["dataset"], source["backbone"], source["key"])
     _, sae = load_sae(store, parents["sae"])
     pair = guides.tensors[f"coefficients_{config.coefficients}"]
-    chosen = {guide: strongest(pair[_PAIR[guide]], config.top) for guide in _guides(config)}
+    chosen = {guide: strongest(pair[_PAIR[guide]], config.top) for guide in guide_names(config)}
     # an atom that both guides use is encoded once
     atoms = torch.tensor(sorted({atom for some in chosen.values() for atom in some.tolist()}))
     top, sums = _stream(data, sae, atoms, config)
@@ -114,7 +114,8 @@ def strongest(coefficients: Tensor, top: int) -> Tensor:
     return order[:top][values[:top] > 0]
 
 
-def _guides(config: AtomsConfig) -> tuple[GuideName, ...]:
+def guide_names(config: AtomsConfig) -> tuple[GuideName, ...]:
+    """Give the guides a config asks for."""
     return ("anomaly", "normal") if config.guide == "both" else (config.guide,)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
+from pipeline.drawing.mark import png_mark
 from pipeline.drawing.palette import OUTLINE, rgb
 from pipeline.report.data import Atom, AtomPatch
 from spg_core.errors import CorruptStore
@@ -50,7 +51,7 @@ def draw_sheet(atoms: Sequence[Atom], title: str, note: str, patches: int) -> by
             draw.text((left, top + _CELL + 2), _fit(_caption(patch), _CELL), _INK, _font(11))
             draw.text((left, top + _CELL + 15), f"{patch.activation:.3g}", _FAINT, _font(11))
     stream = io.BytesIO()
-    sheet.save(stream, "PNG", optimize=True)
+    sheet.save(stream, "PNG", optimize=True, pnginfo=png_mark())
     return stream.getvalue()
 
 

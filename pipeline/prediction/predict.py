@@ -25,7 +25,8 @@ from pipeline.backbones.preprocess import preprocess
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.backbones.stored import load_stored_backbone
 from pipeline.configs import PredictConfig, ScoreConfig
-from pipeline.drawing.overlay import heatmap, is_picture, overlay, save_picture
+from pipeline.drawing.mark import is_marked
+from pipeline.drawing.overlay import heatmap, overlay, save_picture
 from pipeline.files import check_place, new_file
 from pipeline.prediction.inputs import HEATMAP, OVERLAY, Listed, output_names
 from pipeline.prediction.threshold import Threshold, choose_threshold
@@ -92,7 +93,7 @@ def check_pictures(images: Sequence[Listed], out: Path) -> None:
     for one, name in zip(images, output_names(images), strict=True):
         for ending in (HEATMAP, OVERLAY) if one.error is None else ():
             place = out / (name + ending)
-            check_place(place, is_picture, make_folders=True)
+            check_place(place, is_marked, make_folders=True)
             if place.exists() and _identity(place) in inputs:
                 raise StoreError(
                     f"{place} is an image to judge and would be replaced by a picture of "
@@ -205,7 +206,7 @@ def _draw(
     written = []
     for ending, picture in ((HEATMAP, heatmap(found)), (OVERLAY, overlay(photo, found))):
         place = target.with_name(target.name + ending)
-        with new_file(place, is_picture, make_folders=True) as temporary:
+        with new_file(place, is_marked, make_folders=True) as temporary:
             save_picture(picture, temporary)
         written.append(str(place))
     return written[0], written[1]
