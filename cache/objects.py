@@ -6,6 +6,7 @@ on every platform. An object is published whole or not at all, and `put_new` nev
 two writers of the same name cannot lose data.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ SMALL_OBJECT_BYTES = 1 << 30
 
 TEMPORARY_PREFIX = ".tmp-"
 """First letters of the last part of every name that is not yet, or never will be, published."""
+
+_OF_ZARR = re.compile(r"\.[0-9a-f]{32}\.partial$")
+"""What zarr-python leaves of a chunk of maps, where writing it failed."""
 
 GRACE_SECONDS = 24 * 3600.0
 """A temporary younger than this may belong to a living writer and is left alone."""
@@ -132,4 +136,5 @@ def as_view(part: Part) -> memoryview:
 
 def is_temporary(name: str) -> bool:
     """Tell whether a name belongs to something that was never published."""
-    return name.rpartition("/")[2].startswith(TEMPORARY_PREFIX)
+    last = name.rpartition("/")[2]
+    return last.startswith(TEMPORARY_PREFIX) or _OF_ZARR.search(last) is not None

@@ -176,6 +176,12 @@ class Receipts:
         )
 
 
+def drop_receipts(objects: Objects, folder: str) -> None:
+    """Delete the receipts of a complete cache, which states them in its record."""
+    for info in list(objects.walk(f"{folder}/receipts")):
+        objects.delete(info.name)
+
+
 def describe_parts(array: str, rows: range, chunks: Sequence[Part], index: bytes) -> StoredObject:
     """Check and digest a shard on its way; each chunk at once, while the processor holds it."""
     digest, crcs = new_digest(), []

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from cache.find import cache_state, read_record
 from cache.layout import MANIFEST, RECORD, receipt_name, shard_name
 from cache.objects import SMALL_OBJECT_BYTES, Objects
+from cache.receipts import drop_receipts
 from cache.record import CacheRecord, Receipt, receipt_to_bytes
 from cache.verify import check_bytes
 from cache.zarr_group import zarr_metadata
@@ -60,7 +61,9 @@ def copy_cache(
     """
     way = _Way(source, destination, folder, read_record(source, folder))
     if cache_state(destination, folder) == "complete":
-        return _restore(way, progress, threads)
+        restored = _restore(way, progress, threads)
+        drop_receipts(destination, folder)  # of a copy that was cut off at its very end
+        return restored
     record = way.record
     destination.check_writable()
     there = sum(info.size_bytes for info in destination.walk(folder))
@@ -78,8 +81,7 @@ def copy_cache(
         copied = list(pool.map(copy, record.receipts))
     _put(destination, f"{folder}/{MANIFEST}", _manifest(way))
     _put(destination, f"{folder}/{RECORD}", source.get(f"{folder}/{RECORD}"))
-    for info in list(destination.walk(f"{folder}/receipts")):
-        destination.delete(info.name)
+    drop_receipts(destination, folder)
     n_copied = sum(size > 0 for size in copied)
     return CopyReport(folder, sum(copied), n_copied, len(record.receipts) - n_copied)
 

@@ -26,7 +26,7 @@ from cache.layout import (
     shard_name,
 )
 from cache.objects import GRACE_SECONDS, Objects, Part, total_bytes
-from cache.receipts import Receipts, describe_parts
+from cache.receipts import Receipts, describe_parts, drop_receipts
 from cache.record import CacheRecord, Receipt, StoredObject, record_to_bytes
 from cache.shard import encode_chunks, encode_index
 from cache.zarr_group import zarr_metadata
@@ -177,8 +177,7 @@ class CacheWriter:
         record = read_record(self.objects, self.folder)
         if record.manifest_sha256 != manifest_sha256:
             raise ManifestDiffers(f"{self.where} is complete, with another manifest than this one")
-        for info in list(self.objects.walk(f"{self.folder}/receipts")):
-            self.objects.delete(info.name)
+        drop_receipts(self.objects, self.folder)
         return record
 
     def _start(self) -> None:

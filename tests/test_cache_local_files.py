@@ -215,3 +215,13 @@ def test_a_probe_that_cannot_be_removed_does_not_hide_what_went_wrong(
 
     with pytest.raises(StoreError, match=r"no room for .*probe"):
         open_store(tmp_path).check_writable()
+
+
+def test_what_zarr_leaves_of_a_chunk_is_a_temporary(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    name = f"maps.zarr/c/1/0/0.{'0a' * 16}.partial"
+    store.put_new(name, [b"half"])
+    store.put_new("maps.zarr/c/1/0/0", [b"whole"])
+
+    assert [info.name for info in store.walk("")] == ["maps.zarr/c/1/0/0"]
+    assert [info.name for info in store.temporaries("")] == [name]
