@@ -16,6 +16,7 @@ from pipeline.extraction.extract import extract
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
+from pipeline.sample.shot import SampleConfig
 from pipeline.sample.write import write_sample
 
 SAE = FitSaeConfig(width=64, k=8, epochs=2, images_per_step=4)
@@ -55,7 +56,8 @@ def small_store(tmp_path_factory) -> SmallStore:
     """The store; tests may add artifacts but change none."""
     place = tmp_path_factory.mktemp("small")
     images = place / "images"
-    write_sample(images, image_size=96, images_per_category=4, train_images_per_category=1)
+    size = SampleConfig(image_size=96, images_per_category=4, train_images_per_category=1)
+    write_sample(images, size)
     store = open_store(place / "store")
     for which in ("aux", "target"):
         extract(store, extract_config(images, which))

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,7 @@ SMALL = SampleConfig(image_size=SIZE, images_per_category=8, train_images_per_ca
 
 
 def _write_small(root: Path, seed: int = 0) -> Sample:
-    return write_sample(
-        root,
-        seed=seed,
-        image_size=SIZE,
-        images_per_category=8,
-        train_images_per_category=2,
-    )
+    return write_sample(root, replace(SMALL, seed=seed))
 
 
 @pytest.fixture(scope="module")
@@ -181,9 +176,7 @@ def test_every_image_differs_from_every_other(sample: Sample) -> None:
 def test_more_images_a_category_leave_the_first_ones_as_they_are(
     sample: Sample, tmp_path: Path
 ) -> None:
-    more = write_sample(
-        tmp_path / "more", image_size=SIZE, images_per_category=10, train_images_per_category=2
-    )
+    more = write_sample(tmp_path / "more", replace(SMALL, images_per_category=10))
 
     for name, digest in _files(sample.target).items():
         assert _files(more.target)[name] == digest
@@ -237,7 +230,9 @@ def test_an_empty_folder_is_filled_and_no_temporary_stays(tmp_path: Path) -> Non
     root = tmp_path / "empty"
     root.mkdir()
 
-    write_sample(root, image_size=64, images_per_category=2, train_images_per_category=1)
+    write_sample(
+        root, SampleConfig(image_size=64, images_per_category=2, train_images_per_category=1)
+    )
 
     assert {path.name for path in tmp_path.iterdir()} == {"empty"}
     assert json.loads((root / "sample.json").read_text())["image_size"] == 64

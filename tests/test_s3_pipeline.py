@@ -24,6 +24,7 @@ from pipeline.extraction.extract import extract
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
+from pipeline.sample.shot import SampleConfig
 from pipeline.sample.write import write_sample
 from pipeline.scoring.score import score
 from tests.s3_server import s3_url  # noqa: F401 - the fixture
@@ -48,9 +49,8 @@ class Reference:
 def reference(tmp_path_factory) -> Reference:
     """65 target images, so two shards; 52 auxiliary ones."""
     place = tmp_path_factory.mktemp("reference")
-    write_sample(
-        place / "images", image_size=96, images_per_category=13, train_images_per_category=1
-    )
+    size = SampleConfig(image_size=96, images_per_category=13, train_images_per_category=1)
+    write_sample(place / "images", size)
     store = open_store(place / "store")
     folders = {which: extracted(store, place / "images", which) for which in ("aux", "target")}
     return Reference(place / "images", store, folders, *fitted_and_scored(store))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.sample.scene import Plane, Rng, Scene, clouds, mix, paint, stroke
-from pipeline.sample.shapes import blob, curve, place_inside, place_on_rim, unit_of
+from pipeline.sample.shapes import blob, curve, log_size, place_inside, place_on_rim
 
 VISIBLE_CHANGE = 7 / 255
 """Smallest change of a channel, display values before sensor noise, that counts as visible."""
@@ -39,25 +39,20 @@ def visible_mask(clean: Plane, broken: Plane, shape: Plane) -> NDArray[np.bool_]
 
 def scratch(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A thin groove that tapers at both ends, brighter or darker than the surface."""
-    unit = unit_of(scene)
+    unit = scene.unit
     path = curve(rng, place_inside(rng, scene, 0.02), unit * rng.uniform(0.15, 0.5), 0.002, 0.01)
     taper = np.sin(np.linspace(0.15, np.pi - 0.15, len(path)))
     cover = stroke(scene.shape, path, taper * unit * rng.uniform(0.006, 0.015)) * scene.body
     strength = rng.uniform(0.3, 0.85)
     target = np.clip(scene.albedo * 1.5 + 0.15, 0, 1) if rng.random() < 0.6 else scene.albedo * 0.35
-    return (
-        replace(
-            scene,
-            albedo=mix(scene.albedo, target, strength * cover),
-            relief=scene.relief - 1.6 * strength * ndimage.gaussian_filter(cover, 0.6),
-        ),
-        cover,
-    )
+    albedo = mix(scene.albedo, target, strength * cover)
+    groove = 1.6 * strength * ndimage.gaussian_filter(cover, 0.6)
+    return replace(scene, albedo=albedo, relief=scene.relief - groove), cover
 
 
 def crack(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A jagged dark line with one or two branches."""
-    unit = unit_of(scene)
+    unit = scene.unit
     length = unit * rng.uniform(0.18, 0.5)
     width = unit * rng.uniform(0.006, 0.014)
     trunk = curve(rng, place_inside(rng, scene, 0.05), length, 0.0, 0.22)
@@ -70,14 +65,9 @@ def crack(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
         cover = np.maximum(cover, stroke(scene.shape, branch, fade))
     cover = cover * scene.body
     strength = rng.uniform(0.4, 0.9)
-    return (
-        replace(
-            scene,
-            albedo=mix(scene.albedo, scene.albedo * 0.2, strength * cover),
-            relief=scene.relief - 1.2 * ndimage.gaussian_filter(cover, 0.6),
-        ),
-        cover,
-    )
+    albedo = mix(scene.albedo, scene.albedo * 0.2, strength * cover)
+    gap = 1.2 * ndimage.gaussian_filter(cover, 0.6)
+    return replace(scene, albedo=albedo, relief=scene.relief - gap), cover
 
 
 _STAIN_COLOURS = ((0.36, 0.24, 0.13), (0.22, 0.22, 0.24), (0.42, 0.36, 0.18), (0.30, 0.20, 0.24))
@@ -85,8 +75,8 @@ _STAIN_COLOURS = ((0.36, 0.24, 0.13), (0.22, 0.22, 0.24), (0.42, 0.36, 0.18), (0
 
 def stain(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A dried liquid: a ragged blotch, darker at its rim, that lets the surface shine through."""
-    unit = unit_of(scene)
-    radius = unit * np.exp(rng.uniform(np.log(0.055), np.log(0.17)))
+    unit = scene.unit
+    radius = log_size(rng, unit, 0.055, 0.17)
     depth = blob(rng, scene.shape, place_inside(rng, scene, 0.04), radius, 0.22)
     cover = np.clip(0.5 + depth / (0.012 * unit), 0, 1) * scene.body
     rim = np.exp(-((depth / (0.12 * radius + 1)) ** 2))
@@ -101,11 +91,11 @@ _SPOT_COLOURS = ((0.12, 0.30, 0.60), (0.75, 0.18, 0.14), (0.86, 0.70, 0.12), (0.
 
 def spot(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """One to three small specks of foreign colour, such as paint or ink."""
-    unit = unit_of(scene)
+    unit = scene.unit
     row, col = place_inside(rng, scene, 0.03)
     cover = np.zeros(scene.shape, dtype=np.float32)
     for _ in range(rng.integers(1, 4)):
-        radius = unit * np.exp(rng.uniform(np.log(0.016), np.log(0.045)))
+        radius = log_size(rng, unit, 0.016, 0.045)
         depth = blob(rng, scene.shape, (row, col), radius, 0.15)
         cover = np.maximum(cover, np.clip(0.5 + depth, 0, 1) * scene.body)
         row, col = np.array([row, col]) + rng.normal(0, 0.035 * unit, 2)
@@ -115,62 +105,44 @@ def spot(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
 
 def hole(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A hole with a frayed edge, dark inside."""
-    unit = unit_of(scene)
-    radius = unit * np.exp(rng.uniform(np.log(0.018), np.log(0.06)))
+    unit = scene.unit
+    radius = log_size(rng, unit, 0.018, 0.06)
     depth = blob(rng, scene.shape, place_inside(rng, scene, 0.05), radius, 0.2)
     cover = np.clip(0.5 + depth / 1.5, 0, 1) * scene.body
-    return (
-        replace(
-            scene,
-            albedo=mix(scene.albedo, scene.albedo * 0.18, cover),
-            relief=scene.relief - 0.012 * unit * np.clip(depth / (0.3 * radius), 0, 1),
-            gloss=scene.gloss * (1 - cover),
-        ),
-        cover,
-    )
+    albedo = mix(scene.albedo, scene.albedo * 0.18, cover)
+    relief = scene.relief - 0.012 * unit * np.clip(depth / (0.3 * radius), 0, 1)
+    return replace(scene, albedo=albedo, relief=relief, gloss=scene.gloss * (1 - cover)), cover
 
 
 def chip(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A flake broken out of a surface: a shallow pit with a rough, pale floor."""
-    unit = unit_of(scene)
-    radius = unit * np.exp(rng.uniform(np.log(0.03), np.log(0.085)))
+    unit = scene.unit
+    radius = log_size(rng, unit, 0.03, 0.085)
     depth = blob(rng, scene.shape, place_inside(rng, scene, 0.05), radius, 0.22)
     cover = np.clip(0.5 + depth / 1.5, 0, 1) * scene.body
     rough = clouds(rng, scene.shape, unit / 60, 3)
     floor = paint(scene.shape, (0.40, 0.36, 0.32)) * (1 + 0.08 * rough)[..., None]
     pit = (0.014 * unit) * np.clip(depth / (0.35 * radius), 0, 1) + 0.5 * rough
-    return (
-        replace(
-            scene,
-            albedo=mix(scene.albedo, floor, rng.uniform(0.5, 0.9) * cover),
-            relief=scene.relief - pit * cover,
-            gloss=scene.gloss * (1 - cover),
-        ),
-        cover,
-    )
+    albedo = mix(scene.albedo, floor, rng.uniform(0.5, 0.9) * cover)
+    relief = scene.relief - pit * cover
+    return replace(scene, albedo=albedo, relief=relief, gloss=scene.gloss * (1 - cover)), cover
 
 
 def missing(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """One part was never mounted. Needs a scene with parts."""
-    assert scene.bare is not None, "only products made of parts can miss one"
-    part = scene.parts[rng.integers(len(scene.parts))]
     bare = scene.bare
+    assert bare is not None, "only products made of parts can miss one"
+    part = scene.parts[rng.integers(len(scene.parts))]
     # The part also darkened what is around it, so a little more than the part is laid bare.
-    cover = np.clip(3 * ndimage.gaussian_filter(part, 0.012 * unit_of(scene)), 0, 1)
-    return (
-        replace(
-            scene,
-            albedo=mix(scene.albedo, bare.albedo, cover),
-            relief=mix(scene.relief, bare.relief, cover),
-        ),
-        part,
-    )
+    cover = np.clip(3 * ndimage.gaussian_filter(part, 0.012 * scene.unit), 0, 1)
+    albedo = mix(scene.albedo, bare.albedo, cover)
+    return replace(scene, albedo=albedo, relief=mix(scene.relief, bare.relief, cover)), part
 
 
 def broken(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A piece of the rim is gone and the backdrop shows."""
-    unit = unit_of(scene)
-    radius = unit * np.exp(rng.uniform(np.log(0.04), np.log(0.11)))
+    unit = scene.unit
+    radius = log_size(rng, unit, 0.04, 0.11)
     depth = blob(rng, scene.shape, place_on_rim(rng, scene), radius, 0.18)
     cover = np.clip(0.5 + depth, 0, 1)
     return replace(scene, body=scene.body * (1 - cover)), cover * scene.body
@@ -178,7 +150,7 @@ def broken(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
 
 def dent(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A smooth hollow: only the light on it changes."""
-    unit = unit_of(scene)
+    unit = scene.unit
     radius = unit * rng.uniform(0.04, 0.09)
     row, col = place_inside(rng, scene, 0.06)
     rows, cols = np.ogrid[: scene.shape[0], : scene.shape[1]]
@@ -192,7 +164,7 @@ def dent(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
 
 def bent(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """The product is pushed sideways in one place: pulled threads, a bent tooth."""
-    unit = unit_of(scene)
+    unit = scene.unit
     on_surface = scene.body.min() == 1
     row, col = place_inside(rng, scene, 0.1) if on_surface else place_on_rim(rng, scene)
     rows, cols = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in scene.shape), indexing="ij")
@@ -209,16 +181,9 @@ def bent(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     # At most 0.45: moving a plain area over itself changes nothing, so only what looks different
     # is a defect.
     shape = 0.45 * (push * amount > 0.002 * unit)
-    return (
-        replace(
-            scene,
-            albedo=colours,
-            relief=pushed(scene.relief),
-            gloss=pushed(scene.gloss),
-            body=pushed(scene.body),
-        ),
-        shape.astype(np.float32),
-    )
+    relief, gloss, body = map(pushed, (scene.relief, scene.gloss, scene.body))
+    bent_scene = replace(scene, albedo=colours, relief=relief, gloss=gloss, body=body)
+    return bent_scene, shape.astype(np.float32)
 
 
 _FIBRE_COLOURS = ((0.88, 0.87, 0.84), (0.14, 0.13, 0.14), (0.62, 0.20, 0.18), (0.25, 0.38, 0.62))
@@ -226,39 +191,25 @@ _FIBRE_COLOURS = ((0.88, 0.87, 0.84), (0.14, 0.13, 0.14), (0.62, 0.20, 0.18), (0
 
 def fibre(rng: Rng, scene: Scene) -> tuple[Scene, Plane]:
     """A loose thread or hair that lies on the product and casts a shadow."""
-    unit = unit_of(scene)
+    unit = scene.unit
     path = curve(rng, place_inside(rng, scene, 0.04), unit * rng.uniform(0.15, 0.6), 0.016, 0.03)
     thick = unit * rng.uniform(0.006, 0.014)
     cover = stroke(scene.shape, path, np.full(len(path), thick))
     below = ndimage.shift(cover, 0.7 * thick, order=1)
     shadow = 1 - 0.45 * ndimage.gaussian_filter(below, 0.5 * thick)[..., None]
     colour = np.array(_FIBRE_COLOURS[rng.integers(len(_FIBRE_COLOURS))])
-    strength = rng.uniform(0.55, 1.0)
-    body = np.maximum(scene.body, cover)
-    return (
-        replace(
-            scene,
-            albedo=mix(scene.albedo * shadow, paint(scene.shape, colour), strength * cover),
-            backdrop=scene.backdrop * shadow,
-            relief=scene.relief + 0.5 * thick * ndimage.gaussian_filter(cover, 0.4),
-            body=body,
-            gloss=scene.gloss * (1 - cover),
-        ),
-        cover,
+    share = rng.uniform(0.55, 1.0) * cover
+    covered = replace(
+        scene,
+        albedo=mix(scene.albedo * shadow, paint(scene.shape, colour), share),
+        backdrop=scene.backdrop * shadow,
+        relief=scene.relief + 0.5 * thick * ndimage.gaussian_filter(cover, 0.4),
+        body=np.maximum(scene.body, cover),
+        gloss=scene.gloss * (1 - cover),
     )
+    return covered, cover
 
 
-DEFECTS: dict[str, Defect] = {
-    "scratch": scratch,
-    "crack": crack,
-    "stain": stain,
-    "spot": spot,
-    "hole": hole,
-    "chip": chip,
-    "missing": missing,
-    "broken": broken,
-    "dent": dent,
-    "bent": bent,
-    "fibre": fibre,
-}
+_ALL = (scratch, crack, stain, spot, hole, chip, missing, broken, dent, bent, fibre)
+DEFECTS: dict[str, Defect] = {defect.__name__: defect for defect in _ALL}
 """Every defect by the name that the target folder gets."""

@@ -20,6 +20,7 @@ from pipeline.sample.scene import (
     mix,
     noise_at,
     paint,
+    piece,
     turned,
 )
 
@@ -66,13 +67,8 @@ def gear(rng: Rng, shape: Shape) -> Scene:
     tone = tone + 0.02 * clouds(rng, shape, unit / 6, 3)
     steel = np.array([1.0, 0.985, 0.96]) + rng.normal(0, 0.012, 3)
     relief = unit * (0.012 * bevel(body, 0.018 * unit) - 0.006 * ndimage.gaussian_filter(recess, 2))
-    return Scene(
-        albedo=np.clip(tone[..., None] * steel, 0, 1).astype(np.float32),
-        relief=(relief + 0.12 * turning).astype(np.float32),
-        gloss=np.full(shape, 0.10, dtype=np.float32),
-        body=body,
-        backdrop=mat(rng, shape, (0.23, 0.26, 0.30), 0.06),
-    )
+    backdrop = mat(rng, shape, (0.23, 0.26, 0.30), 0.06)
+    return piece(tone[..., None] * steel, relief + 0.12 * turning, 0.10, body, backdrop)
 
 
 def capsule(rng: Rng, shape: Shape) -> Scene:
@@ -82,7 +78,6 @@ def capsule(rng: Rng, shape: Shape) -> Scene:
     body_half = x > 0.02
     radius = np.where(body_half, 0.178, 0.187).astype(np.float32)
     reach = np.hypot(y, np.maximum(np.abs(x) - 0.29, 0))
-    distance = reach - radius
     body = edge(reach - 0.178) * body_half + edge(reach - 0.187) * ~body_half
 
     amber = np.array([0.80, 0.37, 0.13]) + rng.normal(0, 0.025, 3)
@@ -90,13 +85,8 @@ def capsule(rng: Rng, shape: Shape) -> Scene:
     albedo = np.where(body_half[..., None], cream, amber).astype(np.float32)
     albedo *= (1 + 0.02 * clouds(rng, shape, unit / 5, 3))[..., None]
     relief = unit * np.sqrt(np.clip(radius**2 - reach**2, 0, None)) * 0.55
-    return Scene(
-        albedo=np.clip(albedo, 0, 1).astype(np.float32),
-        relief=relief.astype(np.float32),
-        gloss=np.where(distance < 0, 0.42, 0).astype(np.float32),
-        body=body.astype(np.float32),
-        backdrop=mat(rng, shape, (0.74, 0.78, 0.80), 0.02),
-    )
+    gloss = np.where(reach < radius, 0.42, 0)
+    return piece(albedo, relief, gloss, body, mat(rng, shape, (0.74, 0.78, 0.80), 0.02))
 
 
 def bottle_cap(rng: Rng, shape: Shape) -> Scene:
@@ -117,10 +107,5 @@ def bottle_cap(rng: Rng, shape: Shape) -> Scene:
     skirt = np.clip((radius - 0.285) / 0.1, 0, 1)
     relief = unit * (-0.075 * skirt**1.6 + 0.013 * skirt * flute + 0.004 * (radius < 0.262))
     relief = ndimage.gaussian_filter(relief, 0.006 * unit)
-    return Scene(
-        albedo=np.clip(albedo, 0, 1).astype(np.float32),
-        relief=(relief + 0.02 * clouds(rng, shape, unit / 60)).astype(np.float32),
-        gloss=np.full(shape, 0.17, dtype=np.float32),
-        body=body,
-        backdrop=mat(rng, shape, (0.60, 0.58, 0.54), 0.05),
-    )
+    relief = relief + 0.02 * clouds(rng, shape, unit / 60)
+    return piece(albedo, relief, 0.17, body, mat(rng, shape, (0.60, 0.58, 0.54), 0.05))

@@ -7,14 +7,13 @@ shorter image side. Edges are antialiased from distances, strokes by 4-fold supe
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-Plane = NDArray[np.floating[Any]]
+Plane = NDArray[np.floating]
 """`(height, width)` or, for colour, `(height, width, 3)`."""
 Shape = tuple[int, int]
 Rng = np.random.Generator
@@ -48,6 +47,24 @@ class Scene:
     def shape(self) -> Shape:
         """Image height and width."""
         return self.relief.shape[0], self.relief.shape[1]
+
+    @property
+    def unit(self) -> int:
+        """The shorter image side, pixels."""
+        return min(self.shape)
+
+
+def piece(
+    albedo: Plane, relief: Plane, gloss: Plane | float, body: Plane, backdrop: Plane
+) -> Scene:
+    """A scene in float32, its colour cut to [0, 1]; one gloss may hold for all of it."""
+    return Scene(
+        albedo=np.clip(albedo, 0, 1).astype(np.float32),
+        relief=relief.astype(np.float32),
+        gloss=np.broadcast_to(np.float32(gloss), relief.shape).astype(np.float32),
+        body=body.astype(np.float32),
+        backdrop=backdrop,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,9 +213,6 @@ def stroke(shape: Shape, points: NDArray[np.float64], widths: NDArray[np.float64
     for (y0, x0), (y1, x1), width in zip(points[:-1], points[1:], widths[:-1], strict=True):
         thick = max(1, round(width * scale))
         pen.line((x0 * scale, y0 * scale, x1 * scale, y1 * scale), fill=255, width=thick)
-        reach = thick / 2
-        pen.ellipse(
-            (x1 * scale - reach, y1 * scale - reach, x1 * scale + reach, y1 * scale + reach),
-            fill=255,
-        )
+        y, x, reach = y1 * scale, x1 * scale, thick / 2
+        pen.ellipse((x - reach, y - reach, x + reach, y + reach), fill=255)
     return np.asarray(canvas.reduce(scale), dtype=np.float32) / 255

@@ -55,11 +55,10 @@ class SampleConfig:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Product:
     """One category: what it looks like and what can go wrong with it."""
 
-    name: str
     draw: Callable[[Rng, Shape], Scene]
     height: float
     """Image height as a multiple of `SampleConfig.image_size`."""
@@ -68,29 +67,28 @@ class Product:
     defects: tuple[str, ...]
     """Keys of `DEFECTS`; images take them in turn."""
 
+    @property
+    def name(self) -> str:
+        """The category's name."""
+        return self.draw.__name__
+
     def shape(self, image_size: int) -> Shape:
         """Image height and width in pixels."""
         return round(self.height * image_size), round(self.width * image_size)
 
 
-def _product(
-    draw: Callable[[Rng, Shape], Scene], height: float, width: float, *defects: str
-) -> Product:
-    return Product(name=draw.__name__, draw=draw, height=height, width=width, defects=defects)
-
-
 AUXILIARY = (
-    _product(cloth, 1, 1, "stain", "hole", "fibre", "bent"),
-    _product(wood, 6 / 7, 8 / 7, "scratch", "stain", "crack", "hole"),
-    _product(gear, 1, 1, "broken", "scratch", "fibre", "bent"),
-    _product(circuit_board, 1, 8 / 7, "missing", "scratch", "stain", "fibre"),
+    Product(cloth, 1, 1, ("stain", "hole", "fibre", "bent")),
+    Product(wood, 6 / 7, 8 / 7, ("scratch", "stain", "crack", "hole")),
+    Product(gear, 1, 1, ("broken", "scratch", "fibre", "bent")),
+    Product(circuit_board, 1, 8 / 7, ("missing", "scratch", "stain", "fibre")),
 )
 TARGET = (
-    _product(brushed_metal, 1, 1, "scratch", "dent", "stain", "spot"),
-    _product(granite, 1, 5 / 4, "crack", "chip", "stain", "fibre"),
-    _product(leather, 1, 1, "scratch", "hole", "spot", "fibre"),
-    _product(capsule, 6 / 7, 8 / 7, "crack", "dent", "spot", "broken"),
-    _product(bottle_cap, 8 / 7, 8 / 7, "scratch", "bent", "dent", "fibre"),
+    Product(brushed_metal, 1, 1, ("scratch", "dent", "stain", "spot")),
+    Product(granite, 1, 5 / 4, ("crack", "chip", "stain", "fibre")),
+    Product(leather, 1, 1, ("scratch", "hole", "spot", "fibre")),
+    Product(capsule, 6 / 7, 8 / 7, ("crack", "dent", "spot", "broken")),
+    Product(bottle_cap, 8 / 7, 8 / 7, ("scratch", "bent", "dent", "fibre")),
 )
 
 
@@ -121,7 +119,7 @@ def draw_shot(
     noise = light.noise * noise_rng.standard_normal(clean.shape, dtype=np.float32)
     if defect is None:
         photo = _to_bytes(clean + noise)
-        return Shot(clean=photo, image=photo, mask=np.zeros(shape, dtype=np.bool_))
+        return Shot(photo, photo, np.zeros(shape, dtype=np.bool_))
     for rng in defect_rngs:
         damaged, drawn = DEFECTS[defect](rng, scene)
         after = render(damaged, light)
@@ -130,9 +128,7 @@ def draw_shot(
         if mask.mean() >= _MIN_MASK_SHARE:
             change = np.abs(after - clean).max(axis=2)
             if change[mask].mean() >= _MIN_MEAN_CHANGE:
-                return Shot(
-                    clean=_to_bytes(clean + noise), image=_to_bytes(after + noise), mask=mask
-                )
+                return Shot(_to_bytes(clean + noise), _to_bytes(after + noise), mask)
     raise AssertionError(f"{_MAX_DRAWS} draws of {defect} on {product.name} were all invisible")
 
 

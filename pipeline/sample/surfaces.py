@@ -18,20 +18,14 @@ from pipeline.sample.scene import (
     mix,
     noise_at,
     paint,
+    piece,
     turned,
 )
 
 
 def _surface(albedo: Plane, relief: Plane, gloss: Plane | float) -> Scene:
     """A scene that fills the image."""
-    shape = (relief.shape[0], relief.shape[1])
-    return Scene(
-        albedo=np.clip(albedo, 0, 1).astype(np.float32),
-        relief=relief.astype(np.float32),
-        gloss=np.broadcast_to(np.float32(gloss), shape).astype(np.float32),
-        body=np.ones(shape, dtype=np.float32),
-        backdrop=paint(shape, (0.5, 0.5, 0.5)),
-    )
+    return piece(albedo, relief, gloss, np.ones_like(relief), paint(relief.shape, 0.5))
 
 
 def cloth(rng: Rng, shape: Shape) -> Scene:

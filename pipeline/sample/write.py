@@ -8,7 +8,6 @@ docs/sample.md says how hard the sample is and how masks are made.
 """
 
 import csv
-import io
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,26 +39,14 @@ class Sample:
     """Root of the dataset that is only scored, MVTec AD layout."""
 
 
-def write_sample(
-    root: Path,
-    *,
-    seed: int = SampleConfig.seed,
-    image_size: int = SampleConfig.image_size,
-    images_per_category: int = SampleConfig.images_per_category,
-    train_images_per_category: int = SampleConfig.train_images_per_category,
-) -> Sample:
+def write_sample(root: Path, config: SampleConfig | None = None) -> Sample:
     """Write the sample into `root`, or find it there, and say where its two datasets lie.
 
     Raises:
-        ConfigError: a setting is impossible, or `root` holds a sample made with other settings.
+        ConfigError: `root` holds a sample made with other settings.
         DatasetError: `root` holds something that is not a sample; nothing is touched.
     """
-    config = SampleConfig(
-        seed=seed,
-        image_size=image_size,
-        images_per_category=images_per_category,
-        train_images_per_category=train_images_per_category,
-    )
+    config = config or SampleConfig()
     root = Path(root).resolve()
     sample = Sample(auxiliary=root / "auxiliary", target=root / "target")
     if _is_complete(root, config):
@@ -113,16 +101,12 @@ def _publish(building: Path, root: Path, config: SampleConfig) -> None:
 
 def _write_datasets(folder: Path, config: SampleConfig) -> None:
     """Draw all images, a few at a time, and write both trees."""
-    jobs = [*_visa_jobs(folder / "auxiliary", config), *_mvtec_jobs(folder / "target", config)]
-    for job in jobs:
-        job.image_path.parent.mkdir(parents=True, exist_ok=True)
-        if job.mask_path is not None:
-            job.mask_path.parent.mkdir(parents=True, exist_ok=True)
+    auxiliary = list(_visa_jobs(folder / "auxiliary", config))
+    jobs = [*auxiliary, *_mvtec_jobs(folder / "target", config)]
     # NumPy, SciPy and PIL release the interpreter lock; each job is its own random stream.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for done in [pool.submit(_write_one, job, config) for job in jobs]:
-            done.result()
-    _write_visa_list(folder / "auxiliary", config)
+        list(pool.map(partial(_write_one, config), jobs))
+    _write_visa_list(folder / "auxiliary", auxiliary)
 
 
 @dataclass(frozen=True)
@@ -138,15 +122,14 @@ class _Job:
     mask_value: int = 255
 
 
-def _write_one(job: _Job, config: SampleConfig) -> None:
+def _write_one(config: SampleConfig, job: _Job) -> None:
     shot = draw_shot(job.product, config, job.role, job.index, job.defect)
-    picture, buffer = Image.fromarray(shot.image), io.BytesIO()
-    if job.image_path.suffix == ".png":
-        picture.save(buffer, "PNG", compress_level=3)
-    else:
-        picture.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
-    job.image_path.write_bytes(buffer.getvalue())
+    job.image_path.parent.mkdir(parents=True, exist_ok=True)
+    # The level is for PNG, the other two for JPEG; the suffix says which it is.
+    picture = Image.fromarray(shot.image)
+    picture.save(job.image_path, compress_level=3, quality=_JPEG_QUALITY, subsampling=0)
     if job.mask_path is not None:
+        job.mask_path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(shot.mask.astype(np.uint8) * np.uint8(job.mask_value)).save(job.mask_path)
 
 
@@ -177,22 +160,18 @@ def _visa_jobs(folder: Path, config: SampleConfig) -> Iterator[_Job]:
                 yield _Job(product, role, index, defect, image, mask, class_id)
 
 
-def _write_visa_list(folder: Path, config: SampleConfig) -> None:
+def _write_visa_list(folder: Path, jobs: list[_Job]) -> None:
     """`split_csv/1cls.csv`: object, split, label, image, mask, with paths from the dataset root."""
     (folder / "split_csv").mkdir()
     with (folder / "split_csv" / "1cls.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("object", "split", "label", "image", "mask"))
-        for job in _visa_jobs(folder, config):
-            rows.writerow(
-                (
-                    job.product.name,
-                    "train" if job.role == "train" else "test",
-                    "normal" if job.defect is None else "anomaly",
-                    job.image_path.relative_to(folder).as_posix(),
-                    "" if job.mask_path is None else job.mask_path.relative_to(folder).as_posix(),
-                )
-            )
+        for job in jobs:
+            split = "train" if job.role == "train" else "test"
+            label = "normal" if job.defect is None else "anomaly"
+            image = job.image_path.relative_to(folder).as_posix()
+            mask = job.mask_path.relative_to(folder).as_posix() if job.mask_path else ""
+            rows.writerow((job.product.name, split, label, image, mask))
 
 
 def _mvtec_jobs(folder: Path, config: SampleConfig) -> Iterator[_Job]:
