@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 # The maths, the layouts, the store and every option: what a change most often breaks.
-QUICK := tests/test_spg_core_*.py tests/test_manifests_*.py tests/test_cache_*.py \
-	tests/test_pipeline_configs.py tests/test_pipeline_options.py tests/test_pipeline_tables.py
+SLOWER := %_compiling.py %_faults.py %_hostile.py %_remote.py %_remote_store.py
+QUICK := $(filter-out $(SLOWER), $(wildcard tests/test_spg_core_*.py tests/test_manifests_*.py \
+	tests/test_cache_*.py)) $(addprefix tests/test_pipeline_, configs.py options.py tables.py)
 
 .PHONY: help demo test quick check docs bench clean
 

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _listen(_interrupt)
     try:
         _check_current_folder()
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, prog_name="spg-pipe", standalone_mode=False)
         _flush()
     except KeyboardInterrupt:
         code = INTERRUPTED

@@ -3,8 +3,10 @@
 A command imports its stage when it runs, so that `spg-pipe --help` does not wait for torch.
 """
 
-from collections.abc import Callable, Iterator
+from collections import UserDict
+from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -12,20 +14,24 @@ from typer.core import TyperGroup
 
 from pipeline import __version__
 from pipeline.cli import INTERRUPTED, explain
-from pipeline.commands.atoms import atoms, show_atoms
-from pipeline.commands.cache import app as cache_app
-from pipeline.commands.calibrate import calibrate, show_threshold
-from pipeline.commands.demo import demo, show_demo
-from pipeline.commands.export import export, show_export
-from pipeline.commands.extract import extract, show_extraction
-from pipeline.commands.fit_guides import fit_guides, show_guides
-from pipeline.commands.fit_sae import fit_sae, show_sae
-from pipeline.commands.from_config import JSON_LINES, Show, from_config
-from pipeline.commands.predict import predict, show_predictions
-from pipeline.commands.reproduce import reproduce, show_reproduced
-from pipeline.commands.score import score, show_scores
-from pipeline.commands.sweep import show_sweep, sweep
-from pipeline.commands.table import show_table, table
+from pipeline.commands.from_config import STYLE
+
+COMMANDS = {
+    "extract": "Write the patch tokens of a dataset, once.",
+    "fit-sae": "Train a sparse autoencoder on cached tokens.",
+    "fit-guides": "Learn two guides over an SAE.",
+    "score": "Maps, image scores and metrics of a dataset.",
+    "sweep": "Fit and score a grid in one pass.",
+    "table": "Print scores beside the published ones.",
+    "reproduce": "The paper's table 1 and its figures.",
+    "atoms": "Show what the strongest atoms stand for.",
+    "calibrate": "Choose the threshold of predict's verdict.",
+    "predict": "Judge unseen images.",
+    "export": "Write the detector as one ONNX file.",
+    "demo": "All of it on a generated sample, offline.",
+    "cache": "Look at, check, copy and tidy the token caches.",
+}
+"""Each is a module `pipeline.commands.NAME`, imported when it is asked for."""
 
 
 @contextmanager
@@ -39,8 +45,41 @@ def _our_way() -> Iterator[None]:
         raise explain(error) from error
 
 
+class _OnDemand(UserDict[str, Any]):
+    """All commands by name, each made when it is asked for, so that help does not wait for it."""
+
+    def __missing__(self, name: str) -> Any:
+        if name not in COMMANDS:
+            raise KeyError(name)
+        module = import_module(f"pipeline.commands.{name.replace('-', '_')}")
+        self.data[name] = typer.main.get_command(module.app)
+        return self.data[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+    def __contains__(self, name: object) -> bool:
+        return name in COMMANDS
+
+
 class _Ours(TyperGroup):
     """The group of all commands."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        self.commands = _OnDemand()
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Give the names."""
+        return list(COMMANDS)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands in the help."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
     def make_context(self, *arguments: Any, **more: Any) -> Any:
         """Read the words, and print help and version where they ask for it."""
@@ -53,34 +92,7 @@ class _Ours(TyperGroup):
             return super().invoke(ctx)
 
 
-app = typer.Typer(
-    name="spg-pipe",
-    cls=_Ours,
-    no_args_is_help=True,
-    add_completion=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def _command(short_help: str, function: Callable[..., Any], show: Show, **words: str) -> None:
-    app.command(short_help=short_help)(from_config(function, show, **words))
-
-
-_command("Write the patch tokens of a dataset, once.", extract, show_extraction)
-_command("Train a sparse autoencoder on cached tokens.", fit_sae, show_sae)
-_command("Learn two guides over an SAE.", fit_guides, show_guides)
-_command("Maps, image scores and metrics of a dataset.", score, show_scores)
-_command("Fit and score a grid in one pass.", sweep, show_sweep)
-_command("Print scores beside the published ones.", table, show_table)
-_command("The paper's table 1 and its figures.", reproduce, show_reproduced)
-_command("Show what the strongest atoms stand for.", atoms, show_atoms)
-_command("Choose the threshold of predict's verdict.", calibrate, show_threshold)
-_command("Judge unseen images.", predict, show_predictions, json_help=JSON_LINES)
-_command("Write the detector as one ONNX file.", export, show_export)
-app.add_typer(cache_app)
-_command("All of it on a generated sample, offline.", demo, show_demo)
+app = typer.Typer(name="spg-pipe", cls=_Ours, **STYLE)
 
 
 def _version(value: bool) -> None:

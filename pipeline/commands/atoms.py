@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pipeline.commands.from_config import alone, from_config
 from pipeline.commands.show import show
 from pipeline.configs import AtomsConfig, AtomsSource
 
@@ -30,3 +31,6 @@ def show_atoms(made: Mapping[str, Any], as_json: bool) -> None:
         )
     files = [f"{made['path']}/{name}" for name in made["files"]]
     show(made, as_json, "\n".join([*lines, *files]))
+
+
+app = alone("atoms", from_config(atoms, show_atoms))

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pipeline.commands.from_config import from_config
+from pipeline.commands.from_config import STYLE, from_config
 from pipeline.commands.show import show
 from pipeline.configs.caches import CopyConfig, GcConfig, InfoConfig, VerifyConfig
 
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from cache.store import AnyStore
 
 app = typer.Typer(
-    name="cache", no_args_is_help=True, help="Look at, check, copy and tidy the token caches."
+    name="cache",
+    add_completion=False,
+    help="Look at, check, copy and tidy the token caches.",
+    **STYLE,
 )
 
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+from pipeline.commands.from_config import alone, from_config
 from pipeline.commands.show import show
 from pipeline.configs import CalibrateSource, ScoreConfig
 from pipeline.options import Asked, Without
@@ -38,3 +39,6 @@ def show_threshold(made: dict[str, Any], as_json: bool) -> None:
         "  the guides were fitted on these images, so expect worse on new ones"
     )
     show(made, as_json, text)
+
+
+app = alone("calibrate", from_config(calibrate, show_threshold))

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from pipeline.commands.from_config import alone, from_config
 from pipeline.commands.show import show
 from pipeline.configs import DemoConfig
 
@@ -23,3 +24,6 @@ def show_demo(made: "Artifact", as_json: bool) -> None:
     result = {"id": made.id, "path": made.path, "metrics": made.document}
     text = f"{metrics_table(made.document)}\nopen {made.path}/report.html"
     show(result, as_json, text)
+
+
+app = alone("demo", from_config(demo, show_demo))

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated
 
+from pipeline.commands.from_config import alone, from_config
 from pipeline.commands.show import show
 from pipeline.configs import ExportSource, ScoreConfig
 from pipeline.options import Asked, Without
@@ -36,3 +37,6 @@ def show_export(made: "Exported", as_json: bool) -> None:
         f"{check['score_max_abs_difference']:.1e} in scores ({check['images']} images)"
     )
     show({**result, "guides": made.document["guides"], "check": check}, as_json, text)
+
+
+app = alone("export", from_config(export, show_export))

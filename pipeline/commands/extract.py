@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from pipeline.commands.from_config import alone, from_config
 from pipeline.commands.show import show
 from pipeline.configs import ClusterConfig, ExtractConfig
 
@@ -22,3 +23,6 @@ def show_extraction(done: "Extraction", as_json: bool) -> None:
     """Print what is in the store now."""
     result = {"key": done.key, "path": done.path, "images": done.images, "state": done.state}
     show(result, as_json, f"{done.path}: {done.images} images, {done.state}")
+
+
+app = alone("extract", from_config(extract, show_extraction))

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from pipeline.commands.from_config import alone, from_config
 from pipeline.commands.show import show
 from pipeline.configs import FitGuidesConfig, FitGuidesSource
 
@@ -35,3 +36,6 @@ def show_guides(made: "Artifact", as_json: bool) -> None:
             f"{document['training']['steps']} steps, so it stays dense"
         )
     show({"id": made.id, "path": made.path}, as_json, "\n".join([*lines, made.path]))
+
+
+app = alone("fit-guides", from_config(fit_guides, show_guides))

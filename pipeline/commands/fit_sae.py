@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from pipeline.commands.from_config import alone, from_config
 from pipeline.commands.show import show
 from pipeline.configs import FitSaeConfig, FitSaeSource
 
@@ -28,3 +29,6 @@ def show_sae(made: "Artifact", as_json: bool) -> None:
         f"{quality['dead_atoms']} of {width} atoms dead\n{made.path}"
     )
     show({"id": made.id, "path": made.path, "quality": quality}, as_json, text)
+
+
+app = alone("fit-sae", from_config(fit_sae, show_sae))

@@ -1,6 +1,6 @@
 """A function of a store and configs becomes a typer command: its options are the configs' fields.
 
-    app.command("fit-sae")(from_config(fit_sae, show_sae))
+    app = alone("fit-sae", from_config(fit_sae, show_sae))
 
 `fit_sae` makes something, `show_sae(made, as_json)` prints it. What was typed is checked against
 the fields before the function is called; what was not typed is left to the function's configs.
@@ -17,6 +17,12 @@ from pipeline.options import Option, fill, from_text, help_of, options_of
 from spg_core.fields import ARGUMENT, REPEATED, alternatives, is_list, words
 
 Show = Callable[[Any, bool], None]
+STYLE: dict[str, Any] = {
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+    "no_args_is_help": True,
+}
 _JSON = "Print one JSON object on stdout."
 JSON_LINES = "Print one JSON line an image."
 
@@ -43,6 +49,13 @@ def from_config(
     command.__annotations__ = {one.name: one.annotation for one in (ctx, *told)}
     command.__doc__, command.__name__ = function.__doc__, function.__name__
     return command
+
+
+def alone(name: str, command: Callable[..., None]) -> typer.Typer:
+    """Give a command as an app of its own."""
+    app = typer.Typer(add_completion=False, **STYLE)
+    app.command(name)(command)
+    return app
 
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY

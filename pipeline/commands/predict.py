@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.commands.from_config import JSON_LINES, alone, from_config
 from pipeline.configs import PredictConfig, PredictSource, ScoreConfig
 from pipeline.options import Asked, Without
 from pipeline.printable import printable_line
@@ -67,3 +68,6 @@ def _summary(done: list["Prediction"]) -> None:
     elif scored:
         text += f"; no verdict, {scored[0].reason}"
     say(text)
+
+
+app = alone("predict", from_config(predict, show_predictions, json_help=JSON_LINES))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline.commands.from_config import alone, from_config
 from pipeline.commands.show import show
 from pipeline.configs import FigureConfig, ReproduceConfig, ReproduceSource
 from pipeline.frames import to_frame
@@ -93,3 +94,6 @@ def _figure(
     points = [dict(row) for row in made.rows]
     text = f"{len(points)} points\n{path}/figure.png"
     return Reproduced(source.what, points, {"path": path, "points": points}, text)
+
+
+app = alone("reproduce", from_config(reproduce, show_reproduced))

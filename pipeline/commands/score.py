@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from pipeline.commands.from_config import alone, from_config
 from pipeline.commands.show import show
 from pipeline.configs import ClusterConfig, ScoreConfig, ScoreSource
 from pipeline.options import Asked
@@ -43,3 +44,6 @@ def show_scores(made: "Artifact", as_json: bool) -> None:
     place = f"{made.path}/report.html" if has_report else made.path
     result = {"id": made.id, "path": made.path, "metrics": made.document}
     show(result, as_json, f"{metrics_table(made.document)}\n{place}")
+
+
+app = alone("score", from_config(score, show_scores))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipeline.commands.from_config import alone, from_config
 from pipeline.commands.show import show
 from pipeline.configs import ClusterConfig, SweepConfig
 from pipeline.metrics import METRICS, percent
@@ -43,3 +44,6 @@ def _sweep_text(identifier: str, path: str, rows: Sequence[Mapping[str, Any]]) -
             where = f"C = {best['width']}, k = {best['k']}"
             lines.append(f"  best {METRICS[metric].label} {percent(best[metric])} %: {where}")
     return "\n".join([*lines, f"{path}/sweep.parquet"])
+
+
+app = alone("sweep", from_config(sweep, show_sweep))

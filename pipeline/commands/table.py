@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from pipeline.commands.from_config import alone, from_config
 from pipeline.commands.show import show
 from pipeline.configs import TableSource
 
@@ -35,3 +36,6 @@ def show_table(made: "tuple[str, Table]", as_json: bool) -> None:
     identifier, found = made
     result = {"id": identifier, "rows": as_records(found), "notes": list(found.notes)}
     show(result, as_json, to_text(found))
+
+
+app = alone("table", from_config(table, show_table))
