@@ -1,6 +1,5 @@
 """Verify, copy and choose caches, with a progress bar: what the cache commands do with many."""
 
-import math
 from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import Any
@@ -14,7 +13,7 @@ from cache.store import open_existing_store, open_store
 from cache.verify import Problem, verify_cache
 from pipeline.caches.report import NamedCache, name_cache, problem_rows, users
 from pipeline.progress import Advance, bar, say
-from spg_core.errors import ConfigError, IncompleteCache, NotInStore, StoreError
+from spg_core.errors import IncompleteCache, NotInStore, StoreError
 
 
 def complete_caches(store: Objects) -> tuple[list[NamedCache], dict[str, str]]:
@@ -147,12 +146,9 @@ def tidy(
     """Give what no cache needs and what is of the caches named for removal; delete it if asked to.
 
     Raises:
-        ConfigError: the hours are not a number.
         NotInStore, StoreError: none or several fit a name, a path leads into another store or
             behind a link, or the folder is no store.
     """
-    if not math.isfinite(grace_hours):
-        raise ConfigError(f"--grace-hours is {grace_hours}, expected a number of hours")
     named = [name_cache(store, reference) for reference in references]
     for cache in named:
         if cache.store is not store:
