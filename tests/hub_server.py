@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 COMMIT = "c0ffee" + "0" * 34
+TOKEN = "hf_token"
 
 
 @contextmanager
@@ -15,7 +16,8 @@ def hub_of(root: Path, gated: frozenset[str] = frozenset()) -> Iterator[str]:
     """Serve `root/OWNER/NAME/FILE` as repositories of a hub; give the hub's address.
 
     A file is announced as the hub announces a large one: its etag is the SHA-256 of its bytes. The
-    repositories named in `gated` answer as the hub does before their licence is accepted.
+    repositories named in `gated` answer as before their licence is accepted, unless the
+    client sends TOKEN.
     """
 
     class Hub(BaseHTTPRequestHandler):
@@ -30,7 +32,7 @@ def hub_of(root: Path, gated: frozenset[str] = frozenset()) -> Iterator[str]:
         def _answer(self) -> Path | None:
             repository, _, file_name = self.path.strip("/").partition("/resolve/main/")
             path = root / repository / file_name
-            if repository in gated:
+            if repository in gated and self.headers["Authorization"] != f"Bearer {TOKEN}":
                 self._refuse(401, "GatedRepo")
             elif not (root / repository).is_dir():
                 self._refuse(401, "RepoNotFound")

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.backbones.digest import sha256_of_file
 from pipeline.backbones.load import load_backbone
 from spg_core.errors import BackboneError
-from tests.hub_server import hub_of
+from tests.hub_server import TOKEN, hub_of
 from tests.random_weights import random_timm_weights
 
 PRESETS = {
@@ -182,6 +182,20 @@ def test_a_gated_an_unknown_and_an_empty_repository_are_told_apart_and_an_open_o
     assert digest == offline[3]
     assert len(digest) == 64
     assert all("HF_HUB_OFFLINE forbids to ask the hub" in message for message in offline[:3])
+
+
+def test_a_login_opens_a_gated_repository(tmp_path: Path) -> None:
+    served = tmp_path / "served" / "timm" / "test_vit.r160_in1k"
+    served.mkdir(parents=True)
+    random_timm_weights(tmp_path, "test_vit").rename(served / "model.safetensors")
+    names = ["timm:test_vit.r160_in1k"]
+
+    with hub_of(tmp_path / "served", frozenset({"timm/test_vit.r160_in1k"})) as address:
+        (locked,) = asked_from(address, tmp_path / "hub", names)
+        (digest,) = asked_from(address, tmp_path / "hub", names, HF_TOKEN=TOKEN)
+
+    assert "is gated: accept its licence" in locked
+    assert digest == sha256_of_file(served / "model.safetensors")
 
 
 def test_only_dinov3_is_said_to_have_a_gate_and_timms_copy_to_have_none(cache: Path) -> None:

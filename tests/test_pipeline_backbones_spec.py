@@ -10,8 +10,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from cache.key import cache_key
 from pipeline.backbones.load import (
     Backbone,
     BackboneSpec,
@@ -19,7 +21,10 @@ from pipeline.backbones.load import (
     slug,
     spec_from_covers,
 )
-from spg_core.errors import BackboneError, ConfigError
+from pipeline.backbones.preprocess import preprocess
+from pipeline.backbones.spec import require_same_tokens
+from pipeline.backbones.stored import load_stored_backbone
+from spg_core.errors import ArtifactError, BackboneError, ConfigError
 from spg_core.types import PatchGrid
 from tests.random_weights import random_timm_weights
 
@@ -91,6 +96,30 @@ def test_a_damaged_description_is_refused() -> None:
 
     with pytest.raises(BackboneError, match="description of backbone 'x' cannot be read"):
         spec_from_covers(covers, "x")
+
+
+def test_a_cache_that_does_not_state_how_its_tokens_were_made_keeps_its_key() -> None:
+    """As all did before `resize_values`, `position_embedding` and `activation` were stated."""
+    old = SPEC.covers()
+    assert not {"resize_values", "position_embedding", "activation"} & old.keys()
+
+    spec = spec_from_covers(old, SPEC.name)
+
+    assert spec.covers() == old
+    pixels = preprocess(Image.new("RGB", (9, 7), (10, 20, 30)), spec)
+    stated = replace(SPEC, resize_values="8-bit", position_embedding="x", activation="y")
+    assert torch.equal(pixels, preprocess(Image.new("RGB", (9, 7), (10, 20, 30)), stated))
+
+
+def test_an_old_cache_and_a_new_one_are_never_taken_for_one(tmp_path: Path) -> None:
+    new = load_backbone("timm:test_vit", weights=random_timm_weights(tmp_path, "test_vit")).spec
+    old = replace(new, resize_values=None, position_embedding=None, activation=None)
+
+    assert cache_key(old.covers()) != cache_key(new.covers())
+    with pytest.raises(ArtifactError, match=r"only the second states activation \("):
+        require_same_tokens(old.covers(), new.covers(), "the old", "the new")
+    with pytest.raises(ArtifactError, match="only the second states position_embedding"):
+        load_stored_backbone(old, str(tmp_path / "test_vit.safetensors"), "cpu")
 
 
 def test_slug_is_a_folder_name() -> None:

@@ -149,7 +149,7 @@ def _unknown(path: Path, start: bytes) -> tuple[str, str]:
     if text.lower().startswith(("<!doctype html", "<html")):
         return "a web page saved as a file", "download the file itself, not the page about it"
     if text.startswith(("{", "[")):
-        if b'"weight_map"' in start or path.name.endswith(".index.json"):
+        if b'"weight_map"' in start:
             return (
                 "the index of weights in several files",
                 "join them (load the model in transformers and `save_pretrained` it with "
