@@ -30,10 +30,12 @@ from cache.store import open_store
 from cache.writer import CacheWriter
 from manifests.table import manifest_to_bytes
 from pipeline.artifacts import Artifact, save_artifact
+from pipeline.artifacts.documents import ScoresDocument
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ScoreConfig
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.scoring.score import score, score_group
+from tests.artifact_samples import guides_document, guides_tensors
 
 GRID = 28
 TAUS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
@@ -60,17 +62,11 @@ def write_wide(store: Objects, like: BackboneSpec, d_model: int, n_images: int) 
 
 def write_guides(store: Objects, data: CachedDataset, n_guides: int) -> list[str]:
     """Save random guides for a target; give their ids."""
-    generator = torch.Generator().manual_seed(0)
     names = []
     for number in range(n_guides):
-        pair = torch.randn(2, data.cache.d_model, generator=generator)
-        document = {
-            "config": {"temperature": 0.07, "recipe": "released"},
-            "parents": {"cache": {**data.parent, "key": "0" * 16}},
-            "backbone": {"name": data.backbone, "covers": data.spec.covers()},
-        }
+        tensors = guides_tensors(number, data.cache.d_model)
         names.append(f"random-{data.dataset}-{number:02}")
-        save_artifact(store, "guides", names[-1], document, {"guides_ema": pair})
+        save_artifact(store, guides_document(names[-1], data.spec), tensors)
     return names
 
 
@@ -80,7 +76,7 @@ def together(store: Objects, wanted: Sequence[tuple[str, ScoreConfig]], dataset:
 
 def one_by_one(
     store: Objects, wanted: Sequence[tuple[str, ScoreConfig]], dataset: str
-) -> list[Artifact]:
+) -> list[Artifact[ScoresDocument]]:
     return [score(store, guides, dataset, config) for guides, config in wanted]
 
 
@@ -105,9 +101,8 @@ def compare(store: Objects, dataset: str, backbone: str, n_guides: int, rounds: 
             made = way(store, wanted, dataset)
             seconds[name] = min(seconds[name], process_time() - start)
             for one in made:
-                assert (
-                    found.setdefault(one.id, one.document["categories"])
-                    == (one.document["categories"])
+                assert found.setdefault(one.id, one.document.categories) == (
+                    one.document.categories
                 ), one.id
     cache = data.cache
     lines = [

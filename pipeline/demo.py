@@ -11,6 +11,7 @@ from typing import Any
 from cache.store import open_store
 from manifests.problems import Layout
 from pipeline.artifacts import Artifact
+from pipeline.artifacts.documents import ScoresDocument
 from pipeline.configs import ExtractConfig, FitGuidesConfig, FitSaeConfig, ScoreConfig
 from pipeline.extraction.extract import extract
 from pipeline.progress import say
@@ -25,7 +26,7 @@ GUIDES = FitGuidesConfig(epochs=15, images_per_step=4, ema=0.95)
 SCORE = ScoreConfig()
 
 
-def demo(folder: str) -> Artifact:
+def demo(folder: str) -> Artifact[ScoresDocument]:
     """Make the sample and run extract, fit-sae, fit-guides and score on it; give the scores.
 
     Everything goes below `folder`; what is there already from an earlier run is kept.

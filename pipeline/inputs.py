@@ -1,14 +1,14 @@
 """Open what a stage reads: a store, a finished cache and its manifest."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from cache.find import find_caches, held_caches
 from cache.objects import Objects
 from cache.reader import TokenCache, open_cache
 from manifests.table import Manifest, manifest_from_bytes
+from pipeline.artifacts.terms import CacheParent
 from pipeline.backbones.spec import BackboneSpec, slug, spec_from_covers
-from spg_core.errors import NotInStore
+from spg_core.errors import CorruptStore, NotInStore
 from spg_core.nearest import near
 
 
@@ -24,9 +24,9 @@ class CachedDataset:
     spec: BackboneSpec
 
     @property
-    def parent(self) -> dict[str, Any]:
+    def parent(self) -> CacheParent:
         """What an artifact made from this cache records about it."""
-        return {"dataset": self.dataset, "backbone": self.backbone, "key": self.cache.key}
+        return CacheParent(dataset=self.dataset, backbone=self.backbone, key=self.cache.key)
 
 
 def open_dataset(
@@ -50,7 +50,8 @@ def open_dataset(
         ) from None
     where = f"{cache.where}/manifest.parquet"
     manifest = manifest_from_bytes(cache.manifest_bytes(), where, n_images=cache.n_images)
-    spec = spec_from_covers(cache.covers["backbone"], backbone)
+    spec = spec_from_covers(cache.covers.get("backbone", {}), backbone)
+    _require_shapes(cache, spec)
     return CachedDataset(dataset, backbone, cache, manifest, spec)
 
 
@@ -59,3 +60,19 @@ def _near(store: Objects, dataset: str, backbone: str) -> str:
     held = find_caches(store)
     datasets, backbones = {info.dataset for info in held}, {info.backbone for info in held}
     return near(dataset, datasets - {dataset}) or near(slug(backbone), backbones - {slug(backbone)})
+
+
+def _require_shapes(cache: TokenCache, spec: BackboneSpec) -> None:
+    """Refuse a cache whose arrays are not those of its backbone. Raises: CorruptStore."""
+    told = (spec.grid.tokens_per_image, spec.d_model)
+    held = (cache.tokens_per_image, cache.d_model)
+    if told != held:
+        raise CorruptStore(
+            f"{cache.where}/cache.json: the backbone's grid of {spec.grid} and d_model of "
+            f"{spec.d_model} are not the arrays' {held[0]} tokens of {held[1]}"
+        )
+    if cache.mask_size not in (None, (spec.height, spec.width)):
+        raise CorruptStore(
+            f"{cache.where}/cache.json: masks are {cache.mask_size}, the backbone's input is "
+            f"{(spec.height, spec.width)}"
+        )

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from pipeline.artifacts.documents import ScoresDocument
 from pipeline.files import check_place, write_file
 from pipeline.frames import to_frame
 from pipeline.metrics import METRICS, percent
@@ -62,32 +63,27 @@ class Table:
         return to_frame(as_records(self))
 
 
-def metrics_table(document: Mapping[str, Any]) -> str:
+def metrics_table(document: ScoresDocument) -> str:
     """Give the content of `metrics.json` as a text table in %, the mean last, with footnotes."""
     rows = score_rows(document, section="")
     return to_text(Table(metrics=list(METRICS), rows=rows, notes=score_notes(document)))
 
 
-def score_rows(document: Mapping[str, Any], section: str) -> list[Row]:
+def score_rows(document: ScoresDocument, section: str) -> list[Row]:
     """Give the rows of `metrics.json`: each category, then their mean."""
     categories = [
-        Row(section=section, kind="category", name=name, values=_metrics(values))
-        for name, values in document["categories"].items()
+        Row(section=section, kind="category", name=name, values=one.values)
+        for name, one in document.categories.items()
     ]
-    mean = Row(section=section, kind="mean", name="mean", values=_metrics(document["mean"]))
+    mean = Row(section=section, kind="mean", name="mean", values=document.mean.values)
     return [*categories, mean]
 
 
-def _metrics(values: Mapping[str, Any]) -> dict[str, float | None]:
-    return {name: values[name] for name in METRICS}
-
-
-def score_notes(document: Mapping[str, Any]) -> list[str]:
+def score_notes(document: ScoresDocument) -> list[str]:
     """Say which AUPRO it is and why some metrics of `metrics.json` do not exist."""
-    notes = [f"in %; AUPRO {document['aupro']}"]
-    for name, values in document["categories"].items():
-        reasons = {values.get("image_reason"), values.get("pixel_reason")} - {None}
-        notes += [f"{name}: {reason}" for reason in sorted(reasons)]
+    notes = [f"in %; AUPRO {document.aupro}"]
+    for name, one in document.categories.items():
+        notes += [f"{name}: {reason}" for reason in sorted(one.reasons)]
     return notes
 
 

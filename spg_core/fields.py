@@ -15,6 +15,7 @@ it takes them (`tau` of inf is the mean). The same types check a stored document
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -153,6 +154,11 @@ def _is_path(kind: Any) -> bool:
 
 def field_types(stage: Any) -> Mapping[str, Any]:
     """Give the type of each field of a dataclass, with its range."""
+    return _field_types(stage)
+
+
+@cache
+def _field_types(stage: Any) -> Mapping[str, Any]:
     hints = get_type_hints(stage, include_extras=True)
     return {field.name: hints[field.name] for field in fields(stage) if field.init}
 

@@ -11,6 +11,7 @@ import pytest
 from cache.store import open_store
 from manifests.problems import Layout
 from pipeline.artifacts import Artifact
+from pipeline.artifacts.documents import GuidesDocument, SaeDocument
 from pipeline.configs import ExtractConfig, FitGuidesConfig, FitSaeConfig
 from pipeline.extraction.extract import extract
 from pipeline.fitting.guides import fit_guides
@@ -29,8 +30,8 @@ class SmallStore:
 
     images: Path
     url: str
-    sae: Artifact
-    guides: Artifact
+    sae: Artifact[SaeDocument]
+    guides: Artifact[GuidesDocument]
 
 
 def extract_config(images: Path, which: str) -> ExtractConfig:

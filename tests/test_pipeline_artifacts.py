@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,27 +8,30 @@ import torch
 
 from cache.store import open_store
 from pipeline.artifacts import artifact_id, load_artifact, make_latest, save_artifact
+from pipeline.artifacts.documents import GuidesTraining
 from spg_core.errors import ArtifactError, CorruptStore, NotInStore
+from tests.artifact_samples import guides_document, guides_tensors
 
-TENSORS = {"guides_ema": torch.arange(6.0).reshape(2, 3)}
+TENSORS = guides_tensors()
 
 
-def saved(tmp_path, identifier="a-1", **document):
+def saved(tmp_path, identifier="a-1", **changes):
     store = open_store(tmp_path)
-    made = save_artifact(store, "guides", identifier, {"config": {}, **document}, TENSORS)
-    make_latest(store, made)
+    document = replace(guides_document(identifier), **changes)
+    made = save_artifact(store, document, TENSORS)
+    make_latest(made.place, made.id)
     return store, made
 
 
 def test_an_artifact_comes_back_as_it_was_saved(tmp_path):
-    store, artifact = saved(tmp_path, parents={"sae": "s"})
+    store, artifact = saved(tmp_path)
 
     again = load_artifact(store, "guides", "a-1")
 
     assert torch.equal(again.tensors["guides_ema"], TENSORS["guides_ema"])
     assert again.document == artifact.document
-    assert again.document["parents"] == {"sae": "s"}
-    assert "torch" in again.document["versions"]
+    assert again.document.parents.sae == guides_document().parents.sae
+    assert "torch" in again.document.versions
     assert again.path == str(tmp_path / "guides" / "a-1")
 
 
@@ -76,11 +80,11 @@ def test_a_missing_artifact_names_what_is_there(tmp_path):
 
 
 def test_a_second_save_changes_nothing(tmp_path):
-    _, first = saved(tmp_path, mark=1)
+    _, first = saved(tmp_path, training=GuidesTraining(steps=1, ema_start_share=0.5))
 
-    _, second = saved(tmp_path, mark=2)
+    _, second = saved(tmp_path, training=GuidesTraining(steps=2, ema_start_share=0.5))
 
-    assert second.document["mark"] == first.document["mark"] == 1
+    assert second.document.training.steps == first.document.training.steps == 1
 
 
 def test_tensors_that_were_changed_are_noticed(tmp_path):
@@ -100,7 +104,7 @@ def test_tensors_that_were_changed_are_noticed(tmp_path):
         (lambda text: text[: len(text) // 2], "is not JSON"),
         (lambda text: "[]", "does not describe guides"),
         (lambda text: text.replace('"kind": "guides"', '"kind": "saes"'), "does not describe"),
-        (lambda text: text.replace('"format": 1', '"format": 9'), "has format 9; this version"),
+        (lambda text: text.replace('"format": 2', '"format": 9'), "has format 9; this version"),
     ],
 )
 def test_a_torn_or_foreign_document_is_refused_by_name(tmp_path, change, message):
@@ -114,7 +118,7 @@ def test_a_torn_or_foreign_document_is_refused_by_name(tmp_path, change, message
 
 def test_a_document_holds_no_nan(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        saved(tmp_path, quality=float("nan"))
+        saved(tmp_path, training=GuidesTraining(steps=1, ema_start_share=float("nan")))
     assert not (tmp_path / "guides" / "a-1" / "guides.json").exists()
 
 

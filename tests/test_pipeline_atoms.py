@@ -5,6 +5,7 @@ A atoms, P patches of an image.
 
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from PIL import Image
 
 from cache.objects import Objects
 from cache.store import open_store
-from pipeline.artifacts import Artifact, load_artifact
+from pipeline.artifacts import load_artifact
 from pipeline.atoms.files import write_atoms
 from pipeline.atoms.find import blocks, find_atoms, strongest
 from pipeline.atoms.sheet import draw_sheet
@@ -244,12 +245,11 @@ def test_guides_over_a_control_dictionary_have_no_atoms(
     small_store: SmallStore, store: Objects
 ) -> None:
     own = small_store.guides
-    document = {**own.document, "config": {**own.document["config"], "dictionary": "pca"}}
+    config = replace(own.document.config, dictionary="pca")
+    control = replace(own, document=replace(own.document, config=config))
 
     with pytest.raises(ArtifactError, match=r"control dictionary \(pca\)"):
-        find_atoms(
-            store, Artifact("guides", own.id, own.path, document, own.tensors), AtomsConfig()
-        )
+        find_atoms(store, control, AtomsConfig())
 
 
 def test_a_thumbnail_that_is_no_jpeg_is_named() -> None:

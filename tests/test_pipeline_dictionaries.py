@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cache.store import open_store
+from pipeline.artifacts import to_json
 from pipeline.configs import FitGuidesConfig, ScoreConfig
 from pipeline.fitting.dictionaries import make_dictionary, principal_directions, random_atoms
 from pipeline.fitting.guides import fit_guides
@@ -90,9 +91,9 @@ def test_ids_and_documents_say_which_dictionary(small_store, tmp_path):
     made = fit_guides(store, small_store.sae.id, replace(GUIDES, dictionary="random"))
 
     assert "-random-" in made.id
-    assert made.document["dictionary"] == {"kind": "random", "atoms": 64}
-    assert made.document["parents"]["sae"] == small_store.sae.id
-    assert small_store.guides.document["dictionary"]["kind"] == "sae"
+    assert to_json(made.document.dictionary) == {"kind": "random", "atoms": 64}
+    assert made.document.parents.sae == small_store.sae.id
+    assert small_store.guides.document.dictionary.kind == "sae"
 
 
 def test_controls_of_the_same_request_are_rows_of_the_report(small_store, tmp_path):
@@ -102,14 +103,14 @@ def test_controls_of_the_same_request_are_rows_of_the_report(small_store, tmp_pa
         guides = fit_guides(store, small_store.sae.id, replace(GUIDES, dictionary=kind))
         by_kind[kind] = score(store, guides.id, "target", ScoreConfig())
     # another way of scoring is no control of this one
-    score(store, by_kind["pca"].document["parents"]["guides"], "target", ScoreConfig(sigma=1.0))
+    score(store, by_kind["pca"].document.parents.guides, "target", ScoreConfig(sigma=1.0))
 
     main = score(store, small_store.guides.id, "target", ScoreConfig(), report=True)
 
     rows = control_rows(store, main.document, small_store.guides)
     assert set(rows) == {"pca", "none"}
     for kind, row in rows.items():
-        assert row.values["pixel_auroc"] == by_kind[kind].document["mean"]["pixel_auroc"]
+        assert row.values["pixel_auroc"] == by_kind[kind].document.mean.pixel_auroc
     page = (tmp_path / "store" / "scores" / main.id / "report.html").read_text()
     assert "pca" in page
 

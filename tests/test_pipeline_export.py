@@ -39,6 +39,7 @@ from pipeline.scoring.score import score
 from spg_core.errors import ArtifactError, BackboneError, ConfigError, StoreError
 from spg_core.image_metrics import image_metrics
 from spg_core.pixel_metrics import pixel_metrics
+from tests.artifact_samples import guides_document, guides_tensors
 
 onnx = pytest.importorskip("onnx", reason="the `export` extra is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the `export` extra is not installed")
@@ -54,13 +55,8 @@ def guides_of(folder: Path, model: str, image_size: int):
     weights = folder / f"{model}.safetensors"
     save_file(timm.create_model(model, pretrained=False).state_dict(), weights)
     spec = load_backbone(f"timm:{model}", image_size=image_size, weights=weights).spec
-    document = {
-        "config": {"recipe": "released", "temperature": 0.07},
-        "parents": {"cache": {"dataset": "none", "backbone": spec.name, "key": "0" * 16}},
-        "backbone": {"name": spec.name, "covers": spec.covers()},
-    }
-    tensors = {f"guides_{kind}": torch.randn(2, spec.d_model) for kind in ("ema", "raw")}
-    made = save_artifact(open_store(folder), "guides", f"{model}-guides", document, tensors)
+    document = guides_document(f"{model}-guides", spec)
+    made = save_artifact(open_store(folder), document, guides_tensors(d_model=spec.d_model))
     return made, str(weights)
 
 
@@ -266,13 +262,13 @@ def test_the_file_of_a_real_detector_gives_the_same_table_as_score(shared, tmp_p
     scores = np.concatenate([result[1] for result in results])
     # the cache holds float16 tokens, the file computes in float32
     np.testing.assert_allclose(scores, cached, atol=2e-4)
-    for category, expected in scored.document["categories"].items():
+    for category, expected in scored.document.categories.items():
         rows = data.manifest.rows_of(category)
         labels = data.manifest.labels[rows]
         image = dataclasses.asdict(image_metrics(scores[rows], labels))
         pixel = dataclasses.asdict(pixel_metrics(maps[rows], data.cache.masks(rows)))
         slack = swapped_pairs(cached[rows], scores[rows], labels) / labels.sum()
-        for name, value in expected.items():
+        for name, value in expected.values.items():
             level, _, metric = name.partition("_")
             found, allowed = (image, 1e-3 + slack) if level == "image" else (pixel, 1e-3)
             assert found[metric] == pytest.approx(value, abs=allowed), (category, name)

@@ -13,7 +13,7 @@ import torch
 
 from cache.store import open_store
 from cache.stream import token_batches
-from pipeline.artifacts import load_artifact
+from pipeline.artifacts import load_artifact, save_artifact, to_json
 from pipeline.configs import FitGuidesConfig, FitSaeConfig
 from pipeline.fitting import saes as fit_saes
 from pipeline.fitting import train
@@ -91,7 +91,7 @@ def test_fvu_of_a_perfect_and_of_an_empty_dictionary(fresh):
         source,
     )
 
-    assert found["perfect"].numbers["fvu"] == pytest.approx(0, abs=1e-9)
+    assert found["perfect"].numbers.fvu == pytest.approx(0, abs=1e-9)
     empty = tokens.square().sum() / (tokens - tokens.mean(0)).square().sum()
     assert found["empty"].numbers == {"fvu": pytest.approx(float(empty)), "l0": 0, "dead_atoms": 3}
 
@@ -322,10 +322,11 @@ def test_the_path_measured_first_is_taken_from_then_on(monkeypatch):
 def test_the_document_says_which_path_and_how_many_steps(fresh):
     made = fit_sae(fresh, aux(fresh), SAE)
 
-    training = made.document["training"]
-    assert training["path"] in ("dense", "sparse")
-    assert training["steps"] == len(read_log(fresh, f"saes/{made.id}"))
-    assert json.loads(json.dumps(made.document)) == made.document
+    training = made.document.training
+    assert training.path in ("dense", "sparse")
+    assert training.steps == len(read_log(fresh, f"saes/{made.id}"))
+    stored = json.loads(fresh.get(f"saes/{made.id}/sae.json"))
+    assert stored == {"format": 2, "kind": "saes", **to_json(made.document)}
 
 
 def test_a_plan_splits_what_does_not_fit_and_keeps_the_order():
@@ -394,14 +395,13 @@ def test_an_auxiliary_set_without_defects_is_refused(small_store, tmp_path, monk
 
 
 def test_an_sae_of_other_tokens_is_refused(small_store, tmp_path):
-    copy = shutil.copytree(small_store.url, tmp_path / "copy")
-    document = copy / "saes" / small_store.sae.id / "sae.json"
-    changed = json.loads(document.read_text())
-    changed["backbone"]["covers"]["size"] = [64, 64]
-    document.write_text(json.dumps(changed))
+    copy = open_store(shutil.copytree(small_store.url, tmp_path / "copy"))
+    own = small_store.sae
+    backbone = replace(own.document.backbone, covers=own.document.backbone.covers | {"layer": 3})
+    save_artifact(copy, replace(own.document, id="other-tokens", backbone=backbone), own.tensors)
 
     with pytest.raises(ArtifactError, match="tokens of different backbones or settings"):
-        fit_guides(open_store(copy), small_store.sae.id, replace(GUIDES, seed=78))
+        fit_guides(copy, "other-tokens", replace(GUIDES, seed=78))
 
 
 @pytest.mark.parametrize(

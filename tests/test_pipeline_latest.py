@@ -8,6 +8,8 @@ from cache.store import open_store
 from pipeline.artifacts import list_artifacts, load_artifact
 from pipeline.configs import FigureConfig, FitGuidesConfig, ReproduceConfig, ScoreConfig
 from pipeline.fitting.guides import fit_guides
+from pipeline.fitting.sae import fit_sae
+from pipeline.inputs import open_dataset
 from pipeline.reproduce.fig3 import fig3
 from pipeline.reproduce.fig_s1 import fig_s1
 from pipeline.scoring.score import score
@@ -23,7 +25,11 @@ VARIED = FigureConfig(guide_ks=(8,), taus=(0.5,))
 
 @pytest.fixture
 def own(small_store, tmp_path):
-    return open_store(shutil.copytree(small_store.url, tmp_path / "store"))
+    """A store of its own, where the small SAE and guides are what was asked for last."""
+    store = open_store(shutil.copytree(small_store.url, tmp_path / "store"))
+    fit_sae(store, open_dataset(store, "aux", "gabor"), SAE)
+    fit_guides(store, small_store.sae.id, GUIDES)
+    return store
 
 
 def test_ablations_and_figures_do_not_become_latest(small_store, own):

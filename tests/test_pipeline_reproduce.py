@@ -125,14 +125,14 @@ def test_both_directions_are_fitted_once_and_laid_beside_the_published(
     ):
         ours, *others = [row for row in made.table.rows if row.section == section]
         assert (ours.kind, ours.name) == ("mean", "ours (gabor, released, seed 111)")
-        assert scores.document["fitted_on"]["dataset"] == section.split(" -> ")[0]
-        assert scores.document["aupro"] == "clip200"
+        assert scores.document.fitted_on.dataset == section.split(" -> ")[0]
+        assert scores.document.aupro == "clip200"
         for metric in PUBLISHED:
-            assert ours.values[metric] == scores.document["mean"][metric]
+            assert ours.values[metric] == scores.document.mean.values[metric]
         assert {row.name: row.values for row in others} == published(direction)  # type: ignore[arg-type]
         assert all(row.other_data for row in others)
-    guides = load_artifact(store, "guides", made.scores[0].document["parents"]["guides"])
-    assert guides.document["config"]["epochs"] == 1
+    guides = load_artifact(store, "guides", made.scores[0].document.parents.guides)
+    assert guides.document.config.epochs == 1
     counts = {kind: list_artifacts(store, kind) for kind in ("saes", "guides", "scores")}  # type: ignore[arg-type]
     again = table1(store, SMALL)
     assert again.table == made.table

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import zarr
 from scipy.ndimage import gaussian_filter
 
 from cache.store import open_store
-from pipeline.artifacts import load_artifact, save_artifact
+from pipeline.artifacts import load_artifact, save_artifact, to_json
+from pipeline.artifacts.terms import Backbone
 from pipeline.configs import ScoreConfig
 from pipeline.inputs import open_dataset
 from pipeline.scoring.blocks import MapPlan, compute_maps, open_scoring
@@ -52,12 +54,12 @@ def test_saved_maps_lie_in_manifest_order_and_give_the_metrics(small_store, scor
     maps = np.asarray(zarr.open_array(f"{done.path}/maps.zarr", mode="r")[:])
 
     assert maps.shape == (data.cache.n_images, 96, 96)
-    for category, values in done.document["categories"].items():
+    for category, values in done.document.categories.items():
         rows = data.manifest.rows_of(category)
         image = image_metrics(maps[rows].max((1, 2)), data.manifest.labels[rows])
         pixel = pixel_metrics(maps[rows], data.cache.masks(rows))
-        assert values["image_auroc"] == image.auroc
-        assert values["pixel_aupro"] == pixel.aupro
+        assert values.image_auroc == image.auroc
+        assert values.pixel_aupro == pixel.aupro
 
 
 def test_every_image_has_its_score_in_the_table(small_store, scored):
@@ -74,16 +76,17 @@ def test_every_image_has_its_score_in_the_table(small_store, scored):
 
 def test_the_mean_is_unweighted_over_categories(scored):
     _, done = scored
-    values = [row["pixel_auroc"] for row in done.document["categories"].values()]
+    values = [row.pixel_auroc for row in done.document.categories.values()]
 
-    assert done.document["mean"]["pixel_auroc"] == pytest.approx(np.mean(values))
-    assert done.document["aupro"] == "exact"
+    assert done.document.mean.pixel_auroc == pytest.approx(np.mean(values))
+    assert done.document.aupro == "exact"
 
 
 def test_metrics_json_is_what_the_command_returns(scored):
     _, done = scored
 
-    assert json.loads((Path(done.path) / "metrics.json").read_text()) == done.document
+    stored = json.loads((Path(done.path) / "metrics.json").read_text())
+    assert stored == {"format": 2, "kind": "scores", **to_json(done.document)}
 
 
 def test_the_report_shows_pictures_without_a_network(scored):
@@ -115,8 +118,8 @@ def test_an_infinite_tau_scores_by_the_mean_and_is_saved(small_store, scored):
 
     by_mean = score(store, small_store.guides.id, "target", ScoreConfig(tau=math.inf), report=True)
 
-    assert by_mean.document["config"]["tau"] == "inf"
-    assert by_mean.document["mean"]["pixel_auroc"] == done.document["mean"]["pixel_auroc"]
+    assert to_json(by_mean.document)["config"]["tau"] == "inf"
+    assert by_mean.document.mean.pixel_auroc == done.document.mean.pixel_auroc
     again = score(store, small_store.guides.id, "target", ScoreConfig(tau=math.inf))
     assert again.id == by_mean.id
 
@@ -138,10 +141,10 @@ def test_a_category_with_one_class_has_null_with_a_reason(small_store):
 
 def test_guides_of_another_backbone_are_refused_by_field(small_store):
     store = open_store(small_store.url)
-    document = dict(small_store.guides.document)
-    covers = {**document["backbone"]["covers"], "layer": 3}
-    document["backbone"] = {"name": "gabor", "covers": covers}
-    save_artifact(store, "guides", "other-backbone", document, small_store.guides.tensors)
+    own = small_store.guides
+    backbone = Backbone(name="gabor", covers={**own.document.backbone.covers, "layer": 3})
+    document = replace(own.document, id="other-backbone", backbone=backbone)
+    save_artifact(store, document, own.tensors)
 
     with pytest.raises(ArtifactError, match="different backbones or settings: layer is 3 in one"):
         score(store, "other-backbone", "target", ScoreConfig())

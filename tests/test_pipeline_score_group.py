@@ -24,8 +24,9 @@ from pipeline.scoring.blocks import patch_values
 from pipeline.scoring.detector import Detector, load_detector
 from pipeline.scoring.score import score, score_group
 from spg_core.anomaly_map import map_operator
-from spg_core.errors import ArtifactError, CorruptStore, MetricError, NotInStore, StoreError
+from spg_core.errors import CorruptStore, MetricError, NotInStore, StoreError
 from spg_core.types import PatchGrid
+from tests.artifact_samples import forge_tensors
 
 
 @pytest.fixture
@@ -46,14 +47,15 @@ def _save_guides(store, like, identifier, pair, **config):
     width = like.tensors["guides_ema"].shape[1]
     pair = pair[:, :1].expand(2, width) if pair.shape[1] < width else pair[:, :width]
     tensors = {**like.tensors, "guides_ema": pair.contiguous(), "guides_raw": 1 - pair}
-    document = {**like.document, "id": identifier, "config": {**like.document["config"], **config}}
-    save_artifact(store, "guides", identifier, document, tensors)
+    changed = replace(like.document.config, **config)
+    save_artifact(store, replace(like.document, id=identifier, config=changed), tensors)
 
 
 def _content(made):
     tables = ("images.parquet", "categories.parquet")
-    document = {name: value for name, value in made.document.items() if name != "created"}
-    return document, [Path(made.path, name).read_bytes() for name in tables]
+    return replace(made.document, created=""), [
+        Path(made.path, name).read_bytes() for name in tables
+    ]
 
 
 def _detector(pair):
@@ -112,7 +114,7 @@ def test_scores_of_a_group_are_those_of_each_alone_to_the_last_bit(small_store, 
     assert len({one.id for one in together}) == len(wanted) == len(list_artifacts(copy, "scores"))
     for (guides, config), made in zip(wanted, together, strict=True):
         assert _content(made) == _content(score(alone, guides, "target", config))
-    assert together[0].document["mean"] != together[1].document["mean"]
+    assert together[0].document.mean != together[1].document.mean
 
 
 def test_a_group_reads_each_token_and_mask_once_and_maps_serve_every_tau(copy, monkeypatch):
@@ -139,7 +141,7 @@ def test_a_group_reads_each_token_and_mask_once_and_maps_serve_every_tau(copy, m
     n_images = sum(1 for kind, _ in read if kind == "tokens")
     assert set(read.values()) == {1}
     assert drawn == {"g0-0": n_images, "g1-0": n_images, "g2-0": n_images}
-    scores = [one.document["config"]["tau"] for one in made]
+    scores = [one.document.config.tau for one in made]
     assert scores == [0.0, 0.1, 1.0, 0.0, 0.0]
 
 
@@ -163,22 +165,35 @@ def test_maps_of_one_category_and_detector_are_held_at_a_time(copy, monkeypatch)
     assert len(most) > 5 * len(sizes)
 
 
-def test_guides_that_cannot_score_sink_only_themselves(small_store, copy):
+def _nan_of(identifier):
+    """Draw maps as ever, but those of one detector as NaN."""
+    drawn = blocks.draw_maps
+
+    def draw(detector, patches):
+        maps = drawn(detector, patches)
+        return maps * np.float32("nan") if detector.id == identifier else maps
+
+    return draw
+
+
+def test_guides_that_cannot_score_sink_only_themselves(small_store, copy, monkeypatch):
     like = small_store.guides
-    _save_guides(copy, like, "nan-0", torch.full((2, 21), float("nan")))
-    _save_guides(copy, like, "cold-0", _random_pair(9), temperature=0.0)  # maps of 0 / 0
+    _save_guides(copy, like, "nan-0", _random_pair(8))
+    forge_tensors(copy, "guides", "nan-0", lambda pair: pair * float("nan"))
+    _save_guides(copy, like, "cold-0", _random_pair(9))
+    monkeypatch.setattr(blocks, "draw_maps", _nan_of("cold-0"))
     names = ["g0-0", "nan-0", "absent-0", "cold-0", "g1-0"]
 
     first, nan, absent, cold, last = score_group(
         copy, [(name, ScoreConfig()) for name in names], "target"
     )
 
-    assert isinstance(nan, ArtifactError)
-    assert "guides nan-0 hold vectors of shape" in str(nan)
+    assert isinstance(nan, CorruptStore)
+    assert "nan-0/guides.safetensors: coefficients_ema holds values that are not finite" in str(nan)
     assert isinstance(absent, NotInStore)
     assert isinstance(cold, MetricError)
     assert sorted(list_artifacts(copy, "scores")) == sorted([first.id, last.id])
-    for name, error in (("nan-0", ArtifactError), ("cold-0", MetricError)):
+    for name, error in (("nan-0", CorruptStore), ("cold-0", MetricError)):
         with pytest.raises(error):
             score(copy, name, "target", ScoreConfig())
 

@@ -118,7 +118,7 @@ def test_a_sweep_gives_what_separate_commands_give_bit_for_bit(small_store, fres
         together = load_artifact(fresh, kind, alone.id)
         for name, tensor in alone.tensors.items():
             assert torch.equal(tensor, together.tensors[name]), name
-    mean = scores_alone.document["mean"]
+    mean = scores_alone.document.mean.values
     assert {name: row[name] for name in mean if name in row} == mean
     # and the other way round: a later command finds what the sweep made
     n_saes = len(list_artifacts(fresh, "saes"))
@@ -324,7 +324,7 @@ def test_fig3_at_a_small_tau_nears_the_maximum_and_scores_are_those_of_score(fre
     guides = list_artifacts(fresh, "guides")[-1]
     pooled = score(fresh, guides, "target", ScoreConfig(tau=10.0, aupro="clip200"))
     assert by_tau[1e-6]["image_auroc"] == pytest.approx(by_tau[0.0]["image_auroc"], abs=1e-3)
-    assert by_tau[10.0]["image_auroc"] == pooled.document["mean"]["image_auroc"]
+    assert by_tau[10.0]["image_auroc"] == pooled.document.mean.image_auroc
 
 
 def test_fig_s1_fits_topk_guides_beside_relu_ones_and_is_kept(fresh, tmp_path):

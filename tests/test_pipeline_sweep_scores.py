@@ -6,16 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from cache.reader import TokenCache
 from cache.store import open_store
-from pipeline.artifacts import list_artifacts, load_artifact, save_artifact
+from pipeline.artifacts import list_artifacts, load_artifact
 from pipeline.configs import FigureConfig, ReproduceConfig, SweepConfig
 from pipeline.inputs import open_dataset
 from pipeline.metrics import METRICS
 from pipeline.reproduce.fig3 import fig3
+from pipeline.scoring import score as scoring
 from pipeline.sweep.run import sweep
+from spg_core.errors import ArtifactError
 
 SHORT = ("sae.epochs=1", "sae.images_per_step=4", "guides.epochs=1", "guides.images_per_step=4")
 SMALL = SweepConfig(
@@ -53,17 +54,22 @@ def test_all_points_of_a_sweep_are_scored_in_one_pass_over_the_target(fresh, tar
     assert {name for name, _ in target_reads} == {"tokens", "masks"}
     assert set(target_reads.values()) == {1}
     for row in made.rows:
-        mean = load_artifact(fresh, "scores", row["scores"]).document["mean"]
+        mean = load_artifact(fresh, "scores", row["scores"]).document.mean.values
         assert {name: row[name] for name in METRICS} == mean
 
 
-def test_guides_that_cannot_score_are_a_failed_row_and_the_rest_are_scored(fresh):
+def test_guides_that_cannot_score_are_a_failed_row_and_the_rest_are_scored(fresh, monkeypatch):
     whole = sweep(fresh, SMALL)
     spoilt = load_artifact(fresh, "guides", whole.rows[2]["guides"])
-    for folder in ("scores", f"guides/{spoilt.id}"):
-        shutil.rmtree(Path(fresh.where, folder))
-    tensors = {**spoilt.tensors, "guides_ema": torch.full((2, 1), float("nan"))}
-    save_artifact(fresh, "guides", spoilt.id, spoilt.document, tensors)
+    shutil.rmtree(Path(fresh.where, "scores"))
+    known = scoring.make_detector
+
+    def broken(guides, config):
+        if guides.id == spoilt.id:
+            raise ArtifactError(f"guides {guides.id} hold vectors of shape (2, 1)")
+        return known(guides, config)
+
+    monkeypatch.setattr(scoring, "make_detector", broken)
 
     again = sweep(fresh, SMALL)
 
@@ -83,6 +89,23 @@ def test_fig3_pools_one_set_of_maps_at_every_tau(fresh, target_reads):
     assert [row["tau"] for row in figure.rows] == [0.01, 1.0, 100.0, 0.0]
     assert set(target_reads.values()) == {1}
     scores = [load_artifact(fresh, "scores", name) for name in list_artifacts(fresh, "scores")]
-    by_tau = {one.document["config"]["tau"]: one.document["mean"] for one in scores}
+    by_tau = {one.document.config.tau: one.document.mean.values for one in scores}
     for row in figure.rows:
         assert row["image_ap"] == by_tau[row["tau"]]["image_ap"]
+
+
+def test_a_damaged_sae_or_damaged_guides_are_named_and_made_again(fresh, capsys):
+    whole = sweep(fresh, SMALL)
+    sae, guides = whole.rows[0]["sae"], whole.rows[-1]["guides"]
+    for name in (f"saes/{sae}/sae.safetensors", f"guides/{guides}/guides.safetensors"):
+        path = fresh.local_path(name)
+        path.write_bytes(path.read_bytes()[:-1])
+    capsys.readouterr()
+
+    again = sweep(fresh, SMALL)
+
+    said = capsys.readouterr().err
+    assert again.rows == whole.rows
+    for name, what in ((sae, "SAE"), (guides, "guides")):
+        assert f"{what} {name} are made again" in said
+        assert load_artifact(fresh, "saes" if what == "SAE" else "guides", name)

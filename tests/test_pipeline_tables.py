@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.store import open_store
-from pipeline.artifacts import Artifact
+from pipeline.artifacts.terms import Backbone, Metrics
 from pipeline.configs import ScoreConfig
 from pipeline.metrics import METRICS, PUBLISHED
 from pipeline.scoring.compare import compare, score_table
@@ -36,6 +37,7 @@ from pipeline.tables import (
     write_table,
 )
 from spg_core.errors import ConfigError, StoreError
+from tests.artifact_samples import scores_document
 from tests.small_store import SmallStore
 
 SMALL = Table(
@@ -180,11 +182,8 @@ def test_latex_is_balanced_whatever_the_names(rows: list[Row]) -> None:
 
 def test_metrics_of_one_run_end_in_the_mean_and_say_why_some_are_missing() -> None:
     values: dict[str, Any] = dict.fromkeys(METRICS)
-    document = {
-        "aupro": "exact",
-        "mean": values,
-        "categories": {"screw": {**values, "image_reason": "no defective image"}},
-    }
+    screw = Metrics(**values, image_reason="no defective image")
+    document = replace(scores_document(), mean=Metrics(**values), categories={"screw": screw})
 
     lines = metrics_table(document).splitlines()
 
@@ -248,8 +247,8 @@ def test_scores_of_other_data_have_no_published_rows_unless_asked(small_store: S
 
     kinds = {row.kind for row in table.rows}
     assert kinds == {"category", "mean"}
-    assert [row.name for row in table.rows[:-1]] == list(done.document["categories"])
-    assert table.rows[-1].values["image_auroc"] == done.document["mean"]["image_auroc"]
+    assert [row.name for row in table.rows[:-1]] == list(done.document.categories)
+    assert table.rows[-1].values["image_auroc"] == done.document.mean.image_auroc
 
 
 def test_a_comparison_lists_data_backbone_and_every_setting(small_store: SmallStore) -> None:
@@ -278,10 +277,10 @@ def test_a_comparison_lists_data_backbone_and_every_setting(small_store: SmallSt
 def test_the_same_backbone_and_settings_differ_in_nothing(small_store: SmallStore) -> None:
     store = open_store(small_store.url)
     done = score(store, small_store.guides.id, "target", ScoreConfig(aupro="clip200"))
-    covers = {**done.document["backbone"]["covers"], "height": 448}
-    document = {**done.document, "backbone": {"name": "dinov3", "covers": covers}}
+    covers = {**done.document.backbone.covers, "height": 448}
+    document = replace(done.document, backbone=Backbone(name="dinov3", covers=covers))
 
-    found = compare(store, Artifact("scores", done.id, done.path, document, {}), "VisA -> MVTec AD")
+    found = compare(store, replace(done, document=document), "VisA -> MVTec AD")
 
     assert found is not None
     assert found.reference == "SPG (DINOv3)"

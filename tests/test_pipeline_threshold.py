@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.store import open_store
-from pipeline.artifacts import Artifact, load_artifact
+from pipeline.artifacts import Artifact, load_artifact, to_json
+from pipeline.artifacts.documents import GuidesDocument
 from pipeline.configs import PredictConfig, ScoreConfig
 from pipeline.prediction.inputs import find_images
 from pipeline.prediction.predict import predict
@@ -34,7 +35,7 @@ def image(small_store) -> str:
 
 
 @pytest.fixture
-def own_guides(small_store, tmp_path) -> Artifact:
+def own_guides(small_store, tmp_path) -> Artifact[GuidesDocument]:
     """The guides in a place where a test may calibrate them; their cache is where it was."""
     copy = tmp_path / "guides" / small_store.guides.id
     shutil.copytree(small_store.guides.path, copy)
@@ -68,7 +69,7 @@ def test_thresholds_worked_by_hand():
     assert fpr_threshold(scores, labels, 0.0) == (0.5 + 0.75) / 2
     assert fpr_threshold(scores, labels, 0.5) == (0.125 + 0.25) / 2
     measured = measured_at(scores, labels, 0.1875)
-    assert measured == {
+    assert to_json(measured) == {
         "n_normal": 2,
         "n_anomalous": 2,
         "fpr": 0.5,
@@ -85,7 +86,7 @@ def test_the_f1_threshold_reaches_the_best_f1_there_is(case):
     threshold = f1max_threshold(scores, labels)
 
     best = image_metrics(scores, labels.astype(np.int64)).f1max
-    assert measured_at(scores, labels, threshold)["f1"] == pytest.approx(best)
+    assert measured_at(scores, labels, threshold).f1 == pytest.approx(best)
 
 
 @given(scores_and_labels(), st.floats(0, 0.99))
@@ -98,9 +99,9 @@ def test_the_rate_threshold_keeps_the_rate_and_the_next_lower_score_does_not(cas
 
     threshold = fpr_threshold(scores, labels, fpr)
 
-    assert measured_at(scores, labels, threshold)["fpr"] <= fpr + 1e-9
+    assert measured_at(scores, labels, threshold).fpr <= fpr + 1e-9
     lower = scores[scores.astype(np.float64) < threshold].max()
-    assert measured_at(scores, labels, float(lower))["fpr"] > fpr
+    assert measured_at(scores, labels, float(lower)).fpr > fpr
 
 
 def test_a_threshold_needs_both_classes_and_finite_scores():
@@ -141,14 +142,14 @@ def test_calibration_is_kept_with_the_guides_and_the_verdict_says_so(
     one = judged(own_guides, image)
 
     assert saved == load_threshold(own_guides)
-    assert saved["measured"]["n_normal"] + saved["measured"]["n_anomalous"] > 0
-    assert one.threshold == saved["threshold"]
+    assert saved.measured.n_normal + saved.measured.n_anomalous > 0
+    assert one.threshold == saved.threshold
     assert one.threshold_source == "calibrated for F1-max on aux"
     assert one.verdict == ("anomalous" if one.score >= one.threshold else "normal")
 
     again = calibrate(store, own_guides, ScoreConfig(), 0.25)
 
-    assert again["measured"]["fpr"] <= 0.25
+    assert again.measured.fpr <= 0.25
     source = choose_threshold(own_guides, ScoreConfig(), None).source
     assert source == "calibrated for a false-positive rate of 0.25 on aux"
 
@@ -175,7 +176,10 @@ def test_a_torn_or_foreign_threshold_is_refused(small_store, own_guides):
         ("{", "is not JSON"),
         ("[]", "does not describe a threshold"),
         (json.dumps(good | {"guides": "others"}), "belongs to guides 'others'"),
-        (json.dumps(good | {"threshold": "0.5"}), "holds the threshold '0.5'"),
+        (
+            json.dumps(good | {"threshold": "0.5"}),
+            "threshold is '0.5'; it must be a number, 0 to 1",
+        ),
     ):
         path.write_text(broken)
         with pytest.raises(CorruptStore, match=message):

@@ -5,6 +5,7 @@ Each test runs on moto, and on the real server at $SPG_TEST_S3_ENDPOINT where th
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
@@ -40,9 +41,9 @@ class Reference:
     images: object
     store: Objects
     folders: dict[str, str]
-    sae: Artifact
-    guides: Artifact
-    scores: Artifact
+    sae: Artifact[Any]
+    guides: Artifact[Any]
+    scores: Artifact[Any]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def extracted(store, images, which, cluster=None) -> str:
     return cache_folder(which, "gabor", made.key)
 
 
-def fitted_and_scored(store) -> tuple[Artifact, Artifact, Artifact]:
+def fitted_and_scored(store) -> tuple[Artifact[Any], ...]:
     """Run the stages after extraction, the report included."""
     sae = fit_sae(store, open_dataset(store, "aux", "gabor"), SAE)
     guides = fit_guides(store, sae.id, GUIDES)
@@ -73,7 +74,7 @@ def fitted_and_scored(store) -> tuple[Artifact, Artifact, Artifact]:
 SCORE = ScoreConfig()
 
 
-def assert_same_scores(store, made: Artifact, reference: Reference) -> None:
+def assert_same_scores(store, made: Artifact[Any], reference: Reference) -> None:
     """Compare metrics, table and maps, read back from the store, with those on local disk."""
     stored = load_artifact(store, "scores", made.id)
     name = f"scores/{made.id}"
@@ -83,8 +84,8 @@ def assert_same_scores(store, made: Artifact, reference: Reference) -> None:
     ]
     maps = [open_maps(place, f"{name}/maps.zarr")[:] for place in (store, reference.store)]
 
-    assert stored.document["mean"] == reference.scores.document["mean"]
-    assert stored.document["categories"] == reference.scores.document["categories"]
+    assert stored.document.mean == reference.scores.document.mean
+    assert stored.document.categories == reference.scores.document.categories
     assert tables[0].equals(tables[1])
     np.testing.assert_array_equal(*maps)
     assert b"data:image/jpeg;base64," in store.get(f"{name}/report.html")

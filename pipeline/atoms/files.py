@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from cache.objects import Objects
 from cache.store import open_store
 from pipeline.artifacts import Artifact, folder, load_artifact
+from pipeline.artifacts.documents import GuidesDocument
 from pipeline.atoms.find import ActiveAtom, find_atoms, guide_names
 from pipeline.atoms.sheet import draw_sheet
 from pipeline.configs import AtomsConfig
@@ -107,8 +108,8 @@ def _summary(one: ActiveAtom) -> dict[str, Any]:
     }
 
 
-def _warn(guides: Artifact, config: AtomsConfig) -> None:
-    share = float(guides.document["training"]["ema_start_share"])
+def _warn(guides: Artifact[GuidesDocument], config: AtomsConfig) -> None:
+    share = guides.document.training.ema_start_share
     if config.coefficients == "ema" and share > 0.01:
         say(
             f"the averaged coefficients still hold {share:.0%} of their random start, which moves "

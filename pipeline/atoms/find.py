@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cache.objects import Objects
 from pipeline.artifacts import Artifact
+from pipeline.artifacts.documents import GuidesDocument
 from pipeline.configs import AtomsConfig
 from pipeline.device import resolve_device
 from pipeline.fitting.sae_settings import load_sae
@@ -53,7 +54,7 @@ class ActiveAtom:
 
 
 def find_atoms(
-    store: Objects, guides: Artifact, config: AtomsConfig
+    store: Objects, guides: Artifact[GuidesDocument], config: AtomsConfig
 ) -> tuple[CachedDataset, list[ActiveAtom]]:
     """Find the strongest atoms of the guides and their patches, in one pass over the cache.
 
@@ -64,13 +65,13 @@ def find_atoms(
     if not has_atoms(guides):
         raise ArtifactError(
             f"guides {guides.id} combine a control dictionary "
-            f"({guides.document['config']['dictionary']}), not the atoms of an SAE; "
+            f"({guides.document.config.dictionary}), not the atoms of an SAE; "
             "choose guides that were fitted with --dictionary sae"
         )
-    parents = guides.document["parents"]
-    source = parents["cache"]
-    data = open_dataset(store, source["dataset"], source["backbone"], source["key"])
-    _, sae = load_sae(store, parents["sae"])
+    parents = guides.document.parents
+    source = parents.cache
+    data = open_dataset(store, source.dataset, source.backbone, source.key)
+    _, sae = load_sae(store, parents.sae)
     pair = guides.tensors[f"coefficients_{config.coefficients}"]
     chosen = {guide: strongest(pair[_PAIR[guide]], config.top) for guide in guide_names(config)}
     # an atom that both guides use is encoded once
@@ -100,9 +101,9 @@ def find_atoms(
     return data, found
 
 
-def has_atoms(guides: Artifact) -> bool:
+def has_atoms(guides: Artifact[GuidesDocument]) -> bool:
     """Tell whether guides combine an SAE's atoms rather than a control dictionary's."""
-    return bool(guides.document["config"].get("dictionary", "sae") == "sae")
+    return guides.document.config.dictionary == "sae"
 
 
 def strongest(coefficients: Tensor, top: int) -> Tensor:

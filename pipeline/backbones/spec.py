@@ -5,59 +5,76 @@ Nothing here imports a model library, so a command may read and compare specs at
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 from cache.key import explain_difference
 from spg_core.errors import ArtifactError, BackboneError
+from spg_core.fields import describe, field_types
 from spg_core.types import PatchGrid
 
 Channels = tuple[float, float, float]
+Word = Annotated[str, Meta(min_length=1, max_length=1000)]
+Pixels = Annotated[int, Meta(ge=1, le=2**14)]
+"""A side of an input or of a patch grid; more would not fit any memory."""
+Filter = Annotated[str, Meta(pattern=r"\A(bilinear|bicubic)\Z", description="bilinear or bicubic")]
+Dtype = Annotated[
+    str,
+    Meta(
+        pattern=r"\A(float32|tf32|bfloat16|float16)\Z",
+        description="float32, tf32, bfloat16 or float16",
+    ),
+]
+Means = Annotated[float, Meta(ge=-1e3, le=1e3)]
+Deviations = Annotated[float, Meta(gt=0, le=1e3)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSpec:
     """One frozen backbone with every choice that changes a token, and nothing that does not."""
 
-    name: str
+    name: Word
     """As the user typed it: `dinov3`, `gabor`, `timm:<model>`, ... Not part of the cache key."""
-    library: str
+    library: Word
     """Who computes the tokens: `timm`, `open_clip` or `spg_core`."""
-    model: str
+    model: Word
     """The library's name of the architecture; the digest, not a tag, says which weights."""
-    weights_sha256: str
+    weights_sha256: Word
     """SHA-256 of the weights file's bytes, in hex; for `gabor`, of its version string."""
-    layer: int | None
+    layer: Annotated[int, Meta(ge=0, le=10_000)] | None
     """Index of the block that the tokens leave, from 0; None is the last."""
     final_norm: bool
     """Whether the model's final norm is applied to the tokens."""
     projection: bool
     """Whether CLIP's visual projection is applied to the normed tokens."""
-    height: int
+    height: Pixels
     """Rows of the model's input, in pixels."""
-    width: int
+    width: Pixels
     """Columns of the model's input, in pixels."""
     grid: PatchGrid
     """Where the patch tokens sit."""
-    d_model: int
+    d_model: Annotated[int, Meta(ge=1, le=2**20)]
     """Width of one token."""
     has_cls: bool
     """Whether the backbone also gives one class token an image."""
-    resize_filter: str
+    resize_filter: Filter
     """How images are squashed to the input size: `bilinear` or `bicubic`, antialiased."""
-    resize_values: str | None = None
+    resize_values: Word | None = None
     """`8-bit`, as Pillow resizes, or `float`, scaled to [0, 1] before. None in caches made before
     this, `position_embedding` and `activation` were stated: then 8-bit, and the library's."""
-    position_embedding: str | None = None
+    position_embedding: Word | None = None
     """How the position embedding is resized to the grid, in words."""
-    activation: str | None = None
+    activation: Word | None = None
     """The activation of the MLPs, in words."""
-    mean: Channels
+    mean: tuple[Means, Means, Means]
     """Subtracted from RGB in [0, 1]."""
-    std: Channels
+    std: tuple[Deviations, Deviations, Deviations]
     """Then divided by."""
-    compute_dtype: str
+    compute_dtype: Dtype
     """`float32`, `tf32`, `bfloat16` or `float16` (autocast); tokens come out as float32."""
     exif: bool
     """Whether images are turned as their EXIF orientation says."""
@@ -133,22 +150,31 @@ def spec_from_covers(covers: Mapping[str, Any], name: str) -> BackboneSpec:
     Raises:
         BackboneError: a field is missing, unknown or of an impossible value.
     """
-    fields = dict(covers)
+    types = {**field_types(BackboneSpec), "grid": tuple[Pixels, Pixels]}
+    optional = {one.name for one in fields(BackboneSpec) if one.default is None}
     try:
-        rows, cols = fields.pop("grid")
-        mean, std = fields.pop("mean"), fields.pop("std")
-        return BackboneSpec(
-            name=name,
-            grid=PatchGrid(int(rows), int(cols)),
-            mean=(float(mean[0]), float(mean[1]), float(mean[2])),
-            std=(float(std[0]), float(std[1]), float(std[2])),
-            **fields,
-        )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        if not isinstance(covers, Mapping):
+            raise BackboneError(f"it is {covers!r:.60}")
+        for field in sorted((types.keys() - {"name"}) ^ covers.keys()):
+            if field not in optional:
+                raise BackboneError(f"{field} is {'missing' if field in types else 'unknown'}")
+        given = {field: _checked(field, covers[field], types[field]) for field in covers}
+        rows, cols = given.pop("grid")
+        if rows > given["height"] or cols > given["width"]:
+            raise BackboneError(f"grid is {rows} x {cols}, more patches than pixels")
+        return BackboneSpec(name=name, grid=PatchGrid(rows, cols), **given)
+    except BackboneError as error:
         raise BackboneError(
             f"the stored description of backbone {name!r} cannot be read ({error}); expected the "
             f"fields of docs/format.md, so run `spg-pipe cache verify` or extract again"
-        ) from error
+        ) from None
+
+
+def _checked(field: str, value: object, kind: Any) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except (msgspec.ValidationError, OverflowError):
+        raise BackboneError(f"{field} is {value!r:.60}; it must be {describe(kind)}") from None
 
 
 def require_same_tokens(

@@ -23,7 +23,7 @@ def export(
     from pipeline.prediction.export import export as run
 
     guides = load_artifact(open_store(store, read_only=True), "guides", source.guides)
-    config = asked.under(guides.document["config"]["recipe"])
+    config = asked.under(guides.document.config.recipe)
     return run(guides, source.out, config, source.weights)
 
 

@@ -9,9 +9,12 @@ from pipeline.configs import FitGuidesConfig, FitGuidesSource
 if TYPE_CHECKING:
     from cache.store import AnyStore
     from pipeline.artifacts import Artifact
+    from pipeline.artifacts.documents import GuidesDocument
 
 
-def fit_guides(store: "AnyStore", source: FitGuidesSource, config: FitGuidesConfig) -> "Artifact":
+def fit_guides(
+    store: "AnyStore", source: FitGuidesSource, config: FitGuidesConfig
+) -> "Artifact[GuidesDocument]":
     """Learn a normal and an anomalous guide over an SAE, on the dataset the SAE was fitted on."""
     from cache.store import open_store
     from pipeline.fitting.guides import fit_guides as run
@@ -19,21 +22,21 @@ def fit_guides(store: "AnyStore", source: FitGuidesSource, config: FitGuidesConf
     return run(open_store(store), source.sae, config)
 
 
-def show_guides(made: "Artifact", as_json: bool) -> None:
+def show_guides(made: "Artifact[GuidesDocument]", as_json: bool) -> None:
     """Print how sparse they are, and where they are."""
     document = made.document
-    lines = [f"{document['id']}"]
-    for kind, label in (("raw", "last step"), ("ema", "EMA")):
-        nnz, l1 = document["sparsity"][kind]["nnz"], document["sparsity"][kind]["l1"]
+    lines, used = [made.id], document.sparsity
+    for counts, label in ((used.raw, "last step"), (used.ema, "EMA")):
+        nnz, l1 = counts.nnz, counts.l1
         lines.append(
             f"  {label:<9} non-zero {nnz[0]:.0f} + {nnz[1]:.0f}, l1 {l1[0]:.2f} + {l1[1]:.2f}"
             "  (normal + anomalous)"
         )
-    share = document["training"]["ema_start_share"]
+    share = document.training.ema_start_share
     if share > 0.01:
         lines.append(
             f"  the EMA still holds {share:.0%} of its start after "
-            f"{document['training']['steps']} steps, so it stays dense"
+            f"{document.training.steps} steps, so it stays dense"
         )
     show({"id": made.id, "path": made.path}, as_json, "\n".join([*lines, made.path]))
 

@@ -30,7 +30,7 @@ def predict(
     from pipeline.prediction.predict import predict as run
 
     guides = load_artifact(open_store(store, read_only=True), "guides", source.guides)
-    scoring = asked.under(guides.document["config"]["recipe"])
+    scoring = asked.under(guides.document.config.recipe)
     return run(guides, find_images(source.images), scoring, config)
 
 

@@ -10,11 +10,12 @@ from pipeline.options import Asked
 if TYPE_CHECKING:
     from cache.store import AnyStore
     from pipeline.artifacts import Artifact
+    from pipeline.artifacts.documents import ScoresDocument
 
 
 def score(
     store: "AnyStore", source: ScoreSource, asked: Asked[ScoreConfig], cluster: ClusterConfig
-) -> "Artifact":
+) -> "Artifact[ScoresDocument]":
     """Score a cached dataset with fitted guides: maps, image scores, metrics."""
     from cache.store import open_store
     from pipeline.artifacts import load_artifact
@@ -22,7 +23,7 @@ def score(
 
     objects = open_store(store)
     guides = load_artifact(objects, "guides", source.guides)
-    config = asked.under(source.recipe or guides.document["config"]["recipe"])
+    config = asked.under(source.recipe or guides.document.config.recipe)
     return run(
         objects,
         guides,
@@ -35,14 +36,14 @@ def score(
     )
 
 
-def show_scores(made: "Artifact", as_json: bool) -> None:
+def show_scores(made: "Artifact[ScoresDocument]", as_json: bool) -> None:
     """Print the metrics in %, and where they and the report are."""
-    from cache.store import open_store
+    from pipeline.artifacts import to_json
     from pipeline.tables import metrics_table
 
-    has_report = open_store(made.path, read_only=True).size("report.html") is not None
+    has_report = made.place.store.size(made.place.name("report.html")) is not None
     place = f"{made.path}/report.html" if has_report else made.path
-    result = {"id": made.id, "path": made.path, "metrics": made.document}
+    result = {"id": made.id, "path": made.path, "metrics": to_json(made.document)}
     show(result, as_json, f"{metrics_table(made.document)}\n{place}")
 
 

@@ -15,7 +15,6 @@ from pipeline.configs.common import (
     DemoConfig,
     Recipe,
     StoreConfig,
-    as_document,
 )
 from pipeline.configs.extract import ExtractConfig
 from pipeline.configs.fitting import FitGuidesConfig, FitGuidesSource, FitSaeConfig, FitSaeSource
@@ -62,5 +61,4 @@ __all__ = [
     "StoreConfig",
     "SweepConfig",
     "TableSource",
-    "as_document",
 ]

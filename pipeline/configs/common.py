@@ -1,9 +1,7 @@
 """What configs share: the words and ranges several of them take, the store, where work is done."""
 
-import dataclasses
-import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -25,14 +23,6 @@ class Checked:
     def __post_init__(self) -> None:
         """Raises: ConfigError for a value out of range."""
         check_fields(self)
-
-
-def as_document(config: Any) -> dict[str, Any]:
-    """Give a config as JSON-ready fields, to be saved beside what it made; infinity as `inf`."""
-    return {
-        name: str(value) if isinstance(value, float) and math.isinf(value) else value
-        for name, value in dataclasses.asdict(config).items()
-    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cache.stream import token_batches
 from pipeline.artifacts import Artifact
+from pipeline.artifacts.documents import SaeDocument
 from pipeline.configs import FitGuidesConfig
 from pipeline.inputs import CachedDataset
 
@@ -33,7 +34,9 @@ class GuideDictionary:
     """Whether coefficients are taken as they are, of either sign and without l1."""
 
 
-def make_dictionary(sae: Artifact, data: CachedDataset, config: FitGuidesConfig) -> GuideDictionary:
+def make_dictionary(
+    sae: Artifact[SaeDocument], data: CachedDataset, config: FitGuidesConfig
+) -> GuideDictionary:
     """Give the dictionary a config asks for, beside the SAE that sets its size and tokens."""
     atoms, d_model = sae.tensors["dictionary"], data.cache.d_model
     match config.dictionary:

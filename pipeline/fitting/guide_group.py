@@ -12,9 +12,18 @@ from torch import Tensor
 
 from cache.objects import Objects
 from cache.order import EpochOrder
-from pipeline.artifacts import Artifact, folder, is_complete, load_artifact, save_artifact
+from pipeline.artifacts import Artifact, find_artifact, folder, save_artifact
+from pipeline.artifacts.documents import (
+    Counts,
+    Dictionary,
+    GuidesDocument,
+    GuidesParents,
+    GuidesTraining,
+    SaeDocument,
+    Sparsity,
+)
 from pipeline.backbones.spec import require_same_tokens
-from pipeline.configs import FitGuidesConfig, as_document
+from pipeline.configs import FitGuidesConfig
 from pipeline.device import resolve_device
 from pipeline.drawing.plots import draw_training
 from pipeline.fitting.checkpoint import drop_checkpoint
@@ -33,7 +42,7 @@ from spg_core.guides import ANOMALY, NORMAL, compose_guides, require_nonzero, sp
 
 _STEPS_BETWEEN_COUNTS = 10
 
-Results = dict[str, Artifact | SpgError]
+Results = dict[str, Artifact[GuidesDocument] | SpgError]
 
 
 @dataclass(frozen=True)
@@ -41,12 +50,14 @@ class _Request:
     """Guides to be fitted: over what, on which dataset, how."""
 
     id: str
-    sae: Artifact
+    sae: Artifact[SaeDocument]
     data: CachedDataset
     config: FitGuidesConfig
 
 
-def fit_guide_group(store: Objects, wanted: Sequence[tuple[Artifact, FitGuidesConfig]]) -> Results:
+def fit_guide_group(
+    store: Objects, wanted: Sequence[tuple[Artifact[SaeDocument], FitGuidesConfig]]
+) -> Results:
     """Fit guides for each SAE and config, or find those that are there; artifact or error by id.
 
     Fits of one cache, seed, batch and number of epochs see the same batches, and share them.
@@ -57,10 +68,11 @@ def fit_guide_group(store: Objects, wanted: Sequence[tuple[Artifact, FitGuidesCo
     for sae, config in wanted:
         identifier = guides_id(sae.id, config)
         try:
-            if is_complete(store, "guides", identifier):
-                results[identifier] = load_artifact(store, "guides", identifier)
+            known = find_artifact(store, "guides", identifier)
+            if known is not None:
+                results[identifier] = known
                 continue
-            key = str(sae.document["parents"]["cache"]["key"])
+            key = sae.document.parents.cache.key
             if key not in opened:
                 opened[key] = _open(store, sae)
             reads = (key, config.seed, config.images_per_step, config.epochs)
@@ -78,12 +90,12 @@ def fit_guide_group(store: Objects, wanted: Sequence[tuple[Artifact, FitGuidesCo
     return results
 
 
-def _open(store: Objects, sae: Artifact) -> CachedDataset:
+def _open(store: Objects, sae: Artifact[SaeDocument]) -> CachedDataset:
     """Open the cache an SAE was fitted on, and see that it is the same and holds defects."""
-    source = sae.document["parents"]["cache"]
-    data = open_dataset(store, source["dataset"], source["backbone"], source["key"])
+    source = sae.document.parents.cache
+    data = open_dataset(store, source.dataset, source.backbone, source.key)
     require_same_tokens(
-        sae.document["backbone"]["covers"], data.spec.covers(), f"SAE {sae.id}", "the cache"
+        sae.document.backbone.covers, data.spec.covers(), f"SAE {sae.id}", "the cache"
     )
     require_defects(data)
     return data
@@ -194,7 +206,7 @@ def _save(
     request: _Request,
     dictionary: GuideDictionary,
     member: Member[GuideTrainer],
-) -> Artifact:
+) -> Artifact[GuidesDocument]:
     """Write the guides, both averaged and last, with their coefficients and the curves."""
     trainer, config = member.trainer, request.config
     coefficients = {
@@ -208,20 +220,27 @@ def _save(
         require_nonzero(pair, when)
     picture = draw_training(member.log.lines, GUIDE_PANELS, member.id)
     store.replace(f"{member.place}/{PICTURE}", [picture])
-    document = {
-        "config": as_document(config),
-        "parents": {"cache": request.data.parent, "sae": request.sae.id},
-        "backbone": request.sae.document["backbone"],
-        "dictionary": {"kind": config.dictionary, "atoms": len(dictionary.atoms)},
-        "sparsity": {name: sparsity_summary(pair) for name, pair in coefficients.items()},
-        "training": {
-            "steps": trainer.n_steps,
+    document = GuidesDocument(
+        id=member.id,
+        config=config,
+        parents=GuidesParents(cache=request.data.parent, sae=request.sae.id),
+        backbone=request.sae.document.backbone,
+        dictionary=Dictionary(kind=config.dictionary, atoms=len(dictionary.atoms)),
+        sparsity=Sparsity(**{name: _used(pair) for name, pair in coefficients.items()}),
+        training=GuidesTraining(
+            steps=trainer.n_steps,
             # EMA keeps this share of its start; with few steps its coefficients stay dense
-            "ema_start_share": config.ema ** max(trainer.n_steps - 1, 0),
-        },
-    }
+            ema_start_share=config.ema ** max(trainer.n_steps - 1, 0),
+        ),
+    )
     tensors = {}
     for name, pair in coefficients.items():
         tensors[f"coefficients_{name}"] = pair
         tensors[f"guides_{name}"] = compose_guides(pair, dictionary.atoms)
-    return save_artifact(store, "guides", member.id, document, tensors)
+    return save_artifact(store, document, tensors)
+
+
+def _used(coefficients: Tensor) -> Counts:
+    """Count what a pair of guides `(2, C)` uses of the dictionary."""
+    found = sparsity_summary(coefficients)
+    return Counts(nnz=(found["nnz"][0], found["nnz"][1]), l1=(found["l1"][0], found["l1"][1]))

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pipeline.artifacts import artifact_id
-from pipeline.configs import FitGuidesConfig, as_document
+from pipeline.artifacts import artifact_id, settings
+from pipeline.configs import FitGuidesConfig
 from pipeline.inputs import CachedDataset
 from spg_core.errors import FitError
 
@@ -13,8 +13,7 @@ def guides_id(sae_id: str, config: FitGuidesConfig) -> str:
     stem = sae_id.rpartition("-")[0]
     if config.dictionary != "sae":
         stem = f"{stem}-{config.dictionary}"
-    settings = {name: value for name, value in as_document(config).items() if name != "device"}
-    return artifact_id(stem, {"sae": sae_id, "config": settings})
+    return artifact_id(stem, {"sae": sae_id, "config": settings(config)})
 
 
 def require_defects(data: CachedDataset) -> None:

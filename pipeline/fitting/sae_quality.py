@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.artifacts.documents import SaeQuality
 from pipeline.fitting.token_source import TokenSource
 from spg_core.sae import Sae
 from spg_core.sae_loss import fvu
@@ -18,8 +19,7 @@ _BATCH_IMAGES = 16
 class Quality:
     """What one SAE makes of all tokens of a cache."""
 
-    numbers: dict[str, float]
-    """`fvu`, `l0` (mean non-zero latents a token) and `dead_atoms`."""
+    numbers: SaeQuality
     ever_active: Tensor
     """`(n_latents,)` bool on the CPU: some token activated the atom."""
 
@@ -43,9 +43,9 @@ def measure_saes(saes: Mapping[str, Sae], source: TokenSource) -> dict[str, Qual
 
 def _quality(sums: SaeSums, spread: Tensor, n_tokens: int) -> Quality:
     ever_active = sums.ever_active.cpu()
-    numbers = {
-        "fvu": float(fvu(sums.error, spread)),
-        "l0": float(sums.n_nonzero) / n_tokens,
-        "dead_atoms": int((~ever_active).sum()),
-    }
+    numbers = SaeQuality(
+        fvu=float(fvu(sums.error, spread)),
+        l0=float(sums.n_nonzero) / n_tokens,
+        dead_atoms=int((~ever_active).sum()),
+    )
     return Quality(numbers, ever_active)

@@ -3,9 +3,10 @@
 from cache.objects import Objects
 from cache.reader import TokenCache
 from cache.stream import steps_per_epoch
-from pipeline.artifacts import Artifact, artifact_id, load_artifact
+from pipeline.artifacts import Artifact, artifact_id, load_artifact, settings
+from pipeline.artifacts.documents import SaeDocument
 from pipeline.backbones.spec import slug
-from pipeline.configs import FitSaeConfig, as_document
+from pipeline.configs import FitSaeConfig
 from pipeline.inputs import CachedDataset
 from spg_core.sae import Sae
 
@@ -13,8 +14,7 @@ from spg_core.sae import Sae
 def sae_id(data: CachedDataset, config: FitSaeConfig) -> str:
     """Name the SAE that a config makes of a cache; the device is no part of it."""
     stem = f"{data.dataset}-{slug(data.backbone)}-c{config.width}-k{config.k}"
-    settings = {name: value for name, value in as_document(config).items() if name != "device"}
-    return artifact_id(stem, {"cache": data.cache.key, "config": settings})
+    return artifact_id(stem, {"cache": data.cache.key, "config": settings(config)})
 
 
 def batch_size(cache: TokenCache, config: FitSaeConfig) -> int:
@@ -27,15 +27,15 @@ def epoch_steps(cache: TokenCache, config: FitSaeConfig) -> int:
     return steps_per_epoch(cache, config.order, batch_size(cache, config))
 
 
-def load_sae(store: Objects, reference: str) -> tuple[Artifact, Sae]:
+def load_sae(store: Objects, reference: str) -> tuple[Artifact[SaeDocument], Sae]:
     """Read an SAE artifact and the SAE in it. Raises: as `load_artifact`, ConfigError."""
     artifact = load_artifact(store, "saes", reference)
-    config = artifact.document["config"]
+    config = artifact.document.config
     sae = Sae(
         artifact.tensors["encoder"],
         artifact.tensors["dictionary"],
-        k=int(config["k"]),
-        sparsifier=config["sparsifier"],
-        clamp=bool(config["clamp"]),
+        k=config.k,
+        sparsifier=config.sparsifier,
+        clamp=config.clamp,
     )
     return artifact, sae

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from cache.objects import Objects
 from cache.reader import TokenCache
-from pipeline.artifacts import Artifact, folder, is_complete, load_artifact, save_artifact
-from pipeline.configs import FitSaeConfig, as_document
+from pipeline.artifacts import Artifact, find_artifact, folder, save_artifact
+from pipeline.artifacts.documents import SaeDocument, SaeParents, SaeTraining
+from pipeline.artifacts.terms import Backbone
+from pipeline.configs import FitSaeConfig
 from pipeline.device import resolve_device
 from pipeline.drawing.plots import draw_training
 from pipeline.fitting.checkpoint import drop_checkpoint
@@ -30,7 +32,7 @@ from pipeline.progress import Advance, bar, say
 from spg_core.errors import FitError, SpgError
 from spg_core.sae_step import SaeTrainer
 
-Results = dict[str, Artifact | SpgError]
+Results = dict[str, Artifact[SaeDocument] | SpgError]
 
 
 def fit_saes(
@@ -48,8 +50,9 @@ def fit_saes(
     results: Results = {}
     pending: dict[str, FitSaeConfig] = {}
     for identifier, config in wanted.items():
-        if is_complete(store, "saes", identifier):
-            results[identifier] = load_artifact(store, "saes", identifier)
+        found = find_artifact(store, "saes", identifier)
+        if found is not None:
+            results[identifier] = found
             continue
         pending[identifier] = config
     if pending:
@@ -194,33 +197,34 @@ def _save(
     config: FitSaeConfig,
     member: Member[SaeTrainer],
     quality: Quality,
-) -> Artifact:
+) -> Artifact[SaeDocument]:
     trainer = member.trainer
     sae = trainer.sae()
-    if quality.numbers["fvu"] > 1:
+    if quality.numbers.fvu > 1:
         say(
-            f"warning: {member.id} has an FVU of {quality.numbers['fvu']:.3g}: it is farther from "
+            f"warning: {member.id} has an FVU of {quality.numbers.fvu:.3g}: it is farther from "
             "the tokens than their mean is; did the learning rate make it diverge?"
         )
     picture = draw_training(member.log.lines, SAE_PANELS, member.id)
     store.replace(f"{member.place}/{PICTURE}", [picture])
-    document = {
-        "config": as_document(config),
-        "parents": {"cache": data.parent},
-        "backbone": {"name": data.backbone, "covers": data.spec.covers()},
-        "quality": quality.numbers,
-        "training": {
-            "path": trainer.path,
-            "steps": member.done,
-            "device": device_name(trainer.device),
-            "threads": torch.get_num_threads(),
-        },
-    }
+    document = SaeDocument(
+        id=member.id,
+        config=config,
+        parents=SaeParents(cache=data.parent),
+        backbone=Backbone(name=data.backbone, covers=data.spec.covers()),
+        quality=quality.numbers,
+        training=SaeTraining(
+            path=trainer.path,
+            steps=member.done,
+            device=device_name(trainer.device),
+            threads=torch.get_num_threads(),
+        ),
+    )
     tensors = {
         "encoder": sae.encoder,
         "dictionary": sae.dictionary,
         "ever_active": quality.ever_active,
     }
-    artifact = save_artifact(store, "saes", member.id, document, tensors)
+    artifact = save_artifact(store, document, tensors)
     drop_checkpoint(store, member.place)
     return artifact

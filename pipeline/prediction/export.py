@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.artifacts import Artifact
+from pipeline.artifacts import Artifact, to_json
+from pipeline.artifacts.documents import GuidesDocument
 from pipeline.backbones.load import Backbone
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.backbones.stored import load_stored_backbone
@@ -54,7 +55,9 @@ class Exported:
     document: dict[str, Any] = field(repr=False)
 
 
-def export(guides: Artifact, out: str, config: ScoreConfig, weights: str | None = None) -> Exported:
+def export(
+    guides: Artifact[GuidesDocument], out: str, config: ScoreConfig, weights: str | None = None
+) -> Exported:
     """Write the detector of `guides` as an ONNX file with a sidecar JSON, and check it.
 
     Args:
@@ -169,18 +172,20 @@ def check_images(height: int, width: int) -> Tensor:
     return images
 
 
-def describe_file(guides: Artifact, spec: BackboneSpec, config: ScoreConfig) -> dict[str, Any]:
+def describe_file(
+    guides: Artifact[GuidesDocument], spec: BackboneSpec, config: ScoreConfig
+) -> dict[str, Any]:
     """Write down what the file is, what it takes and gives, and how to prepare an image."""
     saved = load_threshold(guides)
     threshold = None
-    if saved is not None and saved["scoring"] == scoring_of(config):
-        threshold = {"value": saved["threshold"], "source": describe(saved)}
+    if saved is not None and saved.scoring == scoring_of(config):
+        threshold = {"value": saved.threshold, "source": describe(saved)}
     return {
         "format": FORMAT,
         "kind": KIND,
         "guides": guides.id,
         "backbone": {"name": spec.name, "covers": spec.covers()},
-        "scoring": scoring_of(config),
+        "scoring": to_json(scoring_of(config)),
         "threshold": threshold,
         "input": {
             "name": INPUT,

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from manifests.images import open_image
 from pipeline.artifacts import Artifact
+from pipeline.artifacts.documents import GuidesDocument
 from pipeline.backbones.load import Backbone
 from pipeline.backbones.preprocess import preprocess
 from pipeline.backbones.spec import BackboneSpec
@@ -63,7 +64,10 @@ class _Decoded(NamedTuple):
 
 
 def predict(
-    guides: Artifact, images: Sequence[Listed], scoring: ScoreConfig, config: PredictConfig
+    guides: Artifact[GuidesDocument],
+    images: Sequence[Listed],
+    scoring: ScoreConfig,
+    config: PredictConfig,
 ) -> Iterator[Prediction]:
     """Judge images with fitted guides, in order.
 

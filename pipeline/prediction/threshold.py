@@ -10,25 +10,26 @@ images will show; the document and the command say so.
 Axes: n images.
 """
 
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.objects import Objects
-from cache.store import open_store
 from pipeline.artifacts import Artifact
-from pipeline.configs import ScoreConfig, as_document
-from pipeline.versions import library_versions
+from pipeline.artifacts.documents import GuidesDocument
+from pipeline.artifacts.notes import (
+    Measured,
+    Scoring,
+    ThresholdDocument,
+    read_note,
+    write_note,
+)
+from pipeline.configs import ScoreConfig
 from spg_core.errors import ConfigError, CorruptStore, MetricError, NotInStore
 
 DOCUMENT = "threshold.json"
-FORMAT = 1
 NORMAL, ANOMALOUS = "normal", "anomalous"
 
 
@@ -49,8 +50,8 @@ class Threshold:
 
 
 def calibrate(
-    store: Objects, guides: Artifact, config: ScoreConfig, fpr: float | None
-) -> dict[str, Any]:
+    store: Objects, guides: Artifact[GuidesDocument], config: ScoreConfig, fpr: float | None
+) -> ThresholdDocument:
     """Pick a threshold on the auxiliary images of `guides` and save it beside them.
 
     Args:
@@ -73,9 +74,9 @@ def calibrate(
 
     if fpr is not None and not 0 <= fpr < 1:
         raise ConfigError(f"fpr is a share of the normal images in [0, 1), got {fpr}")
-    source = guides.document["parents"]["cache"]
-    data = open_dataset(store, source["dataset"], source["backbone"], source["key"])
-    backbone = guides.document["backbone"]["covers"]
+    source = guides.document.parents.cache
+    data = open_dataset(store, source.dataset, source.backbone, source.key)
+    backbone = guides.document.backbone.covers
     require_same_tokens(backbone, data.spec.covers(), f"guides {guides.id}", data.cache.where)
     detector = make_detector(guides, config).to(resolve_device(config.device))
     rows = np.arange(data.cache.n_images)
@@ -84,31 +85,28 @@ def calibrate(
     labels = data.manifest.labels.astype(np.bool_)
     value = f1max_threshold(scores, labels) if fpr is None else fpr_threshold(scores, labels, fpr)
     require_use(scores, labels, value)
-    document = {
-        "format": FORMAT,
-        "kind": "threshold",
-        "guides": guides.id,
-        "threshold": value,
-        "criterion": "f1max" if fpr is None else "fpr",
-        "fpr": fpr,
-        "scoring": scoring_of(config),
-        "calibrated_on": source,
-        "measured": measured_at(scores, labels, value),
-        "versions": library_versions(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    text = json.dumps(document, indent=1, allow_nan=False)
-    open_store(guides.path).replace(DOCUMENT, [text.encode()])
+    document = ThresholdDocument(
+        guides=guides.id,
+        threshold=value,
+        criterion="f1max" if fpr is None else "fpr",
+        fpr=fpr,
+        scoring=scoring_of(config),
+        calibrated_on=source,
+        measured=measured_at(scores, labels, value),
+    )
+    place = guides.place
+    write_note(place.store, place.name(DOCUMENT), document)
     return document
 
 
-def scoring_of(config: ScoreConfig) -> dict[str, Any]:
-    """Give the settings that a score, and so a threshold, depends on, as JSON values."""
-    settings = as_document(config)
-    return {name: settings[name] for name in ("tau", "sigma", "coefficients")}
+def scoring_of(config: ScoreConfig) -> Scoring:
+    """Give the settings that a score, and so a threshold, depends on."""
+    return Scoring(tau=config.tau, sigma=config.sigma, coefficients=config.coefficients)
 
 
-def choose_threshold(guides: Artifact, config: ScoreConfig, given: float | None) -> Threshold:
+def choose_threshold(
+    guides: Artifact[GuidesDocument], config: ScoreConfig, given: float | None
+) -> Threshold:
     """Take the given threshold, else the one saved with the guides, else none, saying why.
 
     Raises: ConfigError for a given threshold outside [0, 1], CorruptStore for a torn document.
@@ -123,50 +121,41 @@ def choose_threshold(guides: Artifact, config: ScoreConfig, given: float | None)
         reason = f"no threshold: give --threshold, or save one with the guides by {remedy}"
         return Threshold(None, None, reason)
     scoring = scoring_of(config)
-    if saved["scoring"] != scoring:
+    if saved.scoring != scoring:
         reason = (
-            f"the saved threshold is for {_words(saved['scoring'])}, these scores are for "
-            f"{_words(scoring)}: give --threshold, or run {remedy} with the same options"
+            f"the saved threshold is for {saved.scoring}, these scores are for {scoring}: give "
+            f"--threshold, or run {remedy} with the same options"
         )
         return Threshold(None, None, reason)
-    return Threshold(float(saved["threshold"]), describe(saved))
+    return Threshold(saved.threshold, describe(saved))
 
 
-def load_threshold(guides: Artifact) -> dict[str, Any] | None:
+def load_threshold(guides: Artifact[GuidesDocument]) -> ThresholdDocument | None:
     """Read the threshold saved beside the guides, None where there is none.
 
     Raises: CorruptStore for a file that is torn or belongs to other guides.
     """
-    where = f"{guides.path}/{DOCUMENT}"
+    place = guides.place
     try:
-        document = json.loads(open_store(guides.path, read_only=True).get(DOCUMENT))
+        saved = read_note(place.store, place.name(DOCUMENT), ThresholdDocument)
     except NotInStore:
         return None
-    except ValueError as error:
-        raise CorruptStore(f"{where} is not JSON: {error}; calibrate again") from None
-    if not isinstance(document, dict) or document.get("kind") != "threshold":
-        raise CorruptStore(f"{where} does not describe a threshold; calibrate again")
-    if document.get("format") != FORMAT or document.get("guides") != guides.id:
+    except CorruptStore as error:
+        raise CorruptStore(f"{error}; calibrate again") from None
+    if saved.guides != guides.id:
         raise CorruptStore(
-            f"{where} has format {document.get('format')!r} and belongs to guides "
-            f"{document.get('guides')!r}; expected {FORMAT} and {guides.id!r}; calibrate again"
+            f"{place.where(DOCUMENT)} belongs to guides {saved.guides!r}; expected {guides.id!r}; "
+            "calibrate again"
         )
-    value = document.get("threshold")
-    if not isinstance(value, float) or not 0 <= value <= 1:
-        raise CorruptStore(f"{where} holds the threshold {value!r}, expected a number in [0, 1]")
-    return document
+    return saved
 
 
-def describe(document: Mapping[str, Any]) -> str:
+def describe(document: ThresholdDocument) -> str:
     """Say in words where a calibrated threshold comes from."""
-    on = f"on {document['calibrated_on']['dataset']}"
-    match document["criterion"]:
-        case "f1max":
-            return f"calibrated for F1-max {on}"
-        case "fpr":
-            return f"calibrated for a false-positive rate of {document['fpr']:g} {on}"
-        case other:
-            raise CorruptStore(f"a threshold calibrated by {other!r}; expected f1max or fpr")
+    on = f"on {document.calibrated_on.dataset}"
+    if document.fpr is None:
+        return f"calibrated for F1-max {on}"
+    return f"calibrated for a false-positive rate of {document.fpr:g} {on}"
 
 
 def f1max_threshold(scores: NDArray[np.float32], labels: NDArray[np.bool_]) -> float:
@@ -226,19 +215,19 @@ def require_use(scores: NDArray[np.float32], labels: NDArray[np.bool_], threshol
 
 def measured_at(
     scores: NDArray[np.float32], labels: NDArray[np.bool_], threshold: float
-) -> dict[str, Any]:
-    """Count what a threshold does to labelled images: rates in [0, 1], precision None if none."""
+) -> Measured:
+    """Count what a threshold does to labelled images."""
     flagged = scores.astype(np.float64) >= threshold
     hits, n_flagged = int(flagged[labels].sum()), int(flagged.sum())
     n_anomalous = int(labels.sum())
-    return {
-        "n_normal": len(labels) - n_anomalous,
-        "n_anomalous": n_anomalous,
-        "fpr": (n_flagged - hits) / (len(labels) - n_anomalous),
-        "tpr": hits / n_anomalous,
-        "precision": hits / n_flagged if n_flagged else None,
-        "f1": 2 * hits / (n_flagged + n_anomalous),
-    }
+    return Measured(
+        n_normal=len(labels) - n_anomalous,
+        n_anomalous=n_anomalous,
+        fpr=(n_flagged - hits) / (len(labels) - n_anomalous),
+        tpr=hits / n_anomalous,
+        precision=hits / n_flagged if n_flagged else None,
+        f1=2 * hits / (n_flagged + n_anomalous),
+    )
 
 
 def _checked(scores: NDArray[np.float32], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -251,7 +240,3 @@ def _checked(scores: NDArray[np.float32], labels: NDArray[np.bool_]) -> NDArray[
             "anomalous ones, so extract the split that holds both, or give --threshold"
         )
     return values
-
-
-def _words(scoring: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in scoring.items())

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from cache.objects import Objects
 from pipeline.artifacts import Artifact
+from pipeline.artifacts.documents import ScoresDocument
 from pipeline.configs import FigureConfig, ReproduceConfig
 from pipeline.drawing.plots import draw_lines
 from pipeline.fitting.guides import fit_guides
@@ -40,8 +41,8 @@ def fig3(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> Figur
     return Figure("fig3", [*points, maximum], picture)
 
 
-def _row(tau: float, scores: Artifact | SpgError) -> Row:
+def _row(tau: float, scores: Artifact[ScoresDocument] | SpgError) -> Row:
     """Give the mean over categories of image metrics; tau 0 is the maximum."""
     if isinstance(scores, SpgError):
         raise scores
-    return {"tau": tau} | {name: scores.document["mean"][name] for name in IMAGE_METRICS}
+    return {"tau": tau} | {name: scores.document.mean.values[name] for name in IMAGE_METRICS}

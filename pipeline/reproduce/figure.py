@@ -1,26 +1,24 @@
 """What the figures share: what they are made from, and where they are put."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from cache.objects import Objects
-from pipeline import __version__
+from pipeline.artifacts import artifact_id, save_artifact, settings
+from pipeline.artifacts.documents import ReproducedDocument
 from pipeline.backbones.spec import slug
 from pipeline.configs import FigureConfig, ReproduceConfig, SweepConfig
 from pipeline.files import check_place, new_file
 from pipeline.sweep.table import sweep_table
-from pipeline.tables import as_parquet, csv_text
-from pipeline.versions import library_versions
+from pipeline.tables import csv_text
 from spg_core.errors import ConfigError
 
 Row = Mapping[str, Any]
-POINTS, PICTURE, DOCUMENT = "points.parquet", "figure.png", "figure.json"
+PICTURE = "figure.png"
 _SUFFIXES = (".png", ".parquet", ".csv")
 
 
@@ -36,18 +34,16 @@ class Figure:
 def save_figure(
     store: Objects, figure: Figure, config: ReproduceConfig, varied: FigureConfig
 ) -> str:
-    """Write points, picture and, last, what they were made from; give the folder's path."""
-    settings = {**asdict(config), **asdict(varied)}
-    asked = {name: value for name, value in settings.items() if name != "device"}
-    text = json.dumps({**asked, "spg": __version__}, sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    name = f"{figure.name}-{config.aux}-to-{config.target}-{slug(config.backbone)}-{digest}"
-    place = f"figures/{name}"
-    store.replace(f"{place}/{POINTS}", [as_parquet(sweep_table(figure.rows))])
-    store.replace(f"{place}/{PICTURE}", [figure.picture])
-    document = {"format": 1, "config": settings, "versions": library_versions()}
-    store.replace(f"{place}/{DOCUMENT}", [json.dumps(document, indent=1).encode()])
-    return f"{store.where}/{place}"
+    """Write points, picture and what they were made from; give the folder's path."""
+    stem = f"{figure.name}-{config.aux}-to-{config.target}-{slug(config.backbone)}"
+    identity = {"config": settings(config), "varied": settings(varied)}
+    document = ReproducedDocument(
+        id=artifact_id(stem, identity),
+        config=config,
+        varied=varied,
+    )
+    table, picture = sweep_table(figure.rows), {PICTURE: figure.picture}
+    return save_artifact(store, document, table, lambda _: picture, renew=True).path
 
 
 def check_out(path: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cache.objects import Objects
 from pipeline.artifacts import Artifact
+from pipeline.artifacts.documents import ScoresDocument
 from pipeline.backbones.spec import require_same_tokens
 from pipeline.configs import (
     FitGuidesConfig,
@@ -18,7 +19,7 @@ from pipeline.configs import (
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
-from pipeline.metrics import METRICS, PUBLISHED
+from pipeline.metrics import PUBLISHED
 from pipeline.progress import say
 from pipeline.recipes import from_recipe
 from pipeline.reproduce.needs import Need, both_datasets
@@ -33,7 +34,7 @@ class Table1:
     """The table, and the scores it was made from."""
 
     table: Table
-    scores: list[Artifact]
+    scores: list[Artifact[ScoresDocument]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ def table1(store: Objects, config: ReproduceConfig) -> Table1:
         assert comparison is not None
         section = f"{fitted_on.dataset} -> {scored_on.dataset}"
         name = f"ours ({config.backbone}, {config.recipe}, seed {config.seed})"
-        values = {metric: made.document["mean"][metric] for metric in METRICS}
+        values = made.document.mean.values
         rows += [Row(section=section, kind="mean", name=name, values=values)]
         rows += comparison.rows(section)
         notes += comparison.notes()
@@ -75,7 +76,9 @@ def table1(store: Objects, config: ReproduceConfig) -> Table1:
     return Table1(Table(metrics=PUBLISHED, rows=rows, notes=list(dict.fromkeys(notes))), scores)
 
 
-def one_direction(store: Objects, stages: Stages, fitted_on: Need, scored_on: Need) -> Artifact:
+def one_direction(
+    store: Objects, stages: Stages, fitted_on: Need, scored_on: Need
+) -> Artifact[ScoresDocument]:
     """Fit an SAE and guides on one dataset and score the other."""
     data = open_dataset(store, fitted_on.dataset, fitted_on.backbone, fitted_on.key)
     sae = fit_sae(store, data, stages.sae, direct=False)

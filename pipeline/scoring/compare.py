@@ -1,8 +1,7 @@
 """Our scores beside the published ones: which direction they belong to, and what differs."""
 
-import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,8 @@ import pyarrow.parquet as pq
 
 from cache.objects import Objects
 from pipeline.artifacts import Artifact, folder, load_artifact
+from pipeline.artifacts.documents import ScoresDocument
+from pipeline.artifacts.terms import Backbone, CacheParent
 from pipeline.configs import FitGuidesConfig, FitSaeConfig, ScoreConfig
 from pipeline.inputs import open_dataset
 from pipeline.metrics import METRICS
@@ -83,7 +84,7 @@ class Comparison:
 
 
 def compare(
-    store: Objects, scores: Artifact, direction: Direction | None = None
+    store: Objects, scores: Artifact[ScoresDocument], direction: Direction | None = None
 ) -> Comparison | None:
     """Compare scores with the published rows; None where no published direction has their target.
 
@@ -99,19 +100,19 @@ def compare(
         return None
     return Comparison(
         direction=direction,
-        data=other_data(direction, _aux_facts(store, document["fitted_on"]), target),
+        data=other_data(direction, _aux_facts(store, document.fitted_on), target),
         settings=[
-            *_backbone_differences(document["backbone"]),
+            *_backbone_differences(document.backbone),
             *_setting_differences(store, scores),
         ],
-        reference=OURS_BY_BACKBONE.get(document["backbone"]["name"]),
+        reference=OURS_BY_BACKBONE.get(document.backbone.name),
     )
 
 
-def score_table(store: Objects, scores: Artifact) -> Table:
+def score_table(store: Objects, scores: Artifact[ScoresDocument]) -> Table:
     """Give one run's table: its categories, their mean, and the published means where any apply."""
     document = scores.document
-    section = f"{document['fitted_on']['dataset']} -> {document['parents']['cache']['dataset']}"
+    section = f"{document.fitted_on.dataset} -> {document.parents.cache.dataset}"
     rows = score_rows(document, section)
     notes = score_notes(document)
     comparison = compare(store, scores)
@@ -121,52 +122,52 @@ def score_table(store: Objects, scores: Artifact) -> Table:
     return Table(metrics=list(METRICS), rows=rows, notes=notes)
 
 
-def _target_facts(store: Objects, scores: Artifact) -> DatasetFacts:
+def _target_facts(store: Objects, scores: Artifact[ScoresDocument]) -> DatasetFacts:
     """Describe the scored dataset from the scores alone."""
     data = store.get(f"{folder('scores', scores.id)}/images.parquet")
     n_images = pq.ParquetFile(io.BytesIO(data)).metadata.num_rows
-    name = str(scores.document["parents"]["cache"]["dataset"])
-    return DatasetFacts(name, frozenset(scores.document["categories"]), n_images)
+    name = scores.document.parents.cache.dataset
+    return DatasetFacts(name, frozenset(scores.document.categories), n_images)
 
 
-def _aux_facts(store: Objects, parent: Mapping[str, Any]) -> DatasetFacts | None:
+def _aux_facts(store: Objects, parent: CacheParent) -> DatasetFacts | None:
     """Describe the dataset that the guides were fitted on; None where its cache is not here."""
     try:
-        data = open_dataset(store, parent["dataset"], parent["backbone"], parent["key"])
+        data = open_dataset(store, parent.dataset, parent.backbone, parent.key)
     except (NotInStore, IncompleteCache):
         return None
     return DatasetFacts(data.dataset, frozenset(data.manifest.categories), data.cache.n_images)
 
 
-def _backbone_differences(backbone: Mapping[str, Any]) -> list[str]:
-    name, covers = str(backbone["name"]), backbone["covers"]
+def _backbone_differences(backbone: Backbone) -> list[str]:
+    name, spec = backbone.name, backbone.spec
     if name not in OURS_BY_BACKBONE:
         return [f"backbone {name} (published: {' and '.join(OURS_BY_BACKBONE)})"]
     said = []
-    if covers["height"] != _SIZES[name]:
-        said.append(f"input of {covers['height']} px (published: {_SIZES[name]})")
-    if covers["layer"] is not None:
-        said.append(f"layer {covers['layer']} (published: the last)")
+    if spec.height != _SIZES[name]:
+        said.append(f"input of {spec.height} px (published: {_SIZES[name]})")
+    if spec.layer is not None:
+        said.append(f"layer {spec.layer} (published: the last)")
     return said
 
 
-def _setting_differences(store: Objects, scores: Artifact) -> list[str]:
+def _setting_differences(store: Objects, scores: Artifact[ScoresDocument]) -> list[str]:
     """List every setting of the three stages that is not the released recipe's."""
-    said = _config_differences(scores.document["config"], ScoreConfig(aupro="clip200"), "")
+    said = _config_differences(scores.document.config, ScoreConfig(aupro="clip200"), "")
     try:
-        guides = load_artifact(store, "guides", scores.document["parents"]["guides"])
-        said += _config_differences(guides.document["config"], FitGuidesConfig(), "guides ")
-        sae = load_artifact(store, "saes", guides.document["parents"]["sae"])
-        said += _config_differences(sae.document["config"], FitSaeConfig(), "SAE ")
+        guides = load_artifact(store, "guides", scores.document.parents.guides)
+        said += _config_differences(guides.document.config, FitGuidesConfig(), "guides ")
+        sae = load_artifact(store, "saes", guides.document.parents.sae)
+        said += _config_differences(sae.document.config, FitSaeConfig(), "SAE ")
     except NotInStore as error:
         said.append(f"settings that are not known here ({error})")
     return said
 
 
-def _config_differences(ours: Mapping[str, Any], theirs: Any, stage: str) -> list[str]:
-    expected = dataclasses.asdict(theirs)
+def _config_differences(ours: Any, theirs: Any, stage: str) -> list[str]:
+    expected = vars(theirs)
     return [
         f"{stage}{name.replace('_', ' ')} {value} (published: {expected[name]})"
-        for name, value in ours.items()
-        if name not in _UNCOMPARED and name in expected and value != expected[name]
+        for name, value in vars(ours).items()
+        if name not in _UNCOMPARED and value != expected[name]
     ]

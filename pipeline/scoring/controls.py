@@ -1,38 +1,45 @@
 """Find the controls of some scores: the same SAE, target and scoring over another dictionary."""
 
-from typing import Any
+import re
+from collections.abc import Iterator
 
 from cache.objects import Objects
-from pipeline.artifacts import Artifact, list_artifacts, load_artifact
+from pipeline.artifacts import Artifact, list_artifacts, load_document, to_json
+from pipeline.artifacts.documents import GuidesDocument, ScoresDocument
+from pipeline.progress import say
 from pipeline.report.data import MetricRow, metric_rows
-from spg_core.errors import NotInStore
+from spg_core.errors import CorruptStore, NotInStore
 
 
 def control_rows(
-    store: Objects, document: dict[str, Any], guides: Artifact
+    store: Objects, document: ScoresDocument, guides: Artifact[GuidesDocument]
 ) -> dict[str, MetricRow]:
     """Give the mean metrics of every finished control, by the name of its dictionary.
 
-    Guides of one dictionary that differ otherwise (in seed, say) are named by their id too.
+    Guides of one dictionary that differ otherwise (in seed, say) are named by their id too. What
+    cannot be read is named and left out.
 
     Args:
         store: where scores and guides are.
-        document: the content of `metrics.json` of the scores that are reported.
+        document: the scores that are reported.
         guides: the guides that made them.
     """
     found: dict[str, dict[str, MetricRow]] = {}
-    for identifier in list_artifacts(store, "scores"):
-        other = load_artifact(store, "scores", identifier).document
-        if not _same_request(document, other) or other["parents"]["guides"] == guides.id:
-            continue
+    for identifier in _named_alike(store, document, guides):
         try:
-            others = load_artifact(store, "guides", other["parents"]["guides"]).document
+            other = load_document(store, ScoresDocument, identifier)
+            if not _same_request(document, other):
+                continue
+            others = load_document(store, GuidesDocument, other.parents.guides)
         except NotInStore:
             continue  # its guides were deleted, so nobody can say what it was a control of
-        kind = dictionary_kind(others)
-        same_sae = others["parents"]["sae"] == guides.document["parents"]["sae"]
-        if same_sae and kind != dictionary_kind(guides.document):
-            found.setdefault(kind, {})[others["id"]] = metric_rows(other)[0]
+        except CorruptStore as error:
+            say(f"the report leaves out a control: {error}")
+            continue
+        kind = others.config.dictionary
+        same_sae = others.parents.sae == guides.document.parents.sae
+        if same_sae and kind != guides.document.config.dictionary:
+            found.setdefault(kind, {})[others.id] = metric_rows(to_json(other))[0]
     return {
         kind if len(rows) == 1 else f"{kind} ({identifier})": row
         for kind, rows in found.items()
@@ -40,16 +47,21 @@ def control_rows(
     }
 
 
-def dictionary_kind(guides: dict[str, Any]) -> str:
-    """Give `sae`, `pca`, `random` or `none` from the document of some guides."""
-    return str(guides["config"].get("dictionary", "sae"))
+def _named_alike(
+    store: Objects, document: ScoresDocument, guides: Artifact[GuidesDocument]
+) -> Iterator[str]:
+    """Yield the ids of scores that may be controls, by their names: others need not be read."""
+    stem = guides.document.parents.sae.rpartition("-")[0]
+    target = document.parents.cache.dataset
+    start = re.escape(f"{target}-from-{stem}")
+    named = re.compile(start + r"(?:-(pca|random|none))?-[0-9a-f]{8}")
+    for identifier in list_artifacts(store, "scores"):
+        match = named.fullmatch(identifier)
+        if match and (match[1] or "sae") != guides.document.config.dictionary:
+            yield identifier
 
 
-def _same_request(one: dict[str, Any], other: dict[str, Any]) -> bool:
+def _same_request(one: ScoresDocument, other: ScoresDocument) -> bool:
     """Tell whether two scores are of one cache and scored alike."""
-    settings = [
-        {name: value for name, value in each["config"].items() if name != "device"}
-        for each in (one, other)
-    ]
-    keys = [each["parents"]["cache"]["key"] for each in (one, other)]
-    return settings[0] == settings[1] and keys[0] == keys[1]
+    settings = [vars(each.config) | {"device": ""} for each in (one, other)]
+    return settings[0] == settings[1] and one.parents.cache.key == other.parents.cache.key

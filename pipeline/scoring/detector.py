@@ -15,10 +15,10 @@ from torch import Tensor
 from cache.objects import Objects
 from cache.store import open_store
 from pipeline.artifacts import Artifact, load_artifact
-from pipeline.backbones.spec import BackboneSpec, spec_from_covers
+from pipeline.artifacts.documents import GuidesDocument
+from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ScoreConfig
 from spg_core.anomaly_map import MapOperator, image_scores, map_operator
-from spg_core.errors import ArtifactError
 from spg_core.guides import patch_probabilities, unit
 
 
@@ -84,16 +84,10 @@ def load_detector(
     return make_detector(artifact, config or ScoreConfig())
 
 
-def make_detector(artifact: Artifact, config: ScoreConfig) -> Detector:
+def make_detector(artifact: Artifact[GuidesDocument], config: ScoreConfig) -> Detector:
     """Make a detector of a guides artifact that is already read."""
     pair = artifact.tensors[f"guides_{config.coefficients}"]
-    backbone = artifact.document["backbone"]
-    spec = spec_from_covers(backbone["covers"], backbone["name"])
-    if pair.shape != (2, spec.d_model) or not bool(torch.isfinite(pair).all()):
-        raise ArtifactError(
-            f"guides {artifact.id} hold vectors of shape {tuple(pair.shape)} or values that are "
-            f"not finite; expected (2, {spec.d_model})"
-        )
+    spec = artifact.document.backbone.spec
     operator = map_operator(spec.grid, spec.height, spec.width, config.sigma)
-    temperature = float(artifact.document["config"]["temperature"])
+    temperature = artifact.document.config.temperature
     return Detector(artifact.id, spec, pair.float(), temperature, operator, config.tau)

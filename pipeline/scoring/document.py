@@ -1,40 +1,53 @@
 """What is written of scores: metrics as JSON, and a table of images and one of categories."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.artifacts import Artifact, to_json
+from pipeline.artifacts.documents import GuidesDocument, ScoresDocument, ScoresParents
+from pipeline.artifacts.terms import Metrics
 from pipeline.configs import ScoreConfig
 from pipeline.inputs import CachedDataset
 from pipeline.scoring.categories import CategoryScores
+from pipeline.tables import as_parquet
 from spg_core.image_metrics import ImageMetrics
 from spg_core.metrics import mean_metrics
 from spg_core.pixel_metrics import PixelMetrics
 
 
-def metrics_document(found: Sequence[CategoryScores], config: ScoreConfig) -> dict[str, Any]:
-    """Give the content of `metrics.json`: each category, their unweighted mean, the AUPRO used."""
-    return {
-        "aupro": config.aupro,
-        "mean": _metrics(
-            mean_metrics([one.image for one in found]), mean_metrics([one.pixel for one in found])
-        ),
-        "categories": {one.category: _metrics(one.image, one.pixel) for one in found},
-    }
+def scores_document(
+    identifier: str,
+    guides: Artifact[GuidesDocument],
+    data: CachedDataset,
+    config: ScoreConfig,
+    found: Sequence[CategoryScores],
+) -> ScoresDocument:
+    """Give the content of `metrics.json`: each category, their unweighted mean, and where from."""
+    images, pixels = [one.image for one in found], [one.pixel for one in found]
+    return ScoresDocument(
+        id=identifier,
+        config=config,
+        parents=ScoresParents(cache=data.parent, guides=guides.id),
+        fitted_on=guides.document.parents.cache,
+        recipe=guides.document.config.recipe,
+        backbone=guides.document.backbone,
+        aupro=config.aupro,
+        mean=_metrics(mean_metrics(images), mean_metrics(pixels)),
+        categories={one.category: _metrics(one.image, one.pixel) for one in found},
+    )
 
 
-def _metrics(image: ImageMetrics, pixel: PixelMetrics) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for level, metrics in (("image", image), ("pixel", pixel)):
-        values |= {
-            f"{level}_{name}": value for name, value in asdict(metrics).items() if name != "reason"
-        }
-        if metrics.reason is not None:
-            values[f"{level}_reason"] = metrics.reason
-    return values
+def _metrics(image: ImageMetrics, pixel: PixelMetrics) -> Metrics:
+    named = {f"image_{name}": value for name, value in vars(image).items()}
+    return Metrics(**named, **{f"pixel_{name}": value for name, value in vars(pixel).items()})
+
+
+def categories_file(document: ScoresDocument) -> dict[str, bytes]:
+    """Give `categories.parquet`, which says what the document says."""
+    return {"categories.parquet": as_parquet(categories_table(document))}
 
 
 def images_table(found: Sequence[CategoryScores], data: CachedDataset) -> pa.Table:
@@ -46,9 +59,9 @@ def images_table(found: Sequence[CategoryScores], data: CachedDataset) -> pa.Tab
     return data.manifest.table.select(kept).append_column("score", pa.array(scores))
 
 
-def categories_table(document: dict[str, Any]) -> pa.Table:
+def categories_table(document: ScoresDocument) -> pa.Table:
     """Give one row a category: its metrics, null where undefined."""
-    rows = [{"category": name, **values} for name, values in document["categories"].items()]
+    rows = [{"category": name, **to_json(one)} for name, one in document.categories.items()]
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns: dict[str, Iterator[Any] | list[Any]] = {
         name: [row.get(name) for row in rows] for name in names

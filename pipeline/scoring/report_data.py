@@ -1,16 +1,17 @@
 """Gather what a report shows from scores, cache and guides, and render the page."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from cache.objects import Objects
-from pipeline.artifacts import Artifact, folder
+from pipeline.artifacts import Artifact, folder, to_json
+from pipeline.artifacts.documents import GuidesDocument, ScoresDocument
 from pipeline.atoms.files import as_report_atoms
 from pipeline.atoms.find import find_atoms, has_atoms
-from pipeline.configs import AtomsConfig
+from pipeline.configs import AtomsConfig, ScoreConfig
 from pipeline.fitting.log import GUIDE_PANELS, SAE_PANELS, read_log
 from pipeline.inputs import CachedDataset
 from pipeline.progress import say
@@ -43,19 +44,18 @@ _ATOMS_PER_GUIDE = 8
 
 def make_report(
     store: Objects,
-    identifier: str,
-    document: dict[str, Any],
+    document: ScoresDocument,
     found: Sequence[CategoryScores],
     data: CachedDataset,
     detector: Detector,
-    guides: Artifact,
+    guides: Artifact[GuidesDocument],
 ) -> str:
     """Render the report of some scores, one HTML page."""
-    mean, categories = metric_rows(document)
+    mean, categories = metric_rows(to_json(document))
     images = _images(found, data)
     return render_report(
         ReportData(
-            title=identifier,
+            title=document.id,
             run=_run_card(document, data, guides),
             mean=mean,
             categories=categories,
@@ -66,27 +66,28 @@ def make_report(
             tau_curve=_tau_curve(found, data),
             sparsity=_sparsity(guides),
             training=_training(store, guides),
-            atoms=_atoms(store, guides, document["config"]),
+            atoms=_atoms(store, guides, document.config),
         )
     )
 
 
-def _run_card(document: dict[str, Any], data: CachedDataset, guides: Artifact) -> dict[str, str]:
-    spec, config = data.spec, document["config"]
-    fitted = document["fitted_on"]
+def _run_card(
+    document: ScoresDocument, data: CachedDataset, guides: Artifact[GuidesDocument]
+) -> dict[str, str]:
+    spec, config, fitted = data.spec, document.config, document.fitted_on
     return {
         "Target": f"{data.dataset}, {data.cache.n_images} images, cache {data.cache.key}",
         "Backbone": f"{data.backbone} ({spec.library} {spec.model}), {spec.height} x {spec.width} "
         f"px, {spec.grid} tokens of {spec.d_model}",
-        "Guides": f"{guides.id}, fitted on {fitted['dataset']} (cache {fitted['key']})",
-        "SAE": str(guides.document["parents"]["sae"]),
-        "Recipe": f"{document['recipe']}, seed {guides.document['config']['seed']}",
-        "Map": f"{config['coefficients']} coefficients, Gaussian sigma {config['sigma']:g} px",
-        "Image score": _pooling(float(config["tau"])),
+        "Guides": f"{guides.id}, fitted on {fitted.dataset} (cache {fitted.key})",
+        "SAE": guides.document.parents.sae,
+        "Recipe": f"{document.recipe}, seed {guides.document.config.seed}",
+        "Map": f"{config.coefficients} coefficients, Gaussian sigma {config.sigma:g} px",
+        "Image score": _pooling(config.tau),
         "AUPRO": "every threshold up to FPR 0.3, 8-connected regions"
-        if document["aupro"] == "exact"
+        if document.aupro == "exact"
         else "200 thresholds (the released definition; depends on the scale of the scores)",
-        "Versions": ", ".join(f"{k} {v}" for k, v in guides.document["versions"].items()),
+        "Versions": ", ".join(f"{k} {v}" for k, v in guides.document.versions.items()),
     }
 
 
@@ -164,22 +165,22 @@ def _tau_curve(found: Sequence[CategoryScores], data: CachedDataset) -> TauCurve
     return TauCurve(tau=report_taus(), image_auroc=aurocs, image_ap=aps)
 
 
-def _sparsity(guides: Artifact) -> Sparsity:
+def _sparsity(guides: Artifact[GuidesDocument]) -> Sparsity:
     names: tuple[GuideName, GuideName] = ("normal", "anomaly")
-    stored = guides.document["sparsity"]
+    stored = guides.document.sparsity
     rows = [
         SparsityRow(
             guide=guide,
             parameters="EMA" if kind == "ema" else "raw",
-            nonzero=int(stored[kind]["nnz"][at]),
-            l1=float(stored[kind]["l1"][at]),
+            nonzero=int(counts.nnz[at]),
+            l1=counts.l1[at],
         )
-        for kind in ("raw", "ema")
+        for kind, counts in (("raw", stored.raw), ("ema", stored.ema))
         for at, guide in enumerate(names)
     ]
-    share = float(guides.document["training"]["ema_start_share"])
+    share = guides.document.training.ema_start_share
     note = (
-        f"After {guides.document['training']['steps']} steps the average still holds {share:.0%} "
+        f"After {guides.document.training.steps} steps the average still holds {share:.0%} "
         "of its start, so its coefficients stay dense."
         if share > 0.01
         else ""
@@ -188,10 +189,10 @@ def _sparsity(guides: Artifact) -> Sparsity:
     return Sparsity(n_latents=n_latents, rows=rows, note=note)
 
 
-def _training(store: Objects, guides: Artifact) -> list[LinePlot]:
+def _training(store: Objects, guides: Artifact[GuidesDocument]) -> list[LinePlot]:
     """Give the curves of both fits, where their logs are still in the store."""
     plots = []
-    sae = guides.document["parents"]["sae"]
+    sae = guides.document.parents.sae
     asked = (
         (folder("saes", sae), "SAE", SAE_PANELS),
         (folder("guides", guides.id), "Guides", GUIDE_PANELS),
@@ -213,7 +214,7 @@ def _training(store: Objects, guides: Artifact) -> list[LinePlot]:
     return plots
 
 
-def _atoms(store: Objects, guides: Artifact, scored: Mapping[str, Any]) -> list[Atom]:
+def _atoms(store: Objects, guides: Artifact[GuidesDocument], scored: ScoreConfig) -> list[Atom]:
     """Give the strongest atoms of the guides that scored; none where the store lacks their parents.
 
     A shared store may hold the target and the guides alone: the page then has no atoms.
@@ -222,8 +223,8 @@ def _atoms(store: Objects, guides: Artifact, scored: Mapping[str, Any]) -> list[
         return []
     config = AtomsConfig(
         top=_ATOMS_PER_GUIDE,
-        coefficients=scored["coefficients"],
-        device=str(scored["device"]),
+        coefficients=scored.coefficients,
+        device=scored.device,
     )
     try:
         data, found = find_atoms(store, guides, config)

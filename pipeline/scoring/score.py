@@ -15,14 +15,16 @@ from cache.objects import Objects
 from pipeline.artifacts import (
     Artifact,
     artifact_id,
+    find_artifact,
     folder,
-    is_complete,
     load_artifact,
     make_latest,
     save_artifact,
+    settings,
 )
+from pipeline.artifacts.documents import GuidesDocument, ScoresDocument
 from pipeline.backbones.spec import require_same_tokens
-from pipeline.configs import ClusterConfig, ScoreConfig, as_document
+from pipeline.configs import ClusterConfig, ScoreConfig
 from pipeline.device import resolve_device
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.progress import say
@@ -37,12 +39,7 @@ from pipeline.scoring.blocks import (
 )
 from pipeline.scoring.categories import CategoryScores, score_categories
 from pipeline.scoring.detector import Detector, make_detector
-from pipeline.scoring.document import (
-    categories_table,
-    images_table,
-    metrics_document,
-)
-from pipeline.tables import as_parquet
+from pipeline.scoring.document import categories_file, images_table, scores_document
 from pipeline.work import open_workers
 from spg_core.errors import MetricError, SpgError
 
@@ -64,7 +61,7 @@ class _Request:
     """Scores to be made: of what, by whom, how."""
 
     id: str
-    guides: Artifact
+    guides: Artifact[GuidesDocument]
     data: CachedDataset
     config: ScoreConfig
     detector: Detector
@@ -72,7 +69,7 @@ class _Request:
 
 def score(
     store: Objects,
-    guides: str | Artifact,
+    guides: str | Artifact[GuidesDocument],
     dataset: str,
     config: ScoreConfig,
     *,
@@ -81,7 +78,7 @@ def score(
     report: bool = False,
     cluster: ClusterConfig | None = None,
     direct: bool = True,
-) -> Artifact:
+) -> Artifact[ScoresDocument]:
     """Score a cached dataset with fitted guides, or give the scores the same request made before.
 
     `latest` means these scores from then on, unless they are a step (`direct`) of something else.
@@ -94,7 +91,7 @@ def score(
     if isinstance(made, SpgError):
         raise made
     if direct:
-        make_latest(store, made)
+        make_latest(made.place, made.id)
     return made
 
 
@@ -104,7 +101,7 @@ def score_group(
     dataset: str,
     *,
     key: str | None = None,
-) -> list[Artifact | SpgError]:
+) -> list[Artifact[ScoresDocument] | SpgError]:
     """Score a cached dataset with many guides at once, in this process.
 
     Args:
@@ -124,17 +121,17 @@ def score_group(
 
 def _score(
     store: Objects,
-    wanted: Sequence[tuple[str | Artifact, ScoreConfig]],
+    wanted: Sequence[tuple[str | Artifact[GuidesDocument], ScoreConfig]],
     dataset: str,
     key: str | None,
     extras: _Extras,
-) -> list[Artifact | SpgError]:
-    found: list[_Request | Artifact | SpgError] = []
+) -> list[Artifact[ScoresDocument] | SpgError]:
+    found: list[_Request | Artifact[ScoresDocument] | SpgError] = []
     opened: dict[str, CachedDataset] = {}
     for guides, config in wanted:
         try:
             parent = load_artifact(store, "guides", guides) if isinstance(guides, str) else guides
-            backbone = parent.document["backbone"]["name"]
+            backbone = parent.document.backbone.name
             if backbone not in opened:
                 opened[backbone] = open_dataset(store, dataset, backbone, key)
             found.append(_find(store, parent, opened[backbone], config, extras))
@@ -144,7 +141,7 @@ def _score(
     groups: dict[tuple[str, str], list[_Request]] = {}
     for one in requests.values():
         groups.setdefault((one.data.cache.key, one.config.device), []).append(one)
-    made: dict[str, Artifact | SpgError] = {}
+    made: dict[str, Artifact[ScoresDocument] | SpgError] = {}
     if groups:
         store.check_writable()
         for members in groups.values():
@@ -153,42 +150,44 @@ def _score(
 
 
 def _find(
-    store: Objects, parent: Artifact, data: CachedDataset, config: ScoreConfig, extras: _Extras
-) -> Artifact | _Request:
+    store: Objects,
+    parent: Artifact[GuidesDocument],
+    data: CachedDataset,
+    config: ScoreConfig,
+    extras: _Extras,
+) -> Artifact[ScoresDocument] | _Request:
     """Give the scores that are there already, or what must be known to make them."""
     require_same_tokens(
-        parent.document["backbone"]["covers"],
+        parent.document.backbone.covers,
         data.spec.covers(),
         f"guides {parent.id}",
         data.cache.where,
     )
-    settings = {name: value for name, value in as_document(config).items() if name != "device"}
     identifier = artifact_id(
         f"{data.dataset}-from-{parent.id.rpartition('-')[0]}",
-        {"guides": parent.id, "cache": data.cache.key, "config": settings},
+        {"guides": parent.id, "cache": data.cache.key, "config": settings(config)},
     )
-    if _is_done(store, identifier, data, extras):
+    known = find_artifact(store, "scores", identifier, categories_file)
+    if known is not None and _has_extras(store, identifier, data, extras):
         say(f"scores {identifier} are there already")
-        return load_artifact(store, "scores", identifier)
+        return known
     return _Request(identifier, parent, data, config, make_detector(parent, config))
 
 
-def _is_done(store: Objects, identifier: str, data: CachedDataset, extras: _Extras) -> bool:
+def _has_extras(store: Objects, identifier: str, data: CachedDataset, extras: _Extras) -> bool:
     place = folder("scores", identifier)
-    return (
-        is_complete(store, "scores", identifier)
-        and (not extras.report or store.size(f"{place}/{REPORT}") is not None)
-        and (not extras.save_maps or has_maps(store, f"{place}/{MAPS}", maps_shape(data)))
+    return (not extras.report or store.size(f"{place}/{REPORT}") is not None) and (
+        not extras.save_maps or has_maps(store, f"{place}/{MAPS}", maps_shape(data))
     )
 
 
 def _score_members(
     store: Objects, members: Sequence[_Request], extras: _Extras
-) -> dict[str, Artifact | SpgError]:
+) -> dict[str, Artifact[ScoresDocument] | SpgError]:
     """Score and save requests for one cache and device; an error of one's own sinks no other."""
     data = members[0].data
-    sources = [one.guides.document["parents"]["cache"] for one in members]
-    if any(source["key"] == data.cache.key for source in sources):
+    sources = [one.guides.document.parents.cache for one in members]
+    if any(source.key == data.cache.key for source in sources):
         say(
             f"remark: the guides were fitted on {data.dataset}; these numbers say nothing about "
             "products that were not seen"
@@ -197,7 +196,7 @@ def _score_members(
     for one in members:
         maps = (one.guides.id, one.config.coefficients, one.config.sigma)
         sharing.setdefault(maps, []).append(one)
-    results: dict[str, Artifact | SpgError] = {}
+    results: dict[str, Artifact[ScoresDocument] | SpgError] = {}
     try:
         scored = _score_all(store, data, list(sharing.values()), extras)
     except SpgError as error:
@@ -260,24 +259,15 @@ def _is_ready(_: Scoring) -> bool:
 
 def _save(
     store: Objects, request: _Request, found: Sequence[CategoryScores], *, report: bool
-) -> Artifact:
-    """Write tables and report, then the document, whose presence means that it is whole."""
-    parent, data, config = request.guides, request.data, request.config
-    place = folder("scores", request.id)
-    document = {
-        "config": as_document(config),
-        "parents": {"cache": data.parent, "guides": parent.id},
-        "fitted_on": parent.document["parents"]["cache"],
-        "recipe": parent.document["config"]["recipe"],
-        "backbone": parent.document["backbone"],
-        **metrics_document(found, config),
-    }
-    store.replace(f"{place}/images.parquet", [as_parquet(images_table(found, data))])
-    store.replace(f"{place}/categories.parquet", [as_parquet(categories_table(document))])
+) -> Artifact[ScoresDocument]:
+    """Write tables and document, then the report, so that no page costs the numbers."""
+    guides, data, config = request.guides, request.data, request.config
+    document = scores_document(request.id, guides, data, config, found)
+    made = save_artifact(store, document, images_table(found, data), categories_file)
     if report:
         from pipeline.scoring.report_data import make_report
 
         here = request.detector.to(resolve_device(config.device))
-        page = make_report(store, request.id, document, found, data, here, parent)
-        store.replace(f"{place}/{REPORT}", [page.encode()])
-    return save_artifact(store, "scores", request.id, document, {})
+        page = make_report(store, made.document, found, data, here, guides)
+        store.replace(made.place.name(REPORT), [page.encode()])
+    return made

@@ -2,21 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from cache.objects import Objects
 from pipeline.artifacts import Artifact
+from pipeline.artifacts.documents import Document, GuidesDocument, SaeDocument
 from pipeline.configs import ScoreConfig
 from pipeline.fitting.guide_group import fit_guide_group
 from pipeline.fitting.guide_settings import guides_id
 from pipeline.fitting.sae_settings import sae_id
 from pipeline.fitting.saes import fit_saes
 from pipeline.inputs import CachedDataset
-from pipeline.metrics import METRICS
 from pipeline.scoring.score import score_group
 from pipeline.sweep.grid import Point
 from spg_core.errors import SpgError
 
+D = TypeVar("D", bound=Document)
 Row = dict[str, Any]
 
 
@@ -41,12 +42,12 @@ def run_points(opened: OpenSweep, points: Sequence[Point]) -> list[Row]:
         [point.sae for point in points],
         opened.memory_bytes,
     )
-    wanted: list[tuple[Artifact, Any]] = []
+    wanted: list[tuple[Artifact[SaeDocument], Any]] = []
     for row, point in zip(rows, points, strict=True):
         row["sae"] = sae_id(opened.aux, point.sae)
         sae = _found(saes[row["sae"]], row, "fit-sae")
         if sae is not None:
-            row |= sae.document["quality"]
+            row |= vars(sae.document.quality)
             row["guides"] = guides_id(sae.id, point.guides)
             wanted.append((sae, point.guides))
     fitted = fit_guide_group(opened.store, wanted)
@@ -67,11 +68,11 @@ def run_points(opened: OpenSweep, points: Sequence[Point]) -> list[Row]:
         scores = _found(one, row, "score")
         if scores is not None:
             row["scores"] = scores.id
-            row |= {name: scores.document["mean"][name] for name in METRICS}
+            row |= scores.document.mean.values
     return rows
 
 
-def _found(made: Artifact | SpgError, row: Row, stage: str) -> Artifact | None:
+def _found(made: Artifact[D] | SpgError, row: Row, stage: str) -> Artifact[D] | None:
     """Give an artifact, or note in the row why there is none."""
     if isinstance(made, Artifact):
         return made
@@ -79,10 +80,10 @@ def _found(made: Artifact | SpgError, row: Row, stage: str) -> Artifact | None:
     return None
 
 
-def _sparsity(guides: Artifact) -> Row:
+def _sparsity(guides: Artifact[GuidesDocument]) -> Row:
     """Give non-zero counts and l1 norms of both guides, last and averaged, a column each."""
     row: Row = {}
-    for kind, counts in guides.document["sparsity"].items():
-        for name, (normal, anomalous) in counts.items():
+    for kind, counts in vars(guides.document.sparsity).items():
+        for name, (normal, anomalous) in vars(counts).items():
             row |= {f"{kind}_{name}_normal": normal, f"{kind}_{name}_anomaly": anomalous}
     return row

@@ -1,16 +1,15 @@
 """Run a sweep: plan it, train it here or on workers, and write its table and heatmaps."""
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from cache.objects import Objects
-from pipeline.artifacts import artifact_id, is_complete
+from pipeline.artifacts import artifact_id, is_complete, save_artifact, settings
+from pipeline.artifacts.documents import SweepDocument, SweepParents
 from pipeline.backbones.spec import require_same_tokens, slug
-from pipeline.configs import ClusterConfig, FitSaeConfig, SweepConfig, as_document
+from pipeline.configs import ClusterConfig, FitSaeConfig, SweepConfig
 from pipeline.device import resolve_device
 from pipeline.fitting.guide_settings import require_defects
 from pipeline.fitting.memory_plan import memory_budget, require_fit, sae_bytes
@@ -23,13 +22,8 @@ from pipeline.sweep.estimate import estimate
 from pipeline.sweep.grid import Point, read_grid
 from pipeline.sweep.points import OpenSweep, Row, run_points
 from pipeline.sweep.table import heatmaps, sweep_table
-from pipeline.tables import as_parquet
-from pipeline.versions import library_versions
 from pipeline.work import open_workers
 from spg_core.errors import FitError
-
-FORMAT = 1
-TABLE, DOCUMENT = "sweep.parquet", "sweep.json"
 
 
 @dataclass(frozen=True)
@@ -78,12 +72,10 @@ def sweep(store: Objects, config: SweepConfig, cluster: ClusterConfig | None = N
 
 def sweep_id(opened: OpenSweep, config: SweepConfig) -> str:
     """Name a sweep by its caches and its grid; where it ran is no part of it."""
-    settings = as_document(config)
-    for name in ("device", "memory_gb"):
-        del settings[name]
+    keys = {"aux": opened.aux.cache.key, "target": opened.target.cache.key}
     return artifact_id(
         f"{config.aux}-to-{config.target}-{slug(config.backbone)}",
-        {"aux": opened.aux.cache.key, "target": opened.target.cache.key, "config": settings},
+        {**keys, "config": settings(config)},
     )
 
 
@@ -180,24 +172,15 @@ def _work(config: FitSaeConfig) -> int:
 def _save(
     store: Objects, identifier: str, config: SweepConfig, opened: OpenSweep, rows: list[Row]
 ) -> Sweep:
-    """Write table and heatmaps, then the document, whose presence means that it is whole."""
-    place = f"sweeps/{identifier}"
-    table = sweep_table(rows)
-    store.replace(f"{place}/{TABLE}", [as_parquet(table)])
+    """Write table, heatmaps and document, in place of what an earlier run could not finish."""
     figures = heatmaps(rows, identifier)
-    for name, picture in figures.items():
-        store.replace(f"{place}/{name}", [picture])
-    document = {
-        "format": FORMAT,
-        "kind": "sweeps",
-        "id": identifier,
-        "config": as_document(config),
-        "parents": {"aux": opened.aux.parent, "target": opened.target.parent},
-        "points": len(rows),
-        "failed": [row for row in rows if row["state"] == "failed"],
-        "figures": list(figures),
-        "versions": library_versions(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    store.replace(f"{place}/{DOCUMENT}", [json.dumps(document, indent=1).encode()])
-    return Sweep(identifier, f"{store.where}/{place}", rows, list(figures))
+    document = SweepDocument(
+        id=identifier,
+        config=config,
+        parents=SweepParents(aux=opened.aux.parent, target=opened.target.parent),
+        points=len(rows),
+        failed=[row for row in rows if row["state"] == "failed"],
+        figures=list(figures),
+    )
+    made = save_artifact(store, document, sweep_table(rows), lambda _: figures, renew=True)
+    return Sweep(identifier, made.path, rows, list(figures))

@@ -1,0 +1,29 @@
+"""Artifacts, what stages make and keep: how they are described, written, read and called."""
+
+from pipeline.artifacts.io import (
+    artifact_id,
+    find_artifact,
+    is_complete,
+    load_artifact,
+    load_document,
+    save_artifact,
+    settings,
+)
+from pipeline.artifacts.parse import to_json
+from pipeline.artifacts.read import Artifact
+from pipeline.artifacts.resolve import folder, list_artifacts, make_latest
+
+__all__ = [
+    "Artifact",
+    "artifact_id",
+    "find_artifact",
+    "folder",
+    "is_complete",
+    "list_artifacts",
+    "load_artifact",
+    "load_document",
+    "make_latest",
+    "save_artifact",
+    "settings",
+    "to_json",
+]

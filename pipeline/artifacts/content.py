@@ -1,0 +1,79 @@
+"""Whether the tensors of an artifact are those that its document speaks of."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from pipeline.artifacts.documents import Document, GuidesDocument, SaeDocument
+from spg_core.errors import CorruptStore
+
+Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+_BY = {
+    "saes": "config.width and backbone.covers.d_model",
+    "guides": "dictionary.atoms and backbone.covers.d_model",
+}
+"""The fields that the shapes follow from."""
+
+
+def check_tensors(document: Document, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse tensors of other names, types, shapes or values than the document asks for.
+
+    Raises: CorruptStore naming file and tensor.
+    """
+    match document:
+        case SaeDocument():
+            _check_layout(_sae_layout(document), tensors, where, document.kind)
+            _check_finite(tensors, where)
+        case GuidesDocument():
+            _check_layout(_guides_layout(document), tensors, where, document.kind)
+            _check_finite(tensors, where)
+            _check_guides(document, tensors, where)
+
+
+def _sae_layout(document: SaeDocument) -> Layout:
+    width, d_model = document.config.width, document.backbone.spec.d_model
+    matrix = (torch.float32, (width, d_model))
+    return {"encoder": matrix, "dictionary": matrix, "ever_active": (torch.bool, (width,))}
+
+
+def _guides_layout(document: GuidesDocument) -> Layout:
+    vectors = (torch.float32, (2, document.backbone.spec.d_model))
+    coefficients = (torch.float32, (2, document.dictionary.atoms))
+    return {f"guides_{kind}": vectors for kind in ("ema", "raw")} | {
+        f"coefficients_{kind}": coefficients for kind in ("ema", "raw")
+    }
+
+
+def _check_layout(layout: Layout, tensors: Mapping[str, Tensor], where: str, kind: str) -> None:
+    for name in sorted(layout.keys() | tensors.keys()):
+        if name not in tensors:
+            raise CorruptStore(f"{where} lacks the tensor {name}")
+        if name not in layout:
+            raise CorruptStore(f"{where} holds a tensor {name!r:.60}, which nothing asks for")
+        found = (tensors[name].dtype, tuple(tensors[name].shape))
+        if found != layout[name]:
+            raise CorruptStore(
+                f"{where}: {name} is {_show(found)}, its JSON asks for {_show(layout[name])} by "
+                f"{_BY[kind]}"
+            )
+
+
+def _show(layout: tuple[torch.dtype, tuple[int, ...]]) -> str:
+    return f"{str(layout[0]).removeprefix('torch.')} {layout[1]}"
+
+
+def _check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    for name, tensor in sorted(tensors.items()):
+        if not bool(torch.isfinite(tensor).all()):
+            raise CorruptStore(f"{where}: {name} holds values that are not finite")
+
+
+def _check_guides(document: GuidesDocument, tensors: Mapping[str, Tensor], where: str) -> None:
+    free = document.dictionary.kind == "none"
+    for name, tensor in sorted(tensors.items()):
+        for row, guide in enumerate(("normal", "anomalous")):
+            if not bool(tensor[row].any()):
+                raise CorruptStore(f"{where}: {name} is 0 everywhere for the {guide} guide")
+        if name.startswith("coefficients") and not free and bool((tensor < 0).any()):
+            raise CorruptStore(f"{where}: {name} holds coefficients below 0")

@@ -1,0 +1,250 @@
+"""What is stored of an artifact besides its numbers: one frozen type a kind of document.
+
+The types are docs/format.md in code: `parse` gives no document that is not of its type, in range
+and in agreement with itself. A field with a default may be absent.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import Meta
+
+from pipeline.artifacts.terms import (
+    Amount,
+    Backbone,
+    CacheParent,
+    Metrics,
+    Number,
+    Pair,
+    Part,
+    Row,
+    Sha256,
+    Share,
+    Text,
+    Time,
+    Versions,
+    now,
+)
+from pipeline.configs import (
+    FigureConfig,
+    FitGuidesConfig,
+    FitSaeConfig,
+    ReproduceConfig,
+    ScoreConfig,
+    SweepConfig,
+)
+from pipeline.versions import library_versions
+from spg_core.errors import ArtifactError, BackboneError, ConfigError
+
+Kind = Literal["saes", "guides", "scores", "sweeps", "figures"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """What every artifact says of itself."""
+
+    kind: ClassVar[Kind]
+    id: Part
+    """Also the name of its folder."""
+    versions: Versions = field(default_factory=library_versions)
+    created: Time = field(default_factory=now)
+    digest: Sha256 = field(default_factory=str)
+    """SHA-256 of the file that holds its numbers; known once that is written."""
+
+    def check(self) -> None:
+        """Raises: ArtifactError, naming a field, where the document contradicts itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaeParents:
+    """What an SAE was made from."""
+
+    cache: CacheParent
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaeQuality:
+    """What an SAE makes of all tokens of its cache."""
+
+    fvu: Amount
+    l0: Amount
+    """Mean non-zero latents a token."""
+    dead_atoms: Number
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaeTraining:
+    """How an SAE was trained, for information."""
+
+    path: Text
+    steps: Number
+    device: Text
+    threads: Number
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaeDocument(Document):
+    """`sae.json`."""
+
+    kind: ClassVar[Kind] = "saes"
+    config: FitSaeConfig
+    parents: SaeParents
+    backbone: Backbone
+    quality: SaeQuality
+    training: SaeTraining
+
+    def check(self) -> None:
+        """Raises: ArtifactError."""
+        _check_backbone(self.backbone)
+        if self.quality.dead_atoms > self.config.width:
+            raise ArtifactError(
+                f"quality.dead_atoms is {self.quality.dead_atoms} of {self.config.width} atoms"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidesParents:
+    """What guides were made from."""
+
+    cache: CacheParent
+    sae: Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dictionary:
+    """What guides combine."""
+
+    kind: Literal["sae", "pca", "random", "none"]
+    atoms: Annotated[int, Meta(ge=1, le=2**31)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Non-zero coefficients and l1 norm of each guide."""
+
+    nnz: Pair
+    l1: Pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparsity:
+    """What the guides use of the dictionary, by their last coefficients and by the average."""
+
+    raw: Counts
+    ema: Counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidesTraining:
+    """How guides were trained."""
+
+    steps: Number
+    ema_start_share: Share
+    """What the average still holds of its start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidesDocument(Document):
+    """`guides.json`."""
+
+    kind: ClassVar[Kind] = "guides"
+    config: FitGuidesConfig
+    parents: GuidesParents
+    backbone: Backbone
+    dictionary: Dictionary
+    sparsity: Sparsity
+    training: GuidesTraining
+
+    def check(self) -> None:
+        """Raises: ArtifactError."""
+        _check_backbone(self.backbone)
+        if self.dictionary.kind != self.config.dictionary:
+            raise ArtifactError(
+                f"dictionary.kind is {self.dictionary.kind}, config.dictionary "
+                f"{self.config.dictionary}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresParents:
+    """What scores were made from: the target's cache and the guides."""
+
+    cache: CacheParent
+    guides: Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresDocument(Document):
+    """`metrics.json`."""
+
+    kind: ClassVar[Kind] = "scores"
+    config: ScoreConfig
+    parents: ScoresParents
+    fitted_on: CacheParent
+    recipe: Literal["released", "paper"]
+    backbone: Backbone
+    aupro: Literal["exact", "clip200"]
+    mean: Metrics
+    categories: dict[Text, Metrics]
+
+    def check(self) -> None:
+        """Raises: ArtifactError."""
+        _check_backbone(self.backbone)
+        if self.aupro != self.config.aupro:
+            raise ArtifactError(f"aupro is {self.aupro}, config.aupro {self.config.aupro}")
+        if not self.categories:
+            raise ArtifactError("categories is empty; scores are of one at least")
+        named = {"mean": self.mean} | {f"categories.{n}": m for n, m in self.categories.items()}
+        for where, metrics in named.items():
+            for level in ("image", "pixel"):
+                missing = [n for n, v in metrics.values.items() if v is None and level in n]
+                if missing and getattr(metrics, f"{level}_reason") is None:
+                    raise ArtifactError(f"{where}.{missing[0]} is null, without {level}_reason")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepParents:
+    """The caches of a sweep."""
+
+    aux: CacheParent
+    target: CacheParent
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepDocument(Document):
+    """`sweep.json`."""
+
+    kind: ClassVar[Kind] = "sweeps"
+    config: SweepConfig
+    parents: SweepParents
+    points: Annotated[int, Meta(ge=1, le=2**31)]
+    failed: list[Row]
+    figures: list[Part]
+
+    def check(self) -> None:
+        """Raises: ArtifactError."""
+        if len(self.failed) > self.points:
+            raise ArtifactError(f"failed has {len(self.failed)} of {self.points} points")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproducedDocument(Document):
+    """`figure.json`."""
+
+    kind: ClassVar[Kind] = "figures"
+    config: ReproduceConfig
+    varied: FigureConfig
+
+
+DOCUMENTS: Mapping[Kind, type[Document]] = {
+    one.kind: one
+    for one in (SaeDocument, GuidesDocument, ScoresDocument, SweepDocument, ReproducedDocument)
+}
+
+
+def _check_backbone(backbone: Backbone) -> None:
+    try:
+        _ = backbone.spec
+    except (BackboneError, ConfigError) as error:
+        raise ArtifactError(f"backbone.covers: {error}") from None

@@ -1,0 +1,106 @@
+"""Read an artifact: its JSON, the file of its numbers, and whether the two belong together."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from cache.key import explain_difference
+from pipeline.artifacts.bodies import Tensors, carried_document, decode_tensors
+from pipeline.artifacts.content import check_tensors
+from pipeline.artifacts.documents import DOCUMENTS, Document
+from pipeline.artifacts.parse import LARGEST_BYTES, Json, parse_document, read_document
+from pipeline.artifacts.resolve import BODY, JSON, SAY, Place, folder
+from pipeline.artifacts.terms import now
+from spg_core.errors import CorruptStore, NotInStore
+
+D = TypeVar("D", bound=Document)
+NOT_CARRIED = ("created", "digest")
+"""The same request gives the same file of numbers, whenever it is made."""
+
+
+@dataclass(frozen=True)
+class Artifact(Generic[D]):
+    """A finished artifact: where it is, what its JSON says and the tensors it holds."""
+
+    place: Place
+    document: D
+    tensors: Tensors = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        return self.document.id
+
+    @property
+    def path(self) -> str:
+        """Its folder or URL."""
+        return self.place.path
+
+
+def read_body(place: Place) -> tuple[Json, str, Tensors]:
+    """Read the file of the numbers: the document it carries, its digest, and its tensors if any.
+
+    Raises: NotInStore, CorruptStore.
+    """
+    where = place.where(BODY[place.kind])
+    data = place.store.get(place.name(BODY[place.kind]))
+    digest = hashlib.sha256(data).hexdigest()
+    carried = read_document(carried_document(data, where), where, place.kind, SAY[place.kind])
+    document = parse(describe(carried, digest), place, where)
+    tensors = {} if data[:4] == b"PAR1" else decode_tensors(data, where)
+    check_tensors(document, tensors, where)
+    return carried, digest, tensors
+
+
+def describe(carried: Json, digest: str) -> Json:
+    """Give the JSON of an artifact: what its numbers carry, when, and their digest."""
+    return {**carried, "created": now(), "digest": digest}
+
+
+def read_json(place: Place) -> tuple[Json, Document]:
+    """Read the JSON, as it is and parsed. Raises: NotInStore, CorruptStore."""
+    where = place.where(JSON[place.kind])
+    data = place.store.get(place.name(JSON[place.kind]), LARGEST_BYTES)
+    raw = read_document(data, where, place.kind, SAY[place.kind])
+    return raw, parse(raw, place, where)
+
+
+def parse(raw: Json, place: Place, where: str) -> Document:
+    """Give the document of the artifact at a place. Raises: CorruptStore."""
+    document = parse_document(raw, DOCUMENTS[place.kind], where)
+    if place.folder and place.folder != folder(place.kind, document.id):
+        raise CorruptStore(f"{where}: id is {document.id}, which is not its folder's name")
+    return document
+
+
+def read_both(place: Place) -> Artifact[Any]:
+    """Read an artifact whose JSON and numbers belong together. Raises: NotInStore, CorruptStore."""
+    raw, document = read_json(place)
+    body = place.where(BODY[place.kind])
+    try:
+        carried, digest, tensors = read_body(place)
+    except NotInStore:
+        raise CorruptStore(f"{body} is missing, its JSON is there") from None
+    if raw["digest"] != digest:
+        raise CorruptStore(f"{body} is not the file its JSON was written for")
+    for difference in differences(raw, carried):
+        raise CorruptStore(f"{place.where(JSON[place.kind])} was changed: {difference} ({body})")
+    return Artifact(place, document, tensors)
+
+
+def differences(raw: Json, carried: Json) -> list[str]:
+    """Say in what a JSON differs from what the numbers carry, when and their digest aside."""
+    return explain_difference({k: v for k, v in raw.items() if k not in NOT_CARRIED}, carried)
+
+
+def is_sound(place: Place) -> bool:
+    """Tell whether the numbers are whole, as far as what is there can tell."""
+    try:
+        carried, digest, _ = read_body(place)
+    except (CorruptStore, NotInStore):
+        return False
+    try:
+        raw, _ = read_json(place)
+    except (NotInStore, CorruptStore):
+        return True  # nothing but the numbers themselves says what they should be
+    return raw["digest"] == digest or bool(differences(raw, carried))
