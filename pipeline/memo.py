@@ -9,13 +9,13 @@ mask is made of them, show otherwise: then all is looked at anew.
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from cache.key import canonical_json
 from pipeline import __version__
 
 
@@ -33,8 +33,8 @@ def memo_folder() -> Path | None:
 def fingerprint(facts: Mapping[str, Any]) -> str:
     """Digest what was asked, with the versions of the libraries that would answer."""
     versions = {name: version(name) for name in ("timm", "open_clip_torch", "torch", "pillow")}
-    text = json.dumps({**facts, "versions": versions, "spg": __version__}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    text = canonical_json({**facts, "versions": versions, "spg": __version__})
+    return hashlib.sha256(text).hexdigest()
 
 
 def file_facts(path: Path | None) -> list[Any]:

@@ -177,7 +177,7 @@ def test_a_calibrated_threshold_is_written_down(small_store, tmp_path):
     same = describe_file(guides, spec, ScoreConfig())["threshold"]
     other = describe_file(guides, spec, ScoreConfig(sigma=0))["threshold"]
 
-    assert same["value"] == saved["threshold"]
+    assert same["value"] == saved.threshold
     assert same["source"] == "calibrated for a false-positive rate of 0.5 on aux"
     assert other is None
 

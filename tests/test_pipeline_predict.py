@@ -294,7 +294,7 @@ def test_other_weights_than_the_guides_are_refused(small_store, tmp_path):
 def test_another_descriptor_than_the_guides_were_fitted_on_is_refused(small_store):
     spec = dataclasses.replace(detector_spec(small_store), d_model=7)
 
-    with pytest.raises(ArtifactError, match="d_model 7 against"):
+    with pytest.raises(ArtifactError, match="d_model is 7 in one and 160 in the other"):
         load_stored_backbone(spec, None, "cpu")
 
 

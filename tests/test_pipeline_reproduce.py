@@ -89,7 +89,7 @@ def test_tokens_that_do_not_fit_each_other_stop_before_the_first_fit(two_sizes: 
     known = list_artifacts(store, "saes")
     key = _key_of_size(two_sizes, 64)
 
-    with pytest.raises(ArtifactError, match="height 96 against 64"):
+    with pytest.raises(ArtifactError, match="height is 96 in one and 64 in the other"):
         table1(store, ReproduceConfig(**{**vars(SMALL), "target_key": key}))
 
     assert list_artifacts(store, "saes") == known

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from cache.objects import Objects
 from cache.store import open_store
-from pipeline.artifacts import Artifact, folder, load_artifact
+from pipeline.artifacts import Artifact, load_artifact
 from pipeline.artifacts.documents import GuidesDocument
 from pipeline.atoms.find import ActiveAtom, find_atoms, guide_names
 from pipeline.atoms.sheet import draw_sheet
@@ -58,21 +58,22 @@ def write_atoms(
     Raises: as `find_atoms`; StoreError where the files cannot be written.
     """
     artifact = load_artifact(store, "guides", guides)
-    place = store if out is None else open_store(out)
+    beside = artifact.place
+    place = beside.store if out is None else open_store(out)
     # before the pass over the cache, not after it
     if out is not None:
         _check_out(place, config)
     place.check_writable()
     data, found = find_atoms(store, artifact, config)
     _warn(artifact, config)
-    prefix = f"{folder('guides', artifact.id)}/atoms/" if out is None else ""
+    prefix = beside.name("atoms/") if out is None else ""
     files = {TABLE: as_parquet(atoms_table(found, data))}
     for guide in dict.fromkeys(one.guide for one in found):
         atoms = as_report_atoms([one for one in found if one.guide == guide], data)
         title = f"{guide} guide of {artifact.id}, {config.coefficients} coefficients"
         files[f"{guide}.png"] = draw_sheet(atoms, title, _picture_note(data), config.patches)
-    for name, content in files.items():
-        place.replace(prefix + name, [content])
+    for name in reversed(files):  # the table last: where it is, its sheets are
+        place.replace(prefix + name, [files[name]])
     return {
         "id": artifact.id,
         "path": f"{place.where}/{prefix}".rstrip("/"),
