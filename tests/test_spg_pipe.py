@@ -59,8 +59,8 @@ def test_the_whole_way_in_plain_arguments(small_store, tmp_path):
     images = sorted((small_store.images / "target").rglob("test/*/*.png"))[:3]
     found = spg.predict(store, images, guides=guides.id, threshold=0.5)
 
-    assert sae.document["config"]["width"] == 24
-    assert scores.document["parents"]["guides"] == guides.id
+    assert sae.document.config.width == 24
+    assert scores.document.parents.guides == guides.id
     assert (tmp_path / "t.csv").read_text().startswith("section,")
     assert list(table.to_pandas()["kind"]).count("mean") == 1
     assert [one.path for one in found] == [str(image) for image in images]
