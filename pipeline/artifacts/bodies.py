@@ -7,28 +7,32 @@ finds the file can write the JSON again, and no JSON can end up describing numbe
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import safetensors
-import safetensors.torch
-from torch import Tensor
 
 from spg_core.errors import CorruptStore
 
-Tensors = dict[str, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Tensors = dict[str, "Tensor"]
 _CARRIED = "spg"
 
 
-def encode_tensors(tensors: Mapping[str, Tensor], document: str) -> bytes:
+def encode_tensors(tensors: Mapping[str, "Tensor"], document: str) -> bytes:
     """Give tensors as a safetensors file that carries a document."""
+    import safetensors.torch  # takes seconds, and a command may only want to know its options
+
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return safetensors.torch.save(contiguous, metadata={_CARRIED: document})
 
 
 def decode_tensors(data: bytes, where: str) -> Tensors:
     """Read the tensors of a safetensors file. Raises: CorruptStore."""
+    import safetensors.torch
+
     try:
         return dict(safetensors.torch.load(data))
     except (safetensors.SafetensorError, ValueError, LookupError, TypeError, RuntimeError) as error:

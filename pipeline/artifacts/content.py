@@ -1,14 +1,15 @@
 """Whether the tensors of an artifact are those that its document speaks of."""
 
 from collections.abc import Mapping
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from pipeline.artifacts.documents import Document, GuidesDocument, SaeDocument
 from spg_core.errors import CorruptStore
 
-Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 _BY = {
     "saes": "config.width and backbone.covers.d_model",
     "guides": "dictionary.atoms and backbone.covers.d_model",
@@ -16,7 +17,7 @@ _BY = {
 """The fields that the shapes follow from."""
 
 
-def check_tensors(document: Document, tensors: Mapping[str, Tensor], where: str) -> None:
+def check_tensors(document: Document, tensors: Mapping[str, "Tensor"], where: str) -> None:
     """Refuse tensors of other names, types, shapes or values than the document asks for.
 
     Raises: CorruptStore naming file and tensor.
@@ -33,25 +34,25 @@ def check_tensors(document: Document, tensors: Mapping[str, Tensor], where: str)
 
 def _sae_layout(document: SaeDocument) -> Layout:
     width, d_model = document.config.width, document.backbone.spec.d_model
-    matrix = (torch.float32, (width, d_model))
-    return {"encoder": matrix, "dictionary": matrix, "ever_active": (torch.bool, (width,))}
+    matrix = ("float32", (width, d_model))
+    return {"encoder": matrix, "dictionary": matrix, "ever_active": ("bool", (width,))}
 
 
 def _guides_layout(document: GuidesDocument) -> Layout:
-    vectors = (torch.float32, (2, document.backbone.spec.d_model))
-    coefficients = (torch.float32, (2, document.dictionary.atoms))
+    vectors = ("float32", (2, document.backbone.spec.d_model))
+    coefficients = ("float32", (2, document.dictionary.atoms))
     return {f"guides_{kind}": vectors for kind in ("ema", "raw")} | {
         f"coefficients_{kind}": coefficients for kind in ("ema", "raw")
     }
 
 
-def _check_layout(layout: Layout, tensors: Mapping[str, Tensor], where: str, kind: str) -> None:
+def _check_layout(layout: Layout, tensors: Mapping[str, "Tensor"], where: str, kind: str) -> None:
     for name in sorted(layout.keys() | tensors.keys()):
         if name not in tensors:
             raise CorruptStore(f"{where} lacks the tensor {name}")
         if name not in layout:
             raise CorruptStore(f"{where} holds a tensor {name!r:.60}, which nothing asks for")
-        found = (tensors[name].dtype, tuple(tensors[name].shape))
+        found = (str(tensors[name].dtype).removeprefix("torch."), tuple(tensors[name].shape))
         if found != layout[name]:
             raise CorruptStore(
                 f"{where}: {name} is {_show(found)}, its JSON asks for {_show(layout[name])} by "
@@ -59,17 +60,17 @@ def _check_layout(layout: Layout, tensors: Mapping[str, Tensor], where: str, kin
             )
 
 
-def _show(layout: tuple[torch.dtype, tuple[int, ...]]) -> str:
-    return f"{str(layout[0]).removeprefix('torch.')} {layout[1]}"
+def _show(layout: tuple[str, tuple[int, ...]]) -> str:
+    return f"{layout[0]} {layout[1]}"
 
 
-def _check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+def _check_finite(tensors: Mapping[str, "Tensor"], where: str) -> None:
     for name, tensor in sorted(tensors.items()):
-        if not bool(torch.isfinite(tensor).all()):
+        if not bool(tensor.isfinite().all()):
             raise CorruptStore(f"{where}: {name} holds values that are not finite")
 
 
-def _check_guides(document: GuidesDocument, tensors: Mapping[str, Tensor], where: str) -> None:
+def _check_guides(document: GuidesDocument, tensors: Mapping[str, "Tensor"], where: str) -> None:
     free = document.dictionary.kind == "none"
     for name, tensor in sorted(tensors.items()):
         for row, guide in enumerate(("normal", "anomalous")):

@@ -10,10 +10,9 @@ configuration, seed, version), so the same request finds the same artifact.
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import pyarrow as pa
-from torch import Tensor
 
 from cache.key import canonical_json
 from cache.objects import Objects
@@ -43,6 +42,9 @@ from pipeline.artifacts.resolve import BODY, JSON, SAY, Place, folder, resolve
 from pipeline.progress import say
 from spg_core.errors import CorruptStore, NotInStore, StoreError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 D = TypeVar("D", bound=Document)
 Extras = Callable[[Any], Mapping[str, bytes]]
 """Gives files to be written beside the JSON, from the document that is published."""
@@ -71,7 +73,7 @@ def is_complete(store: Objects, kind: Kind, identifier: str) -> bool:
 def save_artifact(
     store: Objects,
     document: D,
-    numbers: Mapping[str, Tensor] | pa.Table,
+    numbers: Mapping[str, "Tensor"] | pa.Table,
     extras: Extras = lambda _: {},
     *,
     renew: bool = False,
@@ -98,7 +100,7 @@ def save_artifact(
     return _settle(place, extras)
 
 
-def _encode(document: Document, numbers: Mapping[str, Tensor] | pa.Table) -> bytes:
+def _encode(document: Document, numbers: Mapping[str, "Tensor"] | pa.Table) -> bytes:
     fields = {name: value for name, value in to_json(document).items() if name not in NOT_CARRIED}
     fields["versions"] = fields.pop("versions")  # last, as people read the rest first
     text = json.dumps({"format": FORMAT, "kind": document.kind, **fields}, allow_nan=False)
