@@ -7,18 +7,18 @@ the atom's strongest activation, which the row states. The patch itself is outli
 import io
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.drawing.mark import png_mark
-from pipeline.drawing.palette import OUTLINE, rgb
+from pipeline.drawing.overlay import lay_over
+from pipeline.drawing.palette import N_COLOURS, OUTLINE, coloured, levels
+from pipeline.drawing.thumbnail import open_thumbnail
 from pipeline.report.data import Atom, AtomPatch
-from spg_core.errors import CorruptStore
 
 _CELL, _GAP, _CAPTION, _LABEL, _TITLE = 160, 8, 30, 212, 56
 _INK, _FAINT, _PAPER = (24, 24, 28), (104, 104, 112), (255, 255, 255)
-_OPACITY = 0.85
-"""Of the strongest activation over a picture; weaker ones let more of the picture through."""
+_COVER = [round(0.85 * (255 * level) ** 0.5) for level in range(N_COLOURS)]
+"""Of a picture below its activations; weaker ones let more of it through, as the square root."""
 _MARGIN = 2
 """Pixels between a patch and its outline, so that the outline does not hide the activation."""
 _SHARES_SHOWN, _SMALLEST_SHARE = 3, 0.005
@@ -43,25 +43,22 @@ def draw_sheet(atoms: Sequence[Atom], title: str, note: str, patches: int) -> by
     draw.text((_GAP, 32), note, _FAINT, _font(12))
     for at, atom in enumerate(atoms):
         top = _TITLE + at * step
-        strongest = max((float(patch.heatmap.max()) for patch in atom.patches), default=0.0)
-        _label(draw, atom, strongest, top)
+        _label(draw, atom, top)
         for column, patch in enumerate(atom.patches):
             left = _LABEL + column * (_CELL + _GAP)
-            sheet.paste(_cell(patch, strongest), (left, top))
-            draw.text((left, top + _CELL + 2), _fit(_caption(patch), _CELL), _INK, _font(11))
+            sheet.paste(_cell(patch, atom.top), (left, top))
+            caption = _fit(f"{patch.category} / {patch.defect}", _CELL)
+            draw.text((left, top + _CELL + 2), caption, _INK, _font(11))
             draw.text((left, top + _CELL + 15), f"{patch.activation:.3g}", _FAINT, _font(11))
     stream = io.BytesIO()
     sheet.save(stream, "PNG", optimize=True, pnginfo=png_mark())
     return stream.getvalue()
 
 
-def _label(draw: ImageDraw.ImageDraw, atom: Atom, strongest: float, top: int) -> None:
-    lines = [f"coefficient {atom.coefficient:.4g}"]
-    if atom.patches:
-        lines.append(f"colours 0 to {strongest:.3g}")
-    else:
-        lines.append("never active here")
+def _label(draw: ImageDraw.ImageDraw, atom: Atom, top: int) -> None:
     draw.text((_GAP, top), f"atom {atom.index}", _INK, _font(15))
+    colours = f"colours 0 to {atom.top:.3g}" if atom.patches else "never active here"
+    lines = [f"coefficient {atom.coefficient:.4g}", colours]
     lines += _shares(atom.category_spread) + _shares(atom.defect_spread)
     for at, line in enumerate(lines):
         draw.text((_GAP, top + 22 + 15 * at), _fit(line, _LABEL - 2 * _GAP), _FAINT, _font(11))
@@ -77,46 +74,26 @@ def _shares(spread: Mapping[str, float]) -> list[str]:
     return lines
 
 
-def _caption(patch: AtomPatch) -> str:
-    return f"{patch.category} / {patch.defect}"
-
-
-def _cell(patch: AtomPatch, strongest: float) -> Image.Image:
-    """Draw one picture with its activations, fitted into a square cell."""
-    picture = _thumbnail(patch)
-    ratio = patch.heatmap.shape[1] / patch.heatmap.shape[0]
-    if picture is not None:
-        ratio = picture.width / picture.height
-    width, height = min(_CELL, round(_CELL * ratio)), min(_CELL, round(_CELL / ratio))
-    size = (max(1, width), max(1, height))
-    share = np.clip(patch.heatmap / (strongest or 1.0), 0, 1).astype(np.float32)
+def _cell(patch: AtomPatch, top: float) -> Image.Image:
+    """Draw one picture with its activations from 0 to `top`, fitted into a square cell."""
+    jpeg, seen = patch.thumbnail, levels(patch.heatmap, top)
+    photo = None if jpeg is None else open_thumbnail(jpeg, patch.image_path)
+    shown = photo or seen
+    width = max(1, min(_CELL, round(_CELL * shown.width / shown.height)))
+    height = max(1, min(_CELL, round(_CELL * shown.height / shown.width)))
     # patches keep their borders: what lies between two of them was never computed
-    level = np.asarray(Image.fromarray(share).resize(size, Image.Resampling.NEAREST))
-    colours = rgb(level)
-    if picture is not None:
-        ground = np.asarray(picture.resize(size), np.float32)
-        opacity = _OPACITY * np.sqrt(level[..., None])
-        colours = np.rint(ground * (1 - opacity) + colours * opacity).astype(np.uint8)
+    seen = seen.resize((width, height), Image.Resampling.NEAREST)
     cell = Image.new("RGB", (_CELL, _CELL), _PAPER)
-    cell.paste(Image.fromarray(colours), (0, 0))
+    below = photo and lay_over(photo.resize((width, height)), seen, _COVER)
+    cell.paste(below or coloured(seen), (0, 0))
     if patch.box is not None:
-        left, top, wide, high = patch.box
+        left, upper, wide, high = patch.box
         # a patch at the border keeps its outline inside the cell
-        upper = (max(0, round(left * width) - _MARGIN), max(0, round(top * height) - _MARGIN))
-        right, bottom = round((left + wide) * width), round((top + high) * height)
-        lower = (min(_CELL - 1, right + _MARGIN), min(_CELL - 1, bottom + _MARGIN))
-        ImageDraw.Draw(cell).rectangle((upper, lower), outline=OUTLINE)
+        corner = max(0, round(left * width) - _MARGIN), max(0, round(upper * height) - _MARGIN)
+        right, lower = round((left + wide) * width), round((upper + high) * height)
+        other = min(_CELL - 1, right + _MARGIN), min(_CELL - 1, lower + _MARGIN)
+        ImageDraw.Draw(cell).rectangle((corner, other), outline=OUTLINE)
     return cell
-
-
-def _thumbnail(patch: AtomPatch) -> Image.Image | None:
-    if patch.thumbnail is None:
-        return None
-    try:
-        with Image.open(io.BytesIO(patch.thumbnail), formats=["JPEG"]) as image:
-            return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise CorruptStore(f"the thumbnail of {patch.image_path} is no JPEG: {error}") from None
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -4,6 +4,7 @@ The colours are inferno on one fixed scale, 0 to 1, never stretched to an image:
 stays dark. H x W is the model's input, w x h the image as it was given.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -40,5 +41,15 @@ def overlay(photo: Image.Image, values: NDArray[np.float32]) -> Image.Image:
         values: the map.
     """
     seen = levels(values).resize(photo.size, Image.Resampling.BILINEAR)
-    cover = seen.point([round(_STRONGEST * level) for level in range(N_COLOURS)])
-    return Image.composite(coloured(seen).convert("RGB"), photo, cover)
+    return lay_over(photo, seen, [round(_STRONGEST * level) for level in range(N_COLOURS)])
+
+
+def lay_over(photo: Image.Image, seen: Image.Image, cover: Sequence[int]) -> Image.Image:
+    """Lay an image of palette levels over a photo of its size.
+
+    Args:
+        photo: RGB; it is not changed.
+        seen: levels, 0 to 255.
+        cover: how much of the photo each of the 256 levels hides, 0 nothing, 255 all.
+    """
+    return Image.composite(coloured(seen).convert("RGB"), photo, seen.point(list(cover)))

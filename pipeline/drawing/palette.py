@@ -33,8 +33,3 @@ def coloured(image: Image.Image) -> Image.Image:
     painted = image.copy()
     painted.putpalette(INFERNO)
     return painted
-
-
-def rgb(share: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Give the colours `(h, w, 3)` of shares `(h, w)` in [0, 1]."""
-    return np.asarray(coloured(levels(share)).convert("RGB"))

@@ -3,18 +3,19 @@
 Colours, fonts and line styles are the style sheet's, so a chart follows the light or dark theme.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from pipeline.report.data import Line
 
 WIDTH, HEIGHT = 340.0, 230.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 14.0, 12.0, 42.0
-_N_TICKS = 5
+_ROUND = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
+_POWERS = LogLocator(numticks=7)
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -69,23 +70,29 @@ class Axis:
 
     def place(self, values: FloatArray) -> FloatArray:
         """Give the user unit of each value."""
-        low, high = self.low, self.high
+        ends = np.array([self.low, self.high])
         if self.log:
-            values, low, high = np.log10(values), math.log10(low), math.log10(high)
-        return self.start + (values - low) / (high - low) * (self.end - self.start)
+            values, ends = np.log10(values), np.log10(ends)
+        shares: FloatArray = (values - ends[0]) / (ends[1] - ends[0])
+        return self.start + shares * (self.end - self.start)
 
     def ticks(self) -> list[Tick]:
-        """Give round values within the axis: powers of ten on a log axis."""
-        values = _powers(self.low, self.high) if self.log else _round_steps(self.low, self.high)
-        places = self.place(np.array(values))
-        return [Tick(round(float(p), 1), f"{v:.6g}") for p, v in zip(places, values, strict=True)]
+        """Give round values within the axis: powers of ten on a log axis, its ends if too few."""
+        locator = _POWERS if self.log else _ROUND
+        values = np.asarray(locator.tick_values(self.low, self.high), np.float64)
+        slack = 1e-9 * (self.high - self.low)
+        values = values[(values >= self.low - slack) & (values <= self.high + slack)]
+        if len(values) < 2:
+            values = np.array([self.low, self.high])
+        places = np.round(self.place(values), 1).tolist()
+        return [Tick(p, f"{v:.6g}") for p, v in zip(places, values, strict=True)]
 
 
 def line_chart(
     title: str,
     x_label: str,
     y_label: str,
-    lines: Mapping[str, Line],
+    lines: Mapping[str, Line | None],
     *,
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
@@ -93,9 +100,11 @@ def line_chart(
 ) -> Chart | None:
     """Draw named lines; None where no line has two finite points.
 
-    Ranges not given are those of the data. Points outside a given x range are left out.
+    Ranges not given are those of the data. Lines of ascending x are cut at a given x range.
     """
-    clean = {name: _finite(curve, x_range, log_x) for name, curve in lines.items()}
+    clean = {
+        name: _finite(curve, x_range, log_x) for name, curve in lines.items() if curve is not None
+    }
     clean = {name: points for name, points in clean.items() if len(points[0]) > 1}
     if not clean:
         return None
@@ -158,9 +167,12 @@ def _finite(
     kept = np.isfinite(x) & np.isfinite(y)
     if log_x:
         kept &= x > 0
-    if x_range is not None:
-        kept &= (x >= x_range[0]) & (x <= x_range[1])
-    return x[kept], y[kept]
+    x, y = x[kept], y[kept]
+    if x_range is None:
+        return x, y
+    inside = (x >= x_range[0]) & (x <= x_range[1])
+    ends = np.array([x_range[1]] if (x > x_range[1]).any() else [])
+    return np.append(x[inside], ends), np.append(y[inside], np.interp(ends, x, y))
 
 
 def _axis(
@@ -181,22 +193,6 @@ def _widen(low: float, high: float) -> tuple[float, float]:
         return low, high
     margin = abs(low) / 2 or 0.5
     return low - margin, high + margin
-
-
-def _round_steps(low: float, high: float) -> list[float]:
-    rough = (high - low) / _N_TICKS
-    unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= rough)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [i * step for i in range(first, last + 1)]
-
-
-def _powers(low: float, high: float) -> list[float]:
-    first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
-    if last <= first:
-        return [low, high]
-    stride = max(1, math.ceil((last - first) / 6))
-    return [10.0**i for i in range(first, last + 1, stride)]
 
 
 def _polyline(x: FloatArray, y: FloatArray) -> str:

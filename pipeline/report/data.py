@@ -167,6 +167,11 @@ class Atom:
     """Share of the atom's activation in each category; adds up to 1."""
     defect_spread: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def top(self) -> float:
+        """Where the one colour scale of its patches ends: its strongest activation shown."""
+        return max((float(patch.heatmap.max()) for patch in self.patches), default=0.0) or 1.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:

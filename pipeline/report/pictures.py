@@ -10,15 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from scipy import ndimage
 
 from pipeline.drawing.palette import N_COLOURS, OUTLINE, coloured, levels
-from spg_core.errors import CorruptStore
+from pipeline.drawing.thumbnail import open_thumbnail
 
 MAX_SIDE = 224
 """Longest side of an embedded heatmap or mask, in pixels."""
-_MAX_THUMBNAIL_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,42 @@ class Picture:
     uri: str
     width: int
     height: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    """The pictures of one image, to be laid over each other."""
+
+    thumbnail: Picture | None
+    heatmap: Picture
+    mask: Picture | None
+    outline: Picture | None
+    """Mask and outline are None where nothing is marked."""
+
+    @property
+    def size(self) -> Picture:
+        """The picture whose size all of them are drawn at."""
+        return self.thumbnail or self.heatmap
+
+
+def draw_layers(
+    values: npt.NDArray[np.float32],
+    top: float,
+    jpeg: bytes | None,
+    owner: str,
+    mask: npt.NDArray[np.uint8] | None = None,
+) -> Layers:
+    """Draw `values (h, w)`, 0 to `top`, and what else is known of an image, which `owner` names.
+
+    Raises: CorruptStore as `thumbnail_picture`.
+    """
+    marked = mask if mask is not None and mask.any() else None
+    return Layers(
+        thumbnail=None if jpeg is None else thumbnail_picture(jpeg, owner),
+        heatmap=heatmap_picture(values, top),
+        mask=None if marked is None else mask_picture(marked),
+        outline=None if marked is None else outline_picture(marked),
+    )
 
 
 def heatmap_picture(values: npt.NDArray[np.float32], top: float) -> Picture:
@@ -50,22 +85,8 @@ def outline_picture(mask: npt.NDArray[np.uint8]) -> Picture:
 
 
 def thumbnail_picture(jpeg: bytes, owner: str) -> Picture:
-    """Embed a JPEG as it is, once its header says that it is one of a sensible size.
-
-    Raises:
-        CorruptStore: The bytes are no JPEG, or a side is above 4096 pixels; names `owner`.
-    """
-    try:
-        with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
-            width, height = image.size
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise CorruptStore(f"the thumbnail of {owner} is no JPEG: {error}") from error
-    if max(width, height) > _MAX_THUMBNAIL_SIDE:
-        raise CorruptStore(
-            f"the thumbnail of {owner} is {width} x {height}, expected at most "
-            f"{_MAX_THUMBNAIL_SIDE} pixels a side; extract again with --thumbnails"
-        )
-    return Picture(_uri("jpeg", jpeg), width, height)
+    """Embed a JPEG as it is. Raises: CorruptStore as `open_thumbnail`."""
+    return Picture(_uri("jpeg", jpeg), *open_thumbnail(jpeg, owner).size)
 
 
 def scale_picture() -> Picture:

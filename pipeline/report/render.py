@@ -15,12 +15,12 @@ from markupsafe import Markup
 
 from pipeline.metrics import percent
 from pipeline.report.data import ReportData
-from pipeline.report.pictures import scale_picture
+from pipeline.report.pictures import draw_layers, scale_picture
 from pipeline.report.view import (
     LABELS,
-    atom_view,
     category_views,
     metric_names,
+    perplexity,
     tau_chart,
     training_charts,
 )
@@ -41,7 +41,8 @@ def render_report(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = partial(percent, none="–")
+    environment.filters |= {"percent": partial(percent, none="–"), "perplexity": perplexity}
+    environment.globals["draw_layers"] = draw_layers
     style, script = _template("report.css"), _template("report.js")
     page = environment.get_template("report.html").render(
         data=data,
@@ -56,7 +57,6 @@ def render_report(data: ReportData) -> str:
         scale=scale_picture(),
         tau=tau_chart(data),
         training=training_charts(data),
-        atoms=[atom_view(atom) for atom in data.atoms],
     )
     # A file name that is not UTF-8 reaches us with lone surrogates, which UTF-8 cannot hold.
     return page.encode("utf-8", "backslashreplace").decode("utf-8")
