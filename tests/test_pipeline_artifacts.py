@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from cache.store import open_store
-from pipeline.artifacts import artifact_id, load_artifact, make_latest, save_artifact
+from pipeline.artifacts import (
+    artifact_id,
+    list_artifacts,
+    load_artifact,
+    make_latest,
+    save_artifact,
+)
 from pipeline.artifacts.documents import GuidesTraining
 from spg_core.errors import ArtifactError, CorruptStore, NotInStore
 from tests.artifact_samples import guides_document, guides_tensors
@@ -126,3 +132,13 @@ def test_documents_are_json_that_any_tool_reads(tmp_path):
     _, artifact = saved(tmp_path)
 
     assert json.loads((Path(artifact.path) / "guides.json").read_text())["id"] == "a-1"
+
+
+def test_a_folder_with_a_name_of_no_artifact_is_passed_over(tmp_path):
+    store, _ = saved(tmp_path)
+    for name in ("\x1b[2Jevil", ".hidden", "a\nb"):
+        (tmp_path / "guides" / name).mkdir()
+        (tmp_path / "guides" / name / "guides.json").write_text("{}")
+
+    assert list_artifacts(store, "guides") == ["a-1"]
+    assert load_artifact(store, "guides", "a").id == "a-1"

@@ -1,14 +1,18 @@
 """Opening a dataset: what it asks of a store, and what it says when there is none."""
 
+import hashlib
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cache.key import cache_key, canonical_json
 from cache.store import open_store
 from pipeline.inputs import open_dataset
-from spg_core.errors import CorruptStore, NotInStore
+from spg_core.errors import BackboneError, CorruptStore, NotInStore
 from tests.small_store import SmallStore
 
 
@@ -85,3 +89,67 @@ def test_a_manifest_of_other_images_is_corrupt(
 def test_a_name_mistyped_is_answered_by_the_nearest(small_store, dataset, backbone, meant):
     with pytest.raises(NotInStore, match=f"did you mean {meant}"):
         open_dataset(open_store(small_store.url), dataset, backbone)
+
+
+def resealed(small_store: SmallStore, tmp_path: Path, change: Callable[[Any], None]) -> Any:
+    """Give a store whose target cache covers something else, with key and digest to match."""
+    store = open_store(shutil.copytree(small_store.url, tmp_path / "store"))
+    folder = tmp_path / "store" / "tokens" / "target" / "gabor"
+    [cache] = folder.iterdir()
+    record = json.loads((cache / "cache.json").read_text())
+    change(record["covers"]["backbone"])
+    record["key"] = cache_key(record["covers"])
+    del record["digest"]
+    record["digest"] = hashlib.sha256(canonical_json(record)).hexdigest()
+    (cache / "cache.json").write_text(json.dumps(record))
+    cache.rename(folder / record["key"])
+    return store
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"grid": [5, 6]},
+            r"grid of 5 x 6 and d_model of 160 are not the arrays' 36 tokens of 160",
+        ),
+        ({"d_model": 80}, "d_model of 80 are not the arrays'"),
+        ({"height": 98}, r"masks are \(96, 96\), the backbone's input is \(98, 96\)"),
+    ],
+)
+def test_a_backbone_whose_tokens_the_arrays_do_not_hold_is_refused(
+    small_store: SmallStore, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    store = resealed(small_store, tmp_path, lambda backbone: backbone.update(changes))
+
+    with pytest.raises(CorruptStore, match=rf"cache\.json: .*{message}"):
+        open_dataset(store, "target", "gabor")
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("height", 2**30),
+        ("width", -1),
+        ("height", 96.5),
+        ("grid", [6]),
+        ("grid", [6, 6, 6]),
+        ("grid", "6x6"),
+        ("grid", [97, 6]),
+        ("mean", [0.5, 0.5]),
+        ("mean", [0.5, 0.5, None]),
+        ("std", [0.0, 0.25, 0.25]),
+        ("layer", -1),
+        ("exif", "no"),
+        ("resize_filter", "nearest"),
+        ("compute_dtype", "int8"),
+        ("colour", "bgr"),
+    ],
+)
+def test_a_stored_backbone_out_of_range_is_refused_by_its_field(
+    small_store: SmallStore, tmp_path: Path, field: str, wrong: object
+) -> None:
+    store = resealed(small_store, tmp_path, lambda backbone: backbone.update({field: wrong}))
+
+    with pytest.raises(BackboneError, match=field):
+        open_dataset(store, "target", "gabor")

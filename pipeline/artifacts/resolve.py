@@ -8,6 +8,7 @@ from cache.objects import Objects
 from cache.store import open_store
 from pipeline.artifacts.documents import Kind
 from pipeline.artifacts.notes import LatestDocument, read_note, write_note
+from pipeline.artifacts.terms import is_part
 from pipeline.progress import say
 from spg_core.errors import ArtifactError, NotInStore, StoreError
 
@@ -71,11 +72,14 @@ def folder(kind: Kind, identifier: str) -> str:
 
 
 def list_artifacts(store: Objects, kind: Kind) -> list[str]:
-    """Give the ids of all finished artifacts of a kind, oldest first."""
+    """Give the ids of all finished artifacts of a kind, oldest first.
+
+    Folders with a name that no artifact can have, such as control characters, are none of ours.
+    """
     found = []
     for entry in store.walk(kind):
         parts = entry.name.split("/")
-        if len(parts) == 3 and parts[2] == JSON[kind]:
+        if len(parts) == 3 and parts[2] == JSON[kind] and is_part(parts[1]):
             found.append((entry.modified, parts[1]))
     return [identifier for _, identifier in sorted(found)]
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta
 
 from pipeline.backbones.spec import BackboneSpec, spec_from_covers
@@ -35,6 +36,14 @@ Versions = dict[Text, Annotated[str, Meta(max_length=200)]]
 Cell = int | float | str | bool | None
 Row = dict[str, Cell]
 """One line of a sweep or figure: axes, ids, states and metrics."""
+
+
+def is_part(name: str) -> bool:
+    """Tell whether a name can be an artifact's or a dataset's."""
+    try:
+        return bool(msgspec.convert(name, Part))
+    except msgspec.ValidationError:
+        return False
 
 
 def now() -> str:
