@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from cache.reader import TokenCache
 from cache.store import open_store
-from pipeline.fitting.token_source import TokenSource
+from pipeline.fitting.tokens import TokenSource
 from pipeline.inputs import open_dataset
 from spg_core.products import inner_products
 from spg_core.sae import Sae

@@ -23,10 +23,9 @@ from cache.order import EpochOrder
 from cache.reader import TokenCache
 from cache.store import open_store
 from pipeline.configs import FitGuidesConfig
-from pipeline.fitting.dictionaries import GuideDictionary, random_atoms
-from pipeline.fitting.guide_group import make_trainer
-from pipeline.fitting.sae_path import remembered_path
-from pipeline.fitting.token_source import TokenSource
+from pipeline.fitting.budget import remembered_path
+from pipeline.fitting.dictionaries import GuideDictionary, make_trainer, random_atoms
+from pipeline.fitting.tokens import TokenSource
 from pipeline.inputs import CachedDataset, open_dataset
 from spg_core.anomaly_map import map_operator
 from spg_core.guide_config import GuideConfig

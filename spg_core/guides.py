@@ -94,8 +94,10 @@ def patch_probabilities(unit_tokens: Tensor, guides: Tensor, temperature: float)
 def require_nonzero(coefficients: Tensor, name: str) -> None:
     """Refuse coefficients `(2, C)` of which a guide is all zero: its cosine has no meaning.
 
-    Raises: FitError that names the guide and the remedy.
+    Raises: FitError that names the guide and the remedy, also for values that are not finite.
     """
+    if not bool(coefficients.isfinite().all()):
+        raise FitError(f"the guides' coefficients are not finite ({name}); lower --learning-rate")
     for which, label in ((NORMAL, "normal"), (ANOMALY, "anomalous")):
         if not bool((coefficients[which] != 0).any()):
             raise FitError(
@@ -104,9 +106,7 @@ def require_nonzero(coefficients: Tensor, name: str) -> None:
             )
 
 
-def sparsity_summary(coefficients: Tensor) -> dict[str, list[float]]:
-    """Count what a pair of guides `(2, C)` uses: `nnz` and `l1`, each as [normal, anomalous]."""
-    return {
-        "nnz": [float(n) for n in (coefficients != 0).sum(-1)],
-        "l1": [float(total) for total in coefficients.abs().sum(-1)],
-    }
+def sparsity_summary(coefficients: Tensor) -> dict[str, tuple[float, float]]:
+    """Count what a pair of guides `(2, C)` uses: `nnz` and `l1`, each as (normal, anomalous)."""
+    sums = {"nnz": (coefficients != 0).sum(-1), "l1": coefficients.abs().sum(-1)}
+    return {name: (float(pair[NORMAL]), float(pair[ANOMALY])) for name, pair in sums.items()}

@@ -24,7 +24,7 @@ from pipeline.atoms.files import write_atoms
 from pipeline.atoms.find import blocks, find_atoms, strongest
 from pipeline.atoms.sheet import draw_sheet
 from pipeline.configs import AtomsConfig, Coefficients, ScoreConfig
-from pipeline.fitting.sae_settings import load_sae
+from pipeline.fitting.sae import load_sae
 from pipeline.report.data import Atom, AtomPatch
 from pipeline.scoring.score import score
 from spg_core.errors import ArtifactError, ConfigError, CorruptStore, StoreError

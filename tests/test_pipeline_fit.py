@@ -15,17 +15,13 @@ from cache.store import open_store
 from cache.stream import token_batches
 from pipeline.artifacts import load_artifact, save_artifact, to_json
 from pipeline.configs import FitGuidesConfig, FitSaeConfig
-from pipeline.fitting import saes as fit_saes
 from pipeline.fitting import train
-from pipeline.fitting.guide_group import fit_guide_group
-from pipeline.fitting.guides import fit_guides
+from pipeline.fitting.budget import remembered_path, require_fit, split_by_memory
+from pipeline.fitting.guides import fit_guide_group, fit_guides
 from pipeline.fitting.log import read_log
-from pipeline.fitting.memory_plan import require_fit, split_by_memory
-from pipeline.fitting.sae import fit_sae
-from pipeline.fitting.sae_path import remembered_path
-from pipeline.fitting.sae_quality import measure_saes
-from pipeline.fitting.sae_settings import load_sae
-from pipeline.fitting.token_source import TokenSource
+from pipeline.fitting.quality import measure_saes
+from pipeline.fitting.sae import fit_sae, fit_saes, load_sae
+from pipeline.fitting.tokens import TokenSource
 from pipeline.inputs import open_dataset
 from pipeline.recipes import from_recipe
 from spg_core.errors import ArtifactError, ConfigError, FitError, StoreError
@@ -275,7 +271,7 @@ def test_members_that_were_cut_at_different_steps_meet_again(small_store, fresh,
         with pytest.raises(Killed):
             fit_sae(fresh, aux(fresh), configs[1])
 
-    together = fit_saes.fit_saes(fresh, aux(fresh), configs)
+    together = fit_saes(fresh, aux(fresh), configs)
 
     store = open_store(small_store.url)
     for config in configs:
@@ -312,7 +308,7 @@ def test_the_path_measured_first_is_taken_from_then_on(monkeypatch):
     config = SaeConfig(width=96, k=3)
     first = remembered_path(config, 17, torch.device("cpu"))
     other = {"dense": "sparse", "sparse": "dense"}[first]
-    monkeypatch.setattr("pipeline.fitting.sae_path.faster_path", lambda *_: other)
+    monkeypatch.setattr("pipeline.fitting.budget.faster_path", lambda *_: other)
 
     again = remembered_path(config, 17, torch.device("cpu"))
     another_shape = remembered_path(replace(config, k=4), 17, torch.device("cpu"))
@@ -389,7 +385,7 @@ def test_an_auxiliary_set_without_defects_is_refused(small_store, tmp_path, monk
         [np.zeros(data.cache.n_images, np.int64)],
     )
     clean = replace(data, manifest=replace(data.manifest, table=without))
-    monkeypatch.setattr("pipeline.fitting.guide_group.open_dataset", lambda *_: clean)
+    monkeypatch.setattr("pipeline.fitting.guides.open_dataset", lambda *_: clean)
 
     with pytest.raises(FitError, match=r"none with a defect mask.*--split test"):
         fit_guides(store, small_store.sae.id, replace(GUIDES, seed=77))

@@ -98,7 +98,7 @@ def test_an_all_zero_guide_is_refused_by_name():
 def test_sparsity_counts_both_guides():
     summary = sparsity_summary(torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 0.5]]))
 
-    assert summary == {"nnz": [2.0, 1.0], "l1": [3.0, 0.5]}
+    assert summary == {"nnz": (2.0, 1.0), "l1": (3.0, 0.5)}
 
 
 def test_more_coefficients_than_atoms_are_refused():

@@ -17,7 +17,7 @@ from pipeline.artifacts import Artifact
 from pipeline.artifacts.documents import GuidesDocument
 from pipeline.configs import AtomsConfig
 from pipeline.device import resolve_device
-from pipeline.fitting.sae_settings import load_sae
+from pipeline.fitting.sae import load_sae
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.progress import bar
 from pipeline.report.data import GuideName

@@ -18,6 +18,9 @@ from pipeline.artifacts import Artifact
 from pipeline.artifacts.documents import SaeDocument
 from pipeline.configs import FitGuidesConfig
 from pipeline.inputs import CachedDataset
+from spg_core.anomaly_map import map_operator
+from spg_core.compiling import Compiler
+from spg_core.guide_step import GuideFit, GuideTrainer
 
 _BATCH_IMAGES = 16
 
@@ -51,6 +54,22 @@ def make_dictionary(
             atoms = torch.eye(d_model)
     alive = torch.ones(len(atoms), dtype=torch.bool)
     return GuideDictionary(atoms, alive, free=config.dictionary == "none")
+
+
+def make_trainer(
+    dictionary: GuideDictionary,
+    data: CachedDataset,
+    config: FitGuidesConfig,
+    device: torch.device,
+    compiler: Compiler = "auto",
+) -> GuideTrainer:
+    """Set up one fit; maps are bilinear, without blur. Raises: ConfigError."""
+    fit = GuideFit(
+        dictionary=dictionary.atoms, alive=dictionary.alive, config=config, free=dictionary.free
+    )
+    spec = data.spec
+    operator = map_operator(spec.grid, spec.height, spec.width, sigma=0)
+    return GuideTrainer(fit, operator=operator, device=device, compiler=compiler)
 
 
 def random_atoms(n_latents: int, d_model: int, seed: int) -> Tensor:

@@ -1,14 +1,47 @@
-"""Fit-sae: train a sparse autoencoder on the cached tokens of the auxiliary dataset."""
+"""Fit-sae: train SAEs in one pass over the tokens, each with the bits it would have alone.
+
+What is shared is what costs outside the maths: each batch is read, put in order, moved and cast
+once. The products are not. SAEs of one width could share the encoder's product by writing their
+encoders under each other, but that saves no operations (k differs, so do the weights), and BLAS
+does not promise the same rounding for another shape, which would cost the bits.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
 
 from cache.objects import Objects
-from pipeline.artifacts import Artifact, find_artifact, make_latest
-from pipeline.artifacts.documents import SaeDocument
+from cache.reader import TokenCache
+from pipeline.artifacts import (
+    Artifact,
+    artifact_id,
+    find_artifact,
+    folder,
+    load_artifact,
+    make_latest,
+    save_artifact,
+    settings,
+)
+from pipeline.artifacts.documents import SaeDocument, SaeParents, SaeTraining
+from pipeline.artifacts.terms import Backbone
+from pipeline.backbones.spec import slug
 from pipeline.configs import FitSaeConfig
-from pipeline.fitting.sae_settings import sae_id
-from pipeline.fitting.saes import fit_saes
+from pipeline.device import resolve_device
+from pipeline.drawing.plots import draw_training
+from pipeline.fitting.budget import device_name, memory_budget, plan_groups, remembered_path
+from pipeline.fitting.checkpoint import drop_checkpoint
+from pipeline.fitting.log import PICTURE, SAE_PANELS
+from pipeline.fitting.quality import Quality, measure_saes
+from pipeline.fitting.tokens import TokenSource, epoch_steps, sae_batches
+from pipeline.fitting.train import Line, Member, compiler_for, join, run
 from pipeline.inputs import CachedDataset
-from pipeline.progress import say
-from spg_core.errors import SpgError
+from pipeline.progress import Advance, bar, say
+from spg_core.errors import FitError, SpgError
+from spg_core.sae import Sae
+from spg_core.sae_step import SaeTrainer
+
+Results = dict[str, Artifact[SaeDocument] | SpgError]
 
 
 def fit_sae(
@@ -32,3 +65,184 @@ def fit_sae(
     if direct:
         make_latest(made.place, made.id)
     return made
+
+
+def fit_saes(
+    store: Objects,
+    data: CachedDataset,
+    configs: Sequence[FitSaeConfig],
+    memory_bytes: int | None = None,
+) -> Results:
+    """Train an SAE for each config, or find the one that is there; give artifact or error by id.
+
+    Configs of one seed, order, batch and number of epochs see the same batches and are trained
+    together, as many at a time as `memory_bytes` hold.
+    """
+    wanted = {sae_id(data, config): config for config in configs}
+    results: Results = {}
+    pending: dict[str, FitSaeConfig] = {}
+    for identifier, config in wanted.items():
+        try:
+            found = find_artifact(store, "saes", identifier)
+        except SpgError as error:  # the others are fitted all the same
+            results[identifier] = error
+            continue
+        if found is None:
+            pending[identifier] = config
+        else:
+            results[identifier] = found
+    if pending:
+        store.check_writable()
+        device = resolve_device(next(iter(pending.values())).device)
+        source = TokenSource(data.cache, device)
+        groups = plan_groups(data.cache, pending, memory_bytes or memory_budget(device))
+        left = sum(epoch_steps(data.cache, one) * one.epochs for one in pending.values())
+        with bar("Fitting SAEs" if len(pending) > 1 else "Fitting SAE", left) as advance:
+            for group in groups:
+                chosen = {identifier: pending[identifier] for identifier in group}
+                results |= _fit_group(store, data, source, chosen, advance)
+    return {identifier: results[identifier] for identifier in wanted}
+
+
+def sae_id(data: CachedDataset, config: FitSaeConfig) -> str:
+    """Name the SAE that a config makes of a cache; the device is no part of it."""
+    stem = f"{data.dataset}-{slug(data.backbone)}-c{config.width}-k{config.k}"
+    return artifact_id(stem, {"cache": data.cache.key, "config": settings(config)})
+
+
+def load_sae(store: Objects, reference: str) -> tuple[Artifact[SaeDocument], Sae]:
+    """Read an SAE artifact and the SAE in it. Raises: as `load_artifact`, ConfigError."""
+    artifact = load_artifact(store, "saes", reference)
+    config = artifact.document.config
+    sae = Sae(
+        artifact.tensors["encoder"],
+        artifact.tensors["dictionary"],
+        k=config.k,
+        sparsifier=config.sparsifier,
+        clamp=config.clamp,
+    )
+    return artifact, sae
+
+
+def _fit_group(
+    store: Objects,
+    data: CachedDataset,
+    source: TokenSource,
+    configs: dict[str, FitSaeConfig],
+    advance: Advance,
+) -> Results:
+    """Train, measure and save SAEs that see the same batches."""
+    shared = next(iter(configs.values()))
+    per_epoch, d_model = epoch_steps(data.cache, shared), data.cache.d_model
+    members: list[Member[SaeTrainer]] = []
+    broken: Results = {}
+    for identifier, config in configs.items():
+        path = remembered_path(config, d_model, source.device)
+        compiler = compiler_for(per_epoch * shared.epochs)
+        trainer = SaeTrainer(config, d_model, str(source.device), path, compiler=compiler)
+        try:
+            members.append(join(store, identifier, folder("saes", identifier), trainer))
+        except SpgError as error:  # a checkpoint that cannot be read
+            broken[identifier] = error
+            advance(per_epoch * shared.epochs)
+    if not members:
+        return broken
+    _announce(members, data.cache, per_epoch * shared.epochs, source)
+
+    def step(member: Member[SaeTrainer], tokens: Tensor, number: int) -> Line:
+        stats = member.trainer.step(tokens)
+        return {
+            "step": number,
+            "epoch": (number - 1) // per_epoch,
+            "loss": stats.loss,
+            "fvu": stats.fvu,
+            "l0": stats.l0,
+            "dead": stats.n_dead,
+        }
+
+    def batches(first: int) -> Iterator[Tensor]:
+        return sae_batches(source, shared, first)
+
+    run(store, members, batches, step, per_epoch * shared.epochs, advance)
+    return broken | _finish(store, data, source, configs, members)
+
+
+def _announce(
+    members: Sequence[Member[SaeTrainer]],
+    cache: TokenCache,
+    n_steps: int,
+    source: TokenSource,
+) -> None:
+    what = members[0].trainer.path if len(members) == 1 else f"{len(members)} SAEs together"
+    place = "kept on" if source.is_resident else "streamed to"
+    say(
+        f"{cache.n_tokens} tokens of {cache.d_model}, {n_steps} steps, "
+        f"tokens {place} {source.device} ({what})"
+    )
+
+
+def _finish(
+    store: Objects,
+    data: CachedDataset,
+    source: TokenSource,
+    configs: dict[str, FitSaeConfig],
+    members: Sequence[Member[SaeTrainer]],
+) -> Results:
+    """Measure those that came through in one more pass, and save them."""
+    saes = {}
+    for member in members:
+        try:
+            if member.error is None:
+                saes[member.id] = member.trainer.sae()
+        except FitError as error:
+            member.error = error
+    qualities = measure_saes(saes, source)
+    results: Results = {}
+    for member in members:
+        if member.error is not None:
+            # what is left of a fit that failed would only fail again
+            drop_checkpoint(store, member.place)
+            results[member.id] = member.error
+            continue
+        config, quality = configs[member.id], qualities[member.id]
+        results[member.id] = _save(store, data, config, member, quality)
+    return results
+
+
+def _save(
+    store: Objects,
+    data: CachedDataset,
+    config: FitSaeConfig,
+    member: Member[SaeTrainer],
+    quality: Quality,
+) -> Artifact[SaeDocument]:
+    trainer = member.trainer
+    sae = trainer.sae()
+    if quality.numbers.fvu > 1:
+        say(
+            f"warning: {member.id} has an FVU of {quality.numbers.fvu:.3g}: it is farther from "
+            "the tokens than their mean is; did the learning rate make it diverge?"
+        )
+    picture = draw_training(member.log.lines, SAE_PANELS, member.id)
+    store.replace(f"{member.place}/{PICTURE}", [picture])
+    document = SaeDocument(
+        id=member.id,
+        config=config,
+        parents=SaeParents(cache=data.parent),
+        backbone=Backbone(name=data.backbone, covers=data.spec.covers()),
+        quality=quality.numbers,
+        training=SaeTraining(
+            path=trainer.path,
+            steps=member.done,
+            device=device_name(trainer.device),
+            threads=torch.get_num_threads(),
+        ),
+    )
+    tensors = {
+        "encoder": sae.encoder,
+        "dictionary": sae.dictionary,
+        "ever_active": quality.ever_active,
+    }
+    artifact = save_artifact(store, document, tensors)
+    drop_checkpoint(store, member.place)
+    return artifact

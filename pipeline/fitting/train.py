@@ -125,6 +125,9 @@ def run(
         advance: called once a member and step.
     """
     advance(sum(member.done for member in members))
+    for member in members:
+        if member.done:
+            say(f"{member.id} goes on from step {member.done} of {n_steps}")
     start = min((member.done for member in members), default=n_steps)
     next_checkpoint = perf_counter() + pause_after(0.0)
     stream = batches(start) if start < n_steps else iter(())

@@ -8,9 +8,8 @@ import torch
 
 from cache.reader import TokenCache
 from pipeline.configs import FitSaeConfig
-from pipeline.fitting.memory_plan import sae_bytes
-from pipeline.fitting.sae_path import remembered_path
-from pipeline.fitting.sae_settings import batch_size, epoch_steps
+from pipeline.fitting.budget import remembered_path, sae_bytes
+from pipeline.fitting.tokens import epoch_steps
 from pipeline.progress import human_bytes, human_seconds
 from spg_core.sae_step import SaeTrainer
 
@@ -72,7 +71,6 @@ def estimate(
 
 
 def _n_steps(cache: TokenCache, config: FitSaeConfig) -> int:
-    batch_size(cache, config)
     return epoch_steps(cache, config) * config.epochs
 
 

@@ -8,10 +8,8 @@ from cache.objects import Objects
 from pipeline.artifacts import Artifact
 from pipeline.artifacts.documents import Document, GuidesDocument, SaeDocument
 from pipeline.configs import ScoreConfig
-from pipeline.fitting.guide_group import fit_guide_group
-from pipeline.fitting.guide_settings import guides_id
-from pipeline.fitting.sae_settings import sae_id
-from pipeline.fitting.saes import fit_saes
+from pipeline.fitting.guides import fit_guide_group, guides_id
+from pipeline.fitting.sae import fit_saes, sae_id
 from pipeline.inputs import CachedDataset
 from pipeline.scoring.score import score_group
 from pipeline.sweep.grid import Point

@@ -11,10 +11,9 @@ from pipeline.artifacts.documents import SweepDocument, SweepParents
 from pipeline.backbones.spec import require_same_tokens, slug
 from pipeline.configs import ClusterConfig, FitSaeConfig, SweepConfig
 from pipeline.device import resolve_device
-from pipeline.fitting.guide_settings import require_defects
-from pipeline.fitting.memory_plan import memory_budget, require_fit, sae_bytes
-from pipeline.fitting.sae_settings import sae_id
-from pipeline.fitting.saes import plan_groups
+from pipeline.fitting.budget import memory_budget, plan_groups, require_fit, sae_bytes
+from pipeline.fitting.sae import sae_id
+from pipeline.fitting.tokens import require_defects
 from pipeline.frames import to_frame
 from pipeline.inputs import open_dataset
 from pipeline.progress import bar, console, say

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.artifacts.documents import SaeQuality
-from pipeline.fitting.token_source import TokenSource
+from pipeline.fitting.tokens import TokenSource
 from spg_core.sae import Sae
 from spg_core.sae_loss import fvu
 from spg_core.sae_quality import SaeSums, TokenSums

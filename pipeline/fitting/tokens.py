@@ -1,4 +1,4 @@
-"""Tokens of a cache as tensors on a device, kept there when they fit.
+"""Where fits get their batches: tokens of a cache on a device, kept there when they fit.
 
 The batches are those of `cache.stream`, bit for bit: on a GPU that holds all tokens, the same
 indices are selected from the copy there, and nothing crosses the bus after the first read.
@@ -16,6 +16,9 @@ from cache.layout import IMAGES_PER_SHARD
 from cache.order import EpochOrder
 from cache.reader import TokenCache
 from cache.stream import Order, fits_in_memory, steps_per_epoch, token_batches
+from pipeline.configs import FitGuidesConfig, FitSaeConfig
+from pipeline.inputs import CachedDataset
+from spg_core.errors import FitError
 
 # Of a GPU's free memory; the rest is for weights, moments and activations.
 _RESIDENT_SHARE = 0.5
@@ -110,3 +113,50 @@ def _load(cache: TokenCache, device: torch.device) -> Tensor:
         rows = np.arange(start, min(start + IMAGES_PER_SHARD, cache.n_images))
         images[start : start + len(rows)] = torch.from_numpy(cache.tokens(rows)).to(device)
     return whole
+
+
+def batch_size(cache: TokenCache, config: FitSaeConfig) -> int:
+    """Give a batch in the unit of its order: images, or as many tokens as they have."""
+    return config.images_per_step * (1 if config.order == "images" else cache.tokens_per_image)
+
+
+def epoch_steps(cache: TokenCache, config: FitSaeConfig) -> int:
+    """Give the steps of one epoch of an SAE."""
+    return steps_per_epoch(cache, config.order, batch_size(cache, config))
+
+
+def sae_batches(source: TokenSource, config: FitSaeConfig, first: int) -> Iterator[Tensor]:
+    """Yield tokens `(n, d)` float32 from a step on, counted from 0 over all epochs."""
+    per_epoch, batch = epoch_steps(source.cache, config), batch_size(source.cache, config)
+    for epoch in range(first // per_epoch, config.epochs):
+        start = max(0, first - epoch * per_epoch)
+        yield from source.batches(config.order, batch, config.seed, epoch, start)
+
+
+def guide_epoch_steps(cache: TokenCache, config: FitGuidesConfig) -> int:
+    """Give the steps of one epoch of guides."""
+    return steps_per_epoch(cache, "images", config.images_per_step)
+
+
+def guide_rows(
+    cache: TokenCache, config: FitGuidesConfig, first: int
+) -> Iterator[NDArray[np.int64]]:
+    """Yield the rows of the images of each batch from a step on, counted over all epochs."""
+    per_epoch, n_images = guide_epoch_steps(cache, config), config.images_per_step
+    for epoch in range(first // per_epoch, config.epochs):
+        order = EpochOrder(cache.n_images, config.seed, epoch, "images", n_images)
+        yield from map(order.step, range(max(0, first - epoch * per_epoch), per_epoch))
+
+
+def require_defects(data: CachedDataset) -> None:
+    """Refuse an auxiliary set from which nothing can be learnt about defects.
+
+    Raises: FitError.
+    """
+    masked = int(np.count_nonzero(data.manifest.table["mask_pixels"].to_numpy()))
+    if masked == 0:
+        n_defective = int(data.manifest.labels.sum())
+        raise FitError(
+            f"{data.cache.where} has {n_defective} defective images and none with a defect mask; "
+            "guides learn from masked defects, so extract the split that holds them (--split test)"
+        )
