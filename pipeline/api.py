@@ -16,17 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cache.reader import TokenCache
 from cache.store import AnyStore, open_store
-from pipeline.commands import atoms as _atoms
-from pipeline.commands import calibrate as _calibrate
-from pipeline.commands import export as _export
-from pipeline.commands import extract as _extract
-from pipeline.commands import fit_guides as _fit_guides
-from pipeline.commands import fit_sae as _fit_sae
-from pipeline.commands import predict as _predict
-from pipeline.commands import reproduce as _reproduce
-from pipeline.commands import score as _score
-from pipeline.commands import sweep as _sweep
-from pipeline.commands import table as _table
+from pipeline import stages
 from pipeline.inputs import open_dataset
 from pipeline.options import Option, fill, help_of, options_of
 from spg_core.errors import ConfigError
@@ -118,14 +108,14 @@ def _predictions(made: "Iterable[Prediction]") -> "Predictions":
     return Predictions(made)
 
 
-extract = plain(_extract.extract, _as_it_is)
-fit_sae = plain(_fit_sae.fit_sae, _as_it_is)
-fit_guides = plain(_fit_guides.fit_guides, _as_it_is)
-score = plain(_score.score, _as_it_is)
-table = plain(_table.table, lambda made: made[1])
-sweep = plain(_sweep.sweep, _as_it_is)
-reproduce = plain(_reproduce.reproduce, _as_it_is)
-atoms = plain(_atoms.atoms, _as_it_is)
-calibrate = plain(_calibrate.calibrate, _as_it_is)
-predict = plain(_predict.predict, _predictions)
-export = plain(_export.export, _as_it_is)
+extract = plain(stages.extract, _as_it_is)
+fit_sae = plain(stages.fit_sae, _as_it_is)
+fit_guides = plain(stages.fit_guides, _as_it_is)
+score = plain(stages.score, _as_it_is)
+table = plain(stages.table, lambda made: made[1])
+sweep = plain(stages.sweep, _as_it_is)
+reproduce = plain(stages.reproduce, _as_it_is)
+atoms = plain(stages.atoms, _as_it_is)
+calibrate = plain(stages.calibrate, _as_it_is)
+predict = plain(stages.predict, _predictions)
+export = plain(stages.export, _as_it_is)

@@ -1,11 +1,11 @@
 """Every option of every command, through the command itself: a wrong value is one line and 2."""
 
-from importlib import import_module
-
 import pytest
 import typer
 
+from pipeline import stages
 from pipeline.cli import main
+from pipeline.commands import cache
 from pipeline.commands.app import app
 from pipeline.options import Option, fill, from_text, options_of
 from spg_core.errors import ConfigError
@@ -17,8 +17,8 @@ COMMANDS = BUILT.commands  # type: ignore[attr-defined]
 
 
 def function_of(name):
-    place = name.replace("-", "_").split()
-    return getattr(import_module(f"pipeline.commands.{place[0]}"), place[-1])
+    home = cache if name.startswith("cache ") else stages
+    return getattr(home, name.removeprefix("cache ").replace("-", "_"))
 
 
 NAMES = [*COMMANDS, *(f"cache {name}" for name in COMMANDS["cache"].commands)]

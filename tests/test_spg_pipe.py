@@ -65,7 +65,9 @@ def test_the_whole_way_in_plain_arguments(small_store, tmp_path):
     assert list(table.to_pandas()["kind"]).count("mean") == 1
     assert [one.path for one in found] == [str(image) for image in images]
     assert found.to_pandas()["score"].between(0, 1).all()
-    for one in (table, found):
+    assert list(scores.to_pandas()["category"]) == sorted(scores.document.categories)
+    for one in (sae, guides, scores, table, found):
+        assert str(one)
         assert len(repr(one).splitlines()) <= 5
 
 

@@ -11,6 +11,8 @@ from pipeline.artifacts.documents import DOCUMENTS, Document
 from pipeline.artifacts.parse import LARGEST_BYTES, Json, parse_document, read_document
 from pipeline.artifacts.resolve import BODY, JSON, SAY, Place, folder
 from pipeline.artifacts.terms import now
+from pipeline.artifacts.told import rows_of, told
+from pipeline.frames import to_frame
 from spg_core.errors import CorruptStore, NotInStore
 
 D = TypeVar("D", bound=Document)
@@ -35,6 +37,16 @@ class Artifact(Generic[D]):
     def path(self) -> str:
         """Its folder or URL."""
         return self.place.path
+
+    def __repr__(self) -> str:
+        return told(self.document, self.path)
+
+    def to_pandas(self) -> Any:
+        """Give the table of scores as a pandas DataFrame, a row a category.
+
+        Raises: ArtifactError for what holds none.
+        """
+        return to_frame(rows_of(self.document))
 
 
 def read_body(place: Place) -> tuple[Json, str, Tensors]:

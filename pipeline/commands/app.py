@@ -6,7 +6,6 @@ A command imports its stage when it runs, so that `spg-pipe --help` does not wai
 from collections import UserDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +13,7 @@ from typer.core import TyperGroup
 
 from pipeline import __version__
 from pipeline.cli import INTERRUPTED, explain
-from pipeline.commands.from_config import STYLE
+from pipeline.commands.from_config import STYLE, from_config
 
 COMMANDS = {
     "extract": "Write the patch tokens of a dataset, once.",
@@ -31,7 +30,7 @@ COMMANDS = {
     "demo": "All of it on a generated sample, offline.",
     "cache": "Look at, check, copy and tidy the token caches.",
 }
-"""Each is a module `pipeline.commands.NAME`, imported when it is asked for."""
+"""Each is a function of `pipeline.stages`, and one of `shown`; `cache` has some of its own."""
 
 
 @contextmanager
@@ -45,14 +44,28 @@ def _our_way() -> Iterator[None]:
         raise explain(error) from error
 
 
+def _app_of(name: str) -> typer.Typer:
+    """Make a command of the stage and of the words of its name."""
+    from pipeline import stages
+    from pipeline.commands import shown
+
+    place = name.replace("-", "_")
+    made = typer.Typer(add_completion=False, **STYLE)
+    made.command(name)(from_config(getattr(stages, place), getattr(shown, place)))
+    return made
+
+
 class _OnDemand(UserDict[str, Any]):
     """All commands by name, each made when it is asked for, so that help does not wait for it."""
 
     def __missing__(self, name: str) -> Any:
         if name not in COMMANDS:
             raise KeyError(name)
-        module = import_module(f"pipeline.commands.{name.replace('-', '_')}")
-        self.data[name] = typer.main.get_command(module.app)
+        if name == "cache":
+            from pipeline.commands.cache import app as made
+        else:
+            made = _app_of(name)
+        self.data[name] = typer.main.get_command(made)
         return self.data[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from pipeline.commands.from_config import STYLE, from_config
-from pipeline.commands.show import show
+from pipeline.commands.shown import show
 from pipeline.configs.caches import CopyConfig, GcConfig, InfoConfig, VerifyConfig
 
 if TYPE_CHECKING:

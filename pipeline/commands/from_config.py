@@ -1,9 +1,9 @@
 """A function of a store and configs becomes a typer command: its options are the configs' fields.
 
-    app = alone("fit-sae", from_config(fit_sae, show_sae))
+    app.command("fit-sae")(from_config(stages.fit_sae, shown.fit_sae))
 
-`fit_sae` makes something, `show_sae(made, as_json)` prints it. What was typed is checked against
-the fields before the function is called; what was not typed is left to the function's configs.
+The first makes something, the second, `show(made, as_json)`, prints it. What was typed is checked
+against the fields before the function is called; what was not is left to the function's configs.
 """
 
 import inspect
@@ -23,13 +23,10 @@ STYLE: dict[str, Any] = {
     "context_settings": {"help_option_names": ["-h", "--help"]},
     "no_args_is_help": True,
 }
-_JSON = "Print one JSON object on stdout."
-JSON_LINES = "Print one JSON line an image."
+_JSON = {"predict": "Print one JSON line an image."}
 
 
-def from_config(
-    function: Callable[..., Any], show: Show, *, json_help: str = _JSON
-) -> Callable[..., None]:
+def from_config(function: Callable[..., Any], show: Show) -> Callable[..., None]:
     """Make the command that calls `function` with what was typed and prints by `show`."""
     options = options_of(function)
     takes_store = "store" in inspect.signature(function).parameters
@@ -42,6 +39,7 @@ def from_config(
         stores = [from_text(one, ctx.params[one.name]) for one in place]
         show(function(*stores, **fill(function, given)), bool(ctx.params["as_json"]))
 
+    json_help = _JSON.get(function.__name__, "Print one JSON object on stdout.")
     told = [_parameter(one) for one in (*options, *place)]
     told += [_flag("as_json", "--json", json_help), _flag("debug", "--debug", _DEBUG)]
     ctx = inspect.Parameter("ctx", _KEYWORD, annotation=typer.Context)
@@ -49,13 +47,6 @@ def from_config(
     command.__annotations__ = {one.name: one.annotation for one in (ctx, *told)}
     command.__doc__, command.__name__ = function.__doc__, function.__name__
     return command
-
-
-def alone(name: str, command: Callable[..., None]) -> typer.Typer:
-    """Give a command as an app of its own."""
-    app = typer.Typer(add_completion=False, **STYLE)
-    app.command(name)(command)
-    return app
 
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY

@@ -16,6 +16,7 @@ from pipeline.fitting.sae import sae_id
 from pipeline.fitting.tokens import require_defects
 from pipeline.frames import to_frame
 from pipeline.inputs import open_dataset
+from pipeline.metrics import METRICS, percent
 from pipeline.progress import bar, console, say
 from pipeline.sweep.estimate import estimate
 from pipeline.sweep.grid import Point, read_grid
@@ -36,8 +37,15 @@ class Sweep:
     """Names of the heatmaps in its folder."""
 
     def __repr__(self) -> str:
-        done = len(self.rows) - len(self.failed)
-        return f"Sweep {self.id}: {done} of {len(self.rows)} points\n  {self.path}"
+        done = [row for row in self.rows if row["state"] == "done"]
+        lines = [f"{self.id}: {len(done)} of {len(self.rows)} points"]
+        for metric in ("image_auroc", "pixel_aupro"):
+            known = [row for row in done if row.get(metric) is not None]
+            if known:
+                best = max(known, key=lambda row: row[metric])
+                said = f"{METRICS[metric].label} {percent(best[metric])} %"
+                lines.append(f"  best {said}: C = {best['width']}, k = {best['k']}")
+        return "\n".join([*lines, f"{self.path}/sweep.parquet"])
 
     def to_pandas(self) -> Any:
         """Give a row a point as a pandas DataFrame: its axes, quality, metrics."""

@@ -1,17 +1,12 @@
-"""`spg-pipe reproduce`."""
+"""One part of the paper, from what it needs to what is written."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipeline.commands.from_config import alone, from_config
-from pipeline.commands.show import show
+from cache.objects import Objects
 from pipeline.configs import FigureConfig, ReproduceConfig, ReproduceSource
 from pipeline.frames import to_frame
-
-if TYPE_CHECKING:
-    from cache.objects import Objects
-    from cache.store import AnyStore
 
 
 @dataclass(frozen=True)
@@ -35,25 +30,22 @@ class Reproduced:
 
 
 def reproduce(
-    store: "AnyStore", source: ReproduceSource, config: ReproduceConfig, varied: FigureConfig
+    store: Objects, source: ReproduceSource, config: ReproduceConfig, varied: FigureConfig
 ) -> Reproduced:
-    """Fit and score what a table or figure of the paper needs, ours beside the published."""
+    """Make a table or figure from caches that are there.
+
+    Raises: ConfigError, StoreError for a file that cannot be written, NotInStore for missing
+        caches, both before the work; and as the stages do.
+    """
     _check_out(source)
-    from cache.store import open_store
     from pipeline.reproduce.fig4 import fig4_needs
     from pipeline.reproduce.needs import both_datasets, require_caches
 
-    objects = open_store(store)
     needs = fig4_needs(config, varied) if source.what == "fig4" else both_datasets(config)
-    require_caches(objects, needs, objects.where)
+    require_caches(store, needs, store.where)
     if source.what == "table1":
-        return _table1(objects, source, config)
-    return _figure(objects, source, config, varied)
-
-
-def show_reproduced(made: Reproduced, as_json: bool) -> None:
-    """Print the table, or where the figure is."""
-    show(made.result, as_json, made.text)
+        return _table1(store, source, config)
+    return _figure(store, source, config, varied)
 
 
 def _check_out(source: ReproduceSource) -> None:
@@ -65,7 +57,7 @@ def _check_out(source: ReproduceSource) -> None:
         (check_table if source.what == "table1" else check_figure)(source.out)
 
 
-def _table1(store: "Objects", source: ReproduceSource, config: ReproduceConfig) -> Reproduced:
+def _table1(store: Objects, source: ReproduceSource, config: ReproduceConfig) -> Reproduced:
     from pipeline.reproduce.table1 import table1
     from pipeline.tables import as_records, to_text, write_table
 
@@ -82,7 +74,7 @@ def _table1(store: "Objects", source: ReproduceSource, config: ReproduceConfig) 
 
 
 def _figure(
-    store: "Objects", source: ReproduceSource, config: ReproduceConfig, varied: FigureConfig
+    store: Objects, source: ReproduceSource, config: ReproduceConfig, varied: FigureConfig
 ) -> Reproduced:
     from pipeline.reproduce.figure import save_figure, write_out
     from pipeline.reproduce.figures import make_figure
@@ -94,6 +86,3 @@ def _figure(
     points = [dict(row) for row in made.rows]
     text = f"{len(points)} points\n{path}/figure.png"
     return Reproduced(source.what, points, {"path": path, "points": points}, text)
-
-
-app = alone("reproduce", from_config(reproduce, show_reproduced))

@@ -1,0 +1,56 @@
+"""What is said of an artifact in a few lines, on a terminal and in a notebook."""
+
+from typing import Any
+
+from pipeline.artifacts.documents import Document, GuidesDocument, SaeDocument, ScoresDocument
+from pipeline.metrics import METRICS, percent
+from spg_core.errors import ArtifactError
+
+_STILL_DENSE = 0.01
+"""With a larger share of its start, the average of the coefficients has no zeros."""
+
+
+def told(document: Document, path: str) -> str:
+    """Give an id with what matters of it, then the path: at most five lines."""
+    match document:
+        case SaeDocument():
+            quality, width = document.quality, document.config.width
+            lines = [
+                f"{document.id}: FVU {quality.fvu:.4f}, L0 {quality.l0:.1f}, "
+                f"{quality.dead_atoms} of {width} atoms dead"
+            ]
+        case GuidesDocument():
+            lines = [document.id, *_of_guides(document)]
+        case ScoresDocument():
+            names = ("image_auroc", "pixel_auroc", "pixel_aupro")
+            mean = document.mean.values
+            said = [f"{METRICS[name].label} {percent(mean[name])} %" for name in names]
+            n = len(document.categories)
+            lines = [f"{document.id}: {', '.join(said)}, the mean of {n} categories"]
+        case _:
+            lines = [document.id]
+    return "\n".join([*lines, path])
+
+
+def _of_guides(document: GuidesDocument) -> list[str]:
+    lines, used = [], document.sparsity
+    for counts, label in ((used.raw, "last step"), (used.ema, "EMA")):
+        nnz, l1 = counts.nnz, counts.l1
+        lines.append(
+            f"  {label:<9} non-zero {nnz[0]:.0f} + {nnz[1]:.0f}, l1 {l1[0]:.2f} + {l1[1]:.2f}"
+            "  (normal + anomalous)"
+        )
+    share = document.training.ema_start_share
+    if share > _STILL_DENSE:
+        lines.append(
+            f"  the EMA still holds {share:.0%} of its start after "
+            f"{document.training.steps} steps, so it stays dense"
+        )
+    return lines
+
+
+def rows_of(document: Document) -> list[dict[str, Any]]:
+    """Give the table of an artifact: of scores a row a category. Raises: ArtifactError."""
+    if not isinstance(document, ScoresDocument):
+        raise ArtifactError(f"{document.id} holds no table; scores and sweeps do")
+    return [{"category": name, **one.values} for name, one in document.categories.items()]

@@ -1,0 +1,165 @@
+"""What a command prints of what it made, by the command's name: one JSON object, or text."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from pipeline.printable import printable, printable_line
+
+if TYPE_CHECKING:
+    from pipeline.artifacts import Artifact
+    from pipeline.artifacts.documents import GuidesDocument, SaeDocument, ScoresDocument
+    from pipeline.artifacts.notes import ThresholdDocument
+    from pipeline.extraction.extract import Extraction
+    from pipeline.prediction.export import Exported
+    from pipeline.prediction.predict import Prediction
+    from pipeline.reproduce.paper import Reproduced
+    from pipeline.sweep.run import Sweep
+    from pipeline.tables import Table
+
+
+def show(result: Mapping[str, Any], as_json: bool, text: str) -> None:
+    """Print a result on stdout: one JSON object, or text for people."""
+    typer.echo(json.dumps(result) if as_json else printable(text))
+
+
+def extract(done: "Extraction", as_json: bool) -> None:
+    """Print what is in the store now."""
+    result = {"key": done.key, "path": done.path, "images": done.images, "state": done.state}
+    show(result, as_json, f"{done.path}: {done.images} images, {done.state}")
+
+
+def fit_sae(made: "Artifact[SaeDocument]", as_json: bool) -> None:
+    """Print how well it reconstructs, and where it is."""
+    result = {"id": made.id, "path": made.path, "quality": vars(made.document.quality)}
+    show(result, as_json, repr(made))
+
+
+def fit_guides(made: "Artifact[GuidesDocument]", as_json: bool) -> None:
+    """Print how sparse they are, and where they are."""
+    show({"id": made.id, "path": made.path}, as_json, repr(made))
+
+
+def score(made: "Artifact[ScoresDocument]", as_json: bool) -> None:
+    """Print the metrics in %, and where they and the report are."""
+    has_report = made.place.store.size(made.place.name("report.html")) is not None
+    _scores(made, as_json, f"{made.path}/report.html" if has_report else made.path)
+
+
+def demo(made: "Artifact[ScoresDocument]", as_json: bool) -> None:
+    """Print the metrics, and the page to open."""
+    _scores(made, as_json, f"open {made.path}/report.html")
+
+
+def _scores(made: "Artifact[ScoresDocument]", as_json: bool, last: str) -> None:
+    from pipeline.artifacts import to_json
+    from pipeline.tables import metrics_table
+
+    result = {"id": made.id, "path": made.path, "metrics": to_json(made.document)}
+    show(result, as_json, f"{metrics_table(made.document)}\n{last}")
+
+
+def sweep(made: "Sweep", as_json: bool) -> None:
+    """Print the best points, and where the table is."""
+    result = {
+        "id": made.id,
+        "path": made.path,
+        "points": len(made.rows),
+        "failed": [dict(row) for row in made.failed],
+        "figures": made.figures,
+    }
+    show(result, as_json, repr(made))
+
+
+def table(made: "tuple[str, Table]", as_json: bool) -> None:
+    """Print the table."""
+    from pipeline.tables import as_records, to_text
+
+    identifier, found = made
+    result = {"id": identifier, "rows": as_records(found), "notes": list(found.notes)}
+    show(result, as_json, to_text(found))
+
+
+def reproduce(made: "Reproduced", as_json: bool) -> None:
+    """Print the table, or where the figure is."""
+    show(made.result, as_json, made.text)
+
+
+def atoms(made: Mapping[str, Any], as_json: bool) -> None:
+    """Print an atom a line, then the files."""
+    lines = []
+    for one in made["atoms"]:
+        spread = sorted(one["category_spread"].items(), key=lambda pair: -pair[1])
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in spread[:3])
+        lines.append(
+            f"{one['guide']:<8} atom {one['atom']:>5}  coefficient {one['coefficient']:.4f}  "
+            f"{shares or 'never active'}"
+        )
+    files = [f"{made['path']}/{name}" for name in made["files"]]
+    show(made, as_json, "\n".join([*lines, *files]))
+
+
+def calibrate(made: "ThresholdDocument", as_json: bool) -> None:
+    """Print the threshold and what it does on the images it was chosen on."""
+    from pipeline.artifacts import to_json
+    from pipeline.prediction.threshold import describe
+
+    found = made.measured
+    text = (
+        f"threshold {made.threshold:.4f}, {describe(made)}\n"
+        f"  there it flags {found.fpr:.1%} of {found.n_normal} normal and "
+        f"{found.tpr:.1%} of {found.n_anomalous} anomalous images, F1 {found.f1:.3f}\n"
+        "  the guides were fitted on these images, so expect worse on new ones"
+    )
+    show(to_json(made), as_json, text)
+
+
+def predict(predictions: "Iterable[Prediction]", as_json: bool) -> None:
+    """Print an image a line as it is judged, a summary on stderr; exit 1 where one failed."""
+    # No progress bar: rich would send our stdout lines to stderr while one is on a terminal.
+    if not as_json:
+        typer.echo(f"{'score':<7} {'verdict':<10} image")
+    done = []
+    for one in predictions:
+        typer.echo(json.dumps(asdict(one)) if as_json else _line(one))
+        done.append(one)
+    _summary(done)
+    if any(one.error is not None for one in done):
+        raise typer.Exit(1)
+
+
+def _line(one: "Prediction") -> str:
+    if one.error is not None:
+        return printable_line(f"{'-':<7} {'error':<10} {one.error}")
+    return printable_line(f"{one.score:<7.4f} {one.verdict or '-':<10} {one.path}")
+
+
+def _summary(done: list["Prediction"]) -> None:
+    """Say on stderr how many of which, and by which threshold."""
+    from pipeline.progress import say
+
+    failed = [one for one in done if one.error is not None]
+    scored = [one for one in done if one.error is None]
+    text = f"{len(scored)} images scored, {len(failed)} failed"
+    if scored and scored[0].threshold is not None:
+        anomalous = sum(one.verdict == "anomalous" for one in scored)
+        source = scored[0].threshold_source
+        text += f"; {anomalous} anomalous from {scored[0].threshold:.4f} ({source})"
+    elif scored:
+        text += f"; no verdict, {scored[0].reason}"
+    say(text)
+
+
+def export(made: "Exported", as_json: bool) -> None:
+    """Print the files, and how far onnxruntime is from ours."""
+    check = made.document["check"]
+    result = {"path": made.path, "sidecar": made.sidecar}
+    text = (
+        f"{made.path}\n{made.sidecar}\n"
+        f"  differs from ours by at most {check['map_max_abs_difference']:.1e} in maps and "
+        f"{check['score_max_abs_difference']:.1e} in scores ({check['images']} images)"
+    )
+    show({**result, "guides": made.document["guides"], "check": check}, as_json, text)

@@ -1,0 +1,196 @@
+"""The stages as functions of a store and configs; the commands and `spg_pipe` are made from them.
+
+The parameters' types say the options, the first lines what help says. A stage is imported when it
+runs, so that `spg-pipe --help` does not wait for torch.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pipeline.configs import (
+    AtomsConfig,
+    AtomsSource,
+    CalibrateSource,
+    ClusterConfig,
+    DemoConfig,
+    ExportSource,
+    ExtractConfig,
+    FigureConfig,
+    FitGuidesConfig,
+    FitGuidesSource,
+    FitSaeConfig,
+    FitSaeSource,
+    PredictConfig,
+    PredictSource,
+    ReproduceConfig,
+    ReproduceSource,
+    ScoreConfig,
+    ScoreSource,
+    SweepConfig,
+    TableSource,
+)
+from pipeline.options import Asked, Without
+
+if TYPE_CHECKING:
+    from cache.store import AnyStore
+    from pipeline.artifacts import Artifact
+    from pipeline.artifacts.documents import GuidesDocument, SaeDocument, ScoresDocument
+    from pipeline.artifacts.notes import ThresholdDocument
+    from pipeline.extraction.extract import Extraction
+    from pipeline.prediction.export import Exported
+    from pipeline.prediction.predict import Prediction
+    from pipeline.reproduce.paper import Reproduced
+    from pipeline.sweep.run import Sweep
+    from pipeline.tables import Table
+
+
+def extract(store: "AnyStore", config: ExtractConfig, cluster: ClusterConfig) -> "Extraction":
+    """Write the patch tokens of a dataset into the store, once. Interrupted, it resumes."""
+    from cache.store import open_store
+    from pipeline.extraction.extract import extract as run
+
+    return run(open_store(store), config, cluster)
+
+
+def fit_sae(
+    store: "AnyStore", source: FitSaeSource, config: FitSaeConfig
+) -> "Artifact[SaeDocument]":
+    """Train a sparse autoencoder on cached tokens. Killed, it resumes from its last checkpoint."""
+    from cache.store import open_store
+    from pipeline.fitting.sae import fit_sae as run
+    from pipeline.inputs import open_dataset
+
+    objects = open_store(store)
+    return run(objects, open_dataset(objects, source.dataset, source.backbone, source.key), config)
+
+
+def fit_guides(
+    store: "AnyStore", source: FitGuidesSource, config: FitGuidesConfig
+) -> "Artifact[GuidesDocument]":
+    """Learn a normal and an anomalous guide over an SAE, on the dataset the SAE was fitted on."""
+    from cache.store import open_store
+    from pipeline.fitting.guides import fit_guides as run
+
+    return run(open_store(store), source.sae, config)
+
+
+def score(
+    store: "AnyStore", source: ScoreSource, asked: Asked[ScoreConfig], cluster: ClusterConfig
+) -> "Artifact[ScoresDocument]":
+    """Score a cached dataset with fitted guides: maps, image scores, metrics."""
+    from cache.store import open_store
+    from pipeline.artifacts import load_artifact
+    from pipeline.scoring.score import score as run
+
+    objects = open_store(store)
+    guides = load_artifact(objects, "guides", source.guides)
+    config = asked.under(source.recipe or guides.document.config.recipe)
+    return run(
+        objects,
+        guides,
+        source.dataset,
+        config,
+        key=source.key,
+        save_maps=source.save_maps,
+        report=source.report,
+        cluster=cluster,
+    )
+
+
+def sweep(store: "AnyStore", config: SweepConfig, cluster: ClusterConfig) -> "Sweep":
+    """Fit and score a grid in one pass over the tokens; killed, it goes on where it stood."""
+    from cache.store import open_store
+    from pipeline.sweep.run import sweep as run
+
+    return run(open_store(store), config, cluster)
+
+
+def table(store: "AnyStore", source: TableSource) -> "tuple[str, Table]":
+    """Print the table of some scores, a category a row, beside the published means."""
+    from pipeline.tables import check_out, write_table
+
+    if source.out is not None:
+        check_out(source.out)
+    from cache.store import open_store
+    from pipeline.artifacts import load_artifact
+    from pipeline.scoring.compare import score_table
+
+    objects = open_store(store)
+    artifact = load_artifact(objects, "scores", source.scores)
+    made = score_table(objects, artifact)
+    if source.out is not None:
+        write_table(made, source.out)
+    return artifact.id, made
+
+
+def reproduce(
+    store: "AnyStore", source: ReproduceSource, config: ReproduceConfig, varied: FigureConfig
+) -> "Reproduced":
+    """Fit and score what a table or figure of the paper needs, ours beside the published."""
+    from cache.store import open_store
+    from pipeline.reproduce.paper import reproduce as run
+
+    return run(open_store(store), source, config, varied)
+
+
+def atoms(store: "AnyStore", source: AtomsSource, config: AtomsConfig) -> dict[str, Any]:
+    """Show the patches that the strongest atoms of fitted guides respond to: sheets and a table."""
+    from cache.store import open_store
+    from pipeline.atoms.files import write_atoms
+
+    return write_atoms(open_store(store), source.guides, config, source.out)
+
+
+def calibrate(
+    store: "AnyStore",
+    source: CalibrateSource,
+    asked: Annotated[Asked[ScoreConfig], Without("aupro")],
+) -> "ThresholdDocument":
+    """Choose the threshold of predict on the auxiliary images, and keep it with the guides."""
+    from cache.store import open_store
+    from pipeline.artifacts import load_artifact
+    from pipeline.prediction.threshold import calibrate as run
+
+    objects = open_store(store)
+    guides = load_artifact(objects, "guides", source.guides)
+    config = asked.under(guides.document.config.recipe)
+    return run(objects, guides, config, source.fpr)
+
+
+def predict(
+    store: "AnyStore",
+    source: PredictSource,
+    config: PredictConfig,
+    asked: Annotated[Asked[ScoreConfig], Without("aupro")],
+) -> "Iterator[Prediction]":
+    """Judge unseen images: score, verdict and heatmap; a broken image does not stop the rest."""
+    from cache.store import open_store
+    from pipeline.artifacts import load_artifact
+    from pipeline.prediction.inputs import find_images
+    from pipeline.prediction.predict import predict as run
+
+    guides = load_artifact(open_store(store, read_only=True), "guides", source.guides)
+    scoring = asked.under(guides.document.config.recipe)
+    return run(guides, find_images(source.images), scoring, config)
+
+
+def export(
+    store: "AnyStore",
+    source: ExportSource,
+    asked: Annotated[Asked[ScoreConfig], Without("aupro", "device")],
+) -> "Exported":
+    """Write the detector as one ONNX file, RGB to map and score, and check it in onnxruntime."""
+    from cache.store import open_store
+    from pipeline.artifacts import load_artifact
+    from pipeline.prediction.export import export as run
+
+    guides = load_artifact(open_store(store, read_only=True), "guides", source.guides)
+    config = asked.under(guides.document.config.recipe)
+    return run(guides, source.out, config, source.weights)
+
+
+def demo(config: DemoConfig) -> "Artifact[ScoresDocument]":
+    """Run everything above on a generated sample, offline, in about two minutes on two cores."""
+    from pipeline.demo import demo as run
+
+    return run(config.folder)
