@@ -24,7 +24,7 @@ from pipeline.fitting.sae import fit_sae, fit_saes, load_sae
 from pipeline.fitting.tokens import TokenSource
 from pipeline.inputs import open_dataset
 from pipeline.recipes import from_recipe
-from spg_core.errors import ArtifactError, ConfigError, FitError, StoreError
+from spg_core.errors import ArtifactError, ConfigError, CorruptStore, FitError, StoreError
 from spg_core.guide_step import GuideTrainer
 from spg_core.sae import Sae
 from spg_core.sae_config import SaeConfig
@@ -302,6 +302,19 @@ def test_relu_takes_the_dense_path_and_topk_one_of_the_two():
 
     assert remembered_path(topk, 20, torch.device("cpu")) in ("dense", "sparse")
     assert remembered_path(relu, 20, torch.device("cpu")) == "dense"
+
+
+def test_an_sae_of_another_format_does_not_keep_the_others_from_being_fitted(fresh):
+    foreign, other = replace(SAE, k=3), replace(SAE, k=4)
+    made = fit_sae(fresh, aux(fresh), foreign)
+    path = Path(fresh.where) / "saes" / made.id / "sae.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
+
+    found = fit_saes(fresh, aux(fresh), [foreign, other])
+
+    assert isinstance(found[made.id], CorruptStore)
+    (left,) = found.keys() - {made.id}
+    assert found[left].document.config == other
 
 
 def test_the_path_measured_first_is_taken_from_then_on(monkeypatch):

@@ -8,7 +8,16 @@ import pytest
 from msgspec import Meta
 
 from spg_core.errors import ConfigError
-from spg_core.fields import Count, Seed, Weight, check_fields, describe, field_types
+from spg_core.fields import (
+    Count,
+    Paper,
+    Seed,
+    Weight,
+    check_fields,
+    describe,
+    field_types,
+    paper_values,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,3 +84,14 @@ def test_every_field_can_be_described():
         "seeds": "a list, each a whole number, 0 to 9223372036854775807",
         "flag": "true or false",
     }
+
+
+def test_what_the_paper_says_instead_stands_beside_the_field():
+    @dataclass(frozen=True, kw_only=True)
+    class Blur:
+        sigma: Annotated[Weight, Paper(0.0)] = 4.0
+        border: Annotated[Literal["reflect", "nearest"], Paper("nearest")] = "reflect"
+        n_images: Count = 3
+
+    assert paper_values(Blur) == {"sigma": 0.0, "border": "nearest"}
+    assert paper_values(Sample) == {}
