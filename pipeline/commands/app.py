@@ -13,7 +13,6 @@ from typer.core import TyperGroup
 
 from pipeline import __version__
 from pipeline.cli import INTERRUPTED, explain
-from pipeline.commands.from_config import STYLE, from_config
 
 COMMANDS = {
     "extract": "Write the patch tokens of a dataset, once.",
@@ -32,6 +31,13 @@ COMMANDS = {
 }
 """Each is a function of `pipeline.stages`, and one of `shown`; `cache` has some of its own."""
 
+STYLE: dict[str, Any] = {
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+    "no_args_is_help": True,
+}
+
 
 @contextmanager
 def _our_way() -> Iterator[None]:
@@ -48,6 +54,7 @@ def _app_of(name: str) -> typer.Typer:
     """Make a command of the stage and of the words of its name."""
     from pipeline import stages
     from pipeline.commands import shown
+    from pipeline.commands.from_config import from_config
 
     place = name.replace("-", "_")
     made = typer.Typer(add_completion=False, **STYLE)

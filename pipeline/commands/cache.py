@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pipeline.commands.from_config import STYLE, from_config
+from pipeline.commands.app import STYLE
+from pipeline.commands.from_config import from_config
 from pipeline.commands.shown import show
 from pipeline.configs.caches import CopyConfig, GcConfig, InfoConfig, VerifyConfig
 

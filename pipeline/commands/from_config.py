@@ -17,12 +17,6 @@ from pipeline.options import Option, fill, from_text, help_of, options_of
 from spg_core.fields import ARGUMENT, REPEATED, alternatives, is_list, words
 
 Show = Callable[[Any, bool], None]
-STYLE: dict[str, Any] = {
-    "rich_markup_mode": None,
-    "pretty_exceptions_enable": False,
-    "context_settings": {"help_option_names": ["-h", "--help"]},
-    "no_args_is_help": True,
-}
 _JSON = {"predict": "Print one JSON line an image."}
 
 
