@@ -80,7 +80,8 @@ def _counted(name: str, real: Any, root: str, counts: Counter[str], fault: Fault
         if closed_too_early:
             real(target, *arguments, **options)  # a descriptor is gone even when closing fails
         code = getattr(errno, fault.kind.rstrip("+"))
-        raise OSError(code, os.strerror(code), *([target] if isinstance(target, str) else []))
+        named = [] if isinstance(target, int) else [os.fspath(target)]
+        raise OSError(code, os.strerror(code), *named)
 
     return call
 
