@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 
 import safetensors
 import safetensors.torch
@@ -10,7 +11,7 @@ from blake3 import blake3
 from torch import Tensor
 
 from cache.objects import Objects
-from spg_core.errors import CorruptStore
+from spg_core.errors import CorruptStore, StoreError
 
 CHECKPOINT = "checkpoint.safetensors"
 _HEADER_BYTES = 1 << 20
@@ -54,6 +55,13 @@ def load_checkpoint(
 def drop_checkpoint(store: Objects, folder: str) -> None:
     """Delete the checkpoint of a fit that is finished."""
     store.delete(f"{folder}/{CHECKPOINT}")
+
+
+def drop_leftover(store: Objects, folder: str) -> None:
+    """Delete the checkpoint of an artifact that was whole when its fit was cut off."""
+    with suppress(StoreError):  # it only takes room
+        if not store.read_only and store.size(f"{folder}/{CHECKPOINT}") is not None:
+            drop_checkpoint(store, folder)
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -33,7 +33,7 @@ from pipeline.backbones.spec import require_same_tokens
 from pipeline.configs import FitGuidesConfig
 from pipeline.device import resolve_device
 from pipeline.drawing.plots import draw_training
-from pipeline.fitting.checkpoint import drop_checkpoint
+from pipeline.fitting.checkpoint import drop_checkpoint, drop_leftover
 from pipeline.fitting.dictionaries import GuideDictionary, make_dictionary, make_trainer
 from pipeline.fitting.log import GUIDE_PANELS, PICTURE
 from pipeline.fitting.tokens import TokenSource, guide_epoch_steps, guide_rows, require_defects
@@ -81,6 +81,7 @@ def fit_guides(
         made = fit_guide_group(store, [(parent, config)])[identifier]
     else:
         say(f"guides {identifier} are there already")
+        drop_leftover(store, folder("guides", identifier))
     if isinstance(made, SpgError):
         raise made
     if direct and config.dictionary == "sae":

@@ -30,7 +30,7 @@ from pipeline.configs import FitSaeConfig
 from pipeline.device import resolve_device
 from pipeline.drawing.plots import draw_training
 from pipeline.fitting.budget import device_name, memory_budget, plan_groups, remembered_path
-from pipeline.fitting.checkpoint import drop_checkpoint
+from pipeline.fitting.checkpoint import drop_checkpoint, drop_leftover
 from pipeline.fitting.log import PICTURE, SAE_PANELS
 from pipeline.fitting.quality import Quality, measure_saes
 from pipeline.fitting.tokens import TokenSource, epoch_steps, sae_batches
@@ -60,6 +60,7 @@ def fit_sae(
         made = fit_saes(store, data, [config])[identifier]
     else:
         say(f"SAE {identifier} is there already")
+        drop_leftover(store, folder("saes", identifier))
     if isinstance(made, SpgError):
         raise made
     if direct:
