@@ -13,16 +13,12 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table as RichTable
 
 from pipeline.artifacts.documents import ScoresDocument
 from pipeline.files import check_place, write_file
 from pipeline.frames import to_frame
 from pipeline.metrics import METRICS, percent
-from pipeline.printable import printable_line
+from pipeline.text_table import text_table
 from spg_core.errors import ConfigError
 
 SUFFIXES = (".csv", ".tex", ".parquet")
@@ -89,31 +85,22 @@ def score_notes(document: ScoresDocument) -> list[str]:
 
 def to_text(table: Table) -> str:
     """Lay a table out for a terminal, in %."""
-    rich = RichTable(box=box.SIMPLE_HEAD)
-    rich.add_column(_first_heading(table))
-    for metric in table.metrics:
-        rich.add_column(METRICS[metric].heading, justify="right")
+    rows: list[Sequence[str] | None] = []
     for row, opens_section, opens_kind in _with_breaks(table.rows):
         if opens_section or opens_kind:
-            rich.add_section()
+            rows.append(None)
         if opens_section and row.section:
-            rich.add_row(f"[bold]{escape(printable_line(row.section))}[/bold]")
-        values = (percent(row.values.get(metric)) for metric in table.metrics)
-        rich.add_row(escape(printable_line(_shown(row))), *values)
-    text = io.StringIO()
+            rows.append([row.section])
+        rows.append([_shown(row), *(percent(row.values.get(metric)) for metric in table.metrics)])
     widest = max((len(_shown(row)) for row in table.rows), default=0)
-    console = Console(file=text, width=max(80, widest + 90))
-    console.print(rich)
-    lines = [line.rstrip() for line in text.getvalue().splitlines()]
-    return "\n".join([*lines, *table.notes]).strip("\n")
+    text = text_table(_headings(table), rows, numbers_from=1, width=max(80, widest + 90))
+    return "\n".join([text, "", *table.notes]).strip("\n")
 
 
 def to_latex(table: Table) -> str:
     """Write a `tabular` in %, for the booktabs package; remarks become comments above it."""
     width = len(table.metrics) + 1
-    head = " & ".join(
-        [_first_heading(table), *(METRICS[metric].heading for metric in table.metrics)]
-    )
+    head = " & ".join(_headings(table))
     lines = [r"% needs \usepackage{booktabs}"]
     lines += [f"% {line}" for note in table.notes for line in note.splitlines()]
     lines += [rf"\begin{{tabular}}{{l{'r' * len(table.metrics)}}}", r"\toprule", rf"{head} \\"]
@@ -138,7 +125,7 @@ def to_csv(table: Table) -> str:
     return csv_text(_fields(table), as_records(table))
 
 
-def csv_text(columns: Sequence[str], records: Sequence[Mapping[str, Any]]) -> str:
+def csv_text(columns: Sequence[str], records: Sequence[Mapping[str, object]]) -> str:
     """Write records as CSV that a spreadsheet does not run.
 
     A text that begins as a formula does (`= + - @`, tab) gets an apostrophe before it: it
@@ -201,7 +188,7 @@ def _fields(table: Table) -> list[str]:
     return ["section", "source", "kind", "name", *table.metrics, "differs"]
 
 
-def as_records(table: Table) -> list[dict[str, Any]]:
+def as_records(table: Table) -> list[dict[str, str | float | None]]:
     """Give a dict a row: section, source (ours or published), kind, name, metrics, differs."""
     return [
         {
@@ -231,5 +218,6 @@ def _shown(row: Row) -> str:
     return f"{row.name} (published, other data)" if row.other_data else f"{row.name} (published)"
 
 
-def _first_heading(table: Table) -> str:
-    return "category" if any(row.kind == "category" for row in table.rows) else "method"
+def _headings(table: Table) -> list[str]:
+    first = "category" if any(row.kind == "category" for row in table.rows) else "method"
+    return [first, *(METRICS[metric].heading for metric in table.metrics)]

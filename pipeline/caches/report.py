@@ -1,23 +1,15 @@
-"""What the cache commands tell: plain data, ready for JSON, about the caches of a store."""
+"""What the cache commands tell about the caches of a store."""
 
 import json
 import logging
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
-from cache.find import (
-    CacheInfo,
-    held_caches,
-    inspect_cache,
-    read_record,
-    resolve_caches,
-    survey,
-)
+from cache.find import CacheInfo, held_caches, inspect_cache, read_record, resolve_caches, survey
 from cache.key import explain_difference
 from cache.layout import GROUP, IMAGES_PER_SHARD, MANIFEST
 from cache.objects import Objects
@@ -25,6 +17,15 @@ from cache.record import CacheRecord
 from cache.store import open_store
 from cache.verify import Problem
 from manifests.table import Manifest, manifest_from_bytes
+from pipeline.caches.answers import (
+    Differences,
+    Facts,
+    Listed,
+    Listing,
+    Spoilt,
+    State,
+    Trouble,
+)
 from spg_core.errors import IncompleteCache, NotInStore, SpgError, StoreError
 
 _KINDS = {"saes": "SAE", "guides": "guides", "scores": "scores"}
@@ -75,41 +76,43 @@ def name_cache(store: Objects, reference: str) -> NamedCache:
             raise StoreError(f"{reference!r} means several caches: {names}; type more of the key")
 
 
-def listing(store: Objects) -> dict[str, Any]:
-    """Give what a store holds, and the folders that could not be looked into.
-
-    `caches` has one row a cache: what it is, its state, images, bytes, which artifacts use it, and
-    for a damaged one what is wrong; `problems` the rest that is wrong.
-    """
+def listing(store: Objects) -> Listing:
+    """Give what a store holds, and the folders that could not be looked into."""
     used, seen = users(store), survey(store)
-    rows = [
-        {
-            "dataset": info.dataset,
-            "backbone": info.backbone,
-            "key": info.key,
-            **_state(store, info),
-            "bytes": info.size_bytes,
-            "used_by": used.get(info.key, []),
-        }
-        for info in seen.caches
-    ]
-    problems = [{"object": name, "problem": text} for name, text in seen.problems.items()]
-    return {"store": store.where, "caches": rows, "problems": problems}
+    rows = [_listed(store, info, used.get(info.key, [])) for info in seen.caches]
+    return Listing(store.where, rows, troubles(seen.problems))
 
 
-def _state(store: Objects, info: CacheInfo) -> dict[str, Any]:
-    """Give state, images there and images in all (None where nothing tells)."""
+def troubles(problems: Mapping[str, str]) -> list[Trouble]:
+    """Give problems by the name of their object as rows."""
+    return [Trouble(name, text) for name, text in problems.items()]
+
+
+def _listed(store: Objects, info: CacheInfo, used_by: list[str]) -> Listed:
+    state: State = "partial"
+    problem = None
     if info.state == "complete":
         try:
-            whole = read_record(store, info.folder).geometry.n_images
+            images = of = read_record(store, info.folder).geometry.n_images
+            state = "complete"
         except StoreError as error:
-            return {"state": "damaged", "images": None, "of": None, "problem": str(error)}
-        return {"state": "complete", "images": whole, "of": whole}
-    planned = _planned_images(store, info)
-    most = planned if planned is not None else sys.maxsize
-    starts = [shard * IMAGES_PER_SHARD for shard in _receipts(store, info)]
-    there = sum(max(0, min(IMAGES_PER_SHARD, most - start)) for start in starts)
-    return {"state": info.state, "images": there, "of": planned}
+            state, images, of, problem = "damaged", None, None, str(error)
+    else:
+        of = _planned_images(store, info)
+        most = of if of is not None else sys.maxsize
+        starts = [shard * IMAGES_PER_SHARD for shard in _receipts(store, info)]
+        images = sum(max(0, min(IMAGES_PER_SHARD, most - start)) for start in starts)
+    return Listed(
+        dataset=info.dataset,
+        backbone=info.backbone,
+        key=info.key,
+        state=state,
+        images=images,
+        of=of,
+        bytes=info.size_bytes,
+        used_by=used_by,
+        problem=problem,
+    )
 
 
 def _receipts(store: Objects, info: CacheInfo) -> list[int]:
@@ -158,26 +161,26 @@ def _keys_in(store: Objects, name: str) -> set[str]:
         return set()
 
 
-def describe_cache(named: NamedCache) -> dict[str, Any]:
+def describe_cache(named: NamedCache) -> Facts:
     """Give all that a key covers, and what is known besides.
 
     Raises: IncompleteCache, CorruptStore.
     """
     record = _record(named)
     geometry = record.geometry
-    return {
-        "key": record.key,
-        "path": named.where,
-        "covers": dict(record.covers),
-        "images": geometry.n_images,
-        "shards": geometry.n_shards,
-        "bytes": record.size_bytes,
-        "manifest_sha256": record.manifest_sha256,
-        "created": record.created,
-        "versions": dict(record.versions),
-        "timings": dict(record.timings),
-        "used_by": users(named.store).get(record.key, []),
-    }
+    return Facts(
+        key=record.key,
+        path=named.where,
+        covers=dict(record.covers),
+        images=geometry.n_images,
+        shards=geometry.n_shards,
+        bytes=record.size_bytes,
+        manifest_sha256=record.manifest_sha256,
+        created=record.created,
+        versions=dict(record.versions),
+        timings=dict(record.timings),
+        used_by=users(named.store).get(record.key, []),
+    )
 
 
 def _record(named: NamedCache) -> CacheRecord:
@@ -189,15 +192,15 @@ def _record(named: NamedCache) -> CacheRecord:
     return read_record(named.store, named.info.folder)
 
 
-def differences(first: NamedCache, second: NamedCache) -> list[str]:
-    """Say in sentences why two caches have different keys; also where only the manifests differ."""
+def differences(first: NamedCache, second: NamedCache) -> Differences:
+    """Say why two caches have different keys; also where only the manifests differ."""
     a, b = _record(first), _record(second)
     sentences = explain_difference(a.covers, b.covers)
     if a.covers["images"] != b.covers["images"]:
         sentences += _image_differences(_manifest(first), _manifest(second))
     if not sentences and a.manifest_sha256 != b.manifest_sha256:
         sentences.append("the keys are the same, the manifests differ: labels, splits or masks")
-    return sentences
+    return Differences((first.where, second.where), sentences)
 
 
 def _image_differences(a: Manifest, b: Manifest) -> Iterator[str]:
@@ -217,18 +220,13 @@ def _manifest(named: NamedCache) -> Manifest:
     return manifest_from_bytes(data, f"{named.where}/{MANIFEST}", n_images)
 
 
-def problem_rows(named: NamedCache, problems: tuple[Problem, ...]) -> list[dict[str, Any]]:
+def spoilt(named: NamedCache, problems: tuple[Problem, ...]) -> list[Spoilt]:
     """Give problems of a verification, with the images named where the manifest still tells."""
     try:
         paths = [str(path) for path in _manifest(named).column("image_path")]
     except SpgError:
         paths = []
     return [
-        {
-            "object": problem.name,
-            "problem": problem.text,
-            "rows": list(problem.rows),
-            "images": [paths[row] for row in problem.rows if row < len(paths)],
-        }
-        for problem in problems
+        Spoilt(one.name, one.text, one.rows, [paths[row] for row in one.rows if row < len(paths)])
+        for one in problems
     ]

@@ -1,43 +1,28 @@
-"""What the cache commands print for people: tables of caches, problems, copies and leftovers."""
+"""What the cache commands print for people."""
 
-import io
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
+from pipeline.caches.answers import Copies, Differences, Facts, Listed, Listing, Tidied, Verified
 from pipeline.printable import printable_line
 from pipeline.progress import human_bytes
+from pipeline.text_table import Cell, text_table
 
-_WIDTH = 160
 _ROWS_SHOWN = 20
 
 
-def listing_text(found: Mapping[str, Any]) -> str:
+def listing_text(found: Listing) -> str:
     """Lay out what `cache ls` found; users of a cache one a line, then what is wrong."""
-    caches = found["caches"]
-    damaged = [row for row in caches if "problem" in row]
-    problems = [f"{one['object']}: {one['problem']}" for one in found["problems"]]
-    lines = [*problems, *(row["problem"] for row in damaged)]
-    if not caches:
-        return "\n".join([nothing_text(found["store"]), *lines])
-    table = _table("dataset", "backbone", "key", "state", "images", "size", "used by")
-    for row in caches:
-        state = f"[red]{row['state']}[/red]" if row["state"] == "damaged" else row["state"]
-        table.add_row(
-            _cell(row["dataset"]),
-            _cell(row["backbone"]),
-            row["key"],
-            state,
-            _images(row),
-            human_bytes(row["bytes"]),
-            _lines(row["used_by"]),
-        )
-    return "\n".join([_text(table), *map(printable_line, lines)])
+    lines = [f"{one.object}: {one.problem}" for one in found.problems]
+    lines += [one.problem for one in found.caches if one.problem]
+    rows: list[Sequence[Cell]] = []
+    for one in found.caches:
+        name = (one.dataset, one.backbone, one.key)
+        rows.append((*name, one.state, _images(one), human_bytes(one.bytes), one.used_by or "-"))
+    headings = ("dataset", "backbone", "key", "state", "images", "size", "used by")
+    # a key must stay whole, so that it can be copied
+    table = text_table(headings, rows, whole=2) if rows else nothing_text(found.store)
+    return "\n".join([table, *map(printable_line, lines)])
 
 
 def nothing_text(where: str) -> str:
@@ -45,121 +30,77 @@ def nothing_text(where: str) -> str:
     return f"no caches in {where}; `spg-pipe extract` makes them"
 
 
-def _images(row: Mapping[str, Any]) -> str:
-    if row["images"] is None:
+def _images(one: Listed) -> str:
+    if one.images is None:
         return "-"
-    return f"{row['images']}" if row["images"] == row["of"] else f"{row['images']} of {row['of']}"
+    return f"{one.images}" if one.images == one.of else f"{one.images} of {one.of}"
 
 
-def info_text(found: Mapping[str, Any]) -> str:
+def info_text(found: Facts) -> str:
     """Lay out what `cache info` found: what the key covers, then what it does not."""
-    covered = _table("the key covers", "")
-    for name, value in _flat(found["covers"]):
-        covered.add_row(_cell(name), _cell(_value(value)))
-    besides = _table("not in the key", "")
-    for name in ("images", "shards", "manifest_sha256", "created", "versions", "timings"):
-        for inner, value in _flat({name: found[name]}):
-            besides.add_row(_cell(inner), _cell(_value(value)))
-    besides.add_row("size", human_bytes(found["bytes"]))
-    besides.add_row("used by", _lines(found["used_by"]))
-    return "\n".join([found["path"], _text(covered), "", _text(besides)])
+    names = ("images", "shards", "manifest_sha256", "created", "versions", "timings")
+    besides: list[Sequence[Cell]] = [*_flat({name: getattr(found, name) for name in names})]
+    besides += [("size", human_bytes(found.bytes)), ("used by", found.used_by or "-")]
+    covered = text_table(("the key covers", ""), _flat(found.covers))
+    return "\n".join([found.path, covered, "", text_table(("not in the key", ""), besides)])
 
 
-def differences_text(first: str, second: str, sentences: Sequence[str]) -> str:
-    """Say why two keys differ, one sentence a line."""
-    head = f"first:  {first}\nsecond: {second}\n"
-    if not sentences:
-        return f"{head}nothing differs"
-    return head + "\n".join(f"- {sentence}" for sentence in sentences)
-
-
-def verify_text(where: str, reports: Sequence[Mapping[str, Any]]) -> str:
-    """Say of each cache whether it is sound, and name everything that is not."""
-    if not reports:
-        return nothing_text(where)
-    lines = []
-    for report in reports:
-        n_problems = len(report["problems"])
-        told = "sound" if not n_problems else f"{n_problems} problem(s)"
-        size = f"{report['objects']} objects, {human_bytes(report['bytes'])}"
-        lines.append(f"{where}/{report['cache']}: {told} ({size})")
-        for problem in report["problems"]:
-            lines.append(f"  {problem['object']}: {problem['problem']}")
-            lines += [f"    {image}" for image in problem["images"][:_ROWS_SHOWN]]
-            more = len(problem["images"]) - _ROWS_SHOWN
-            if more > 0:
-                lines.append(f"    and {more} more; --json lists all")
-    return "\n".join(lines)
-
-
-def copy_text(found: Mapping[str, Any]) -> str:
-    """Lay out what was copied, then what could not be."""
-    table = _table(
-        printable_line(f"now in {found['store']}"), "shards copied", "there before", "bytes copied"
-    )
-    for row in found["copied"]:
-        table.add_row(
-            _cell(row["cache"]),
-            str(row["copied_shards"]),
-            str(row["present_shards"]),
-            human_bytes(row["copied_bytes"]),
-        )
-    problems = [f"not copied: {one['object']}: {one['problem']}" for one in found["problems"]]
-    return "\n".join([_text(table), *map(printable_line, problems)])
-
-
-def gc_text(where: str, result: Mapping[str, Any]) -> str:
-    """Lay out what can go or has gone, and who used the caches that were named."""
-    if not result["objects"]:
-        return f"nothing to remove in {where}"
-    table = _table("object", "size", "reason")
-    for item in result["objects"][:_ROWS_SHOWN]:
-        table.add_row(_cell(item["object"]), human_bytes(item["bytes"]), item["reason"])
-    lines = [_text(table)]
-    more = len(result["objects"]) - _ROWS_SHOWN
-    if more > 0:
-        lines.append(f"and {more} more; --json lists all")
-    for cache in result["removed"]:
-        if cache["used_by"]:
-            lines.append(f"{cache['cache']} is used by: {', '.join(cache['used_by'])}")
-    size = f"{len(result['objects'])} objects, {human_bytes(result['bytes'])}"
-    if result["deleted"]:
-        lines.append(f"deleted {size}")
-    else:
-        lines.append(f"{size} would go; add --delete to remove them")
-    return "\n".join(lines)
-
-
-def _flat(value: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
-    """Give `a.b` and its value for every leaf."""
-    leaves = []
+def _flat(value: Mapping[str, object], path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield `a.b` and its value for every leaf."""
     for name, inner in value.items():
-        full = f"{path}.{name}" if path else name
-        leaves += _flat(inner, full) if isinstance(inner, Mapping) else [(full, inner)]
-    return leaves
+        if isinstance(inner, Mapping):
+            yield from _flat(inner, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", inner if isinstance(inner, str) else json.dumps(inner)
 
 
-def _cell(text: str) -> str:
-    return escape(printable_line(text))
+def differences_text(found: Differences) -> str:
+    """Say why two keys differ, one sentence a line."""
+    first, second = found.caches
+    said = [f"- {sentence}" for sentence in found.differences] or ["nothing differs"]
+    return "\n".join([f"first:  {first}", f"second: {second}", *said])
 
 
-def _lines(texts: Sequence[str]) -> str:
-    return "\n".join(map(_cell, texts)) or "-"
+def verify_text(where: str, caches: Sequence[Verified]) -> str:
+    """Say of each cache whether it is sound, and name everything that is not."""
+    lines = []
+    for one in caches:
+        told = f"{len(one.problems)} problem(s)" if one.problems else "sound"
+        size = f"{one.objects} objects, {human_bytes(one.bytes)}"
+        lines.append(f"{where}/{one.cache}: {told} ({size})")
+        for problem in one.problems:
+            lines.append(f"  {problem.object}: {problem.problem}")
+            lines += [f"    {image}" for image in problem.images[:_ROWS_SHOWN]]
+            lines += [f"    {more}" for more in _more(problem.images)]
+    return "\n".join(lines) or nothing_text(where)
 
 
-def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _more(shown: Sequence[object]) -> list[str]:
+    more = len(shown) - _ROWS_SHOWN
+    return [f"and {more} more; --json lists all"] if more > 0 else []
 
 
-def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in headings:
-        # Names must stay whole, so that they can be copied and piped.
-        table.add_column(heading, overflow="fold", no_wrap=heading == "key")
-    return table
+def copy_text(found: Copies) -> str:
+    """Lay out what was copied, then what could not be."""
+    headings = (f"now in {found.store}", "shards copied", "there before", "bytes copied")
+    rows = [
+        (one.cache, f"{one.copied_shards}", f"{one.present_shards}", human_bytes(one.copied_bytes))
+        for one in found.copied
+    ]
+    problems = [f"not copied: {one.object}: {one.problem}" for one in found.problems]
+    return "\n".join([text_table(headings, rows), *map(printable_line, problems)])
 
 
-def _text(table: Table) -> str:
-    text = io.StringIO()
-    Console(file=text, width=_WIDTH).print(table)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")
+def gc_text(found: Tidied) -> str:
+    """Lay out what can go or has gone, and who used the caches that were named."""
+    if not found.objects:
+        return f"nothing to remove in {found.store}"
+    shown = found.objects[:_ROWS_SHOWN]
+    rows = [(one.object, human_bytes(one.bytes), one.reason) for one in shown]
+    lines = [text_table(("object", "size", "reason"), rows), *_more(found.objects)]
+    for cache in found.removed:
+        if cache.used_by:
+            lines.append(f"{cache.cache} is used by: {', '.join(cache.used_by)}")
+    size = f"{len(found.objects)} objects, {human_bytes(found.bytes)}"
+    told = f"deleted {size}" if found.deleted else f"{size} would go; add --delete to remove them"
+    return "\n".join([*lines, told])

@@ -1,8 +1,8 @@
 """Verify, copy and choose caches, with a progress bar: what the cache commands do with many."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
-from typing import Any
+from typing import TypeVar
 
 from cache.find import survey
 from cache.gc import find_garbage, remove_garbage
@@ -10,10 +10,22 @@ from cache.layout import RECORD
 from cache.objects import Objects
 from cache.share import copy_cache
 from cache.store import open_existing_store, open_store
-from cache.verify import Problem, verify_cache
-from pipeline.caches.report import NamedCache, name_cache, problem_rows, users
+from cache.verify import Problem, VerifyReport, verify_cache
+from pipeline.caches.answers import (
+    Copied,
+    Copies,
+    Leftover,
+    Removed,
+    Spoilt,
+    Tidied,
+    Trouble,
+    Verified,
+)
+from pipeline.caches.report import NamedCache, name_cache, spoilt, troubles, users
 from pipeline.progress import Advance, bar, say
 from spg_core.errors import IncompleteCache, NotInStore, StoreError
+
+T = TypeVar("T")
 
 
 def complete_caches(store: Objects) -> tuple[list[NamedCache], dict[str, str]]:
@@ -33,7 +45,7 @@ def complete_caches(store: Objects) -> tuple[list[NamedCache], dict[str, str]]:
     return complete, seen.problems
 
 
-def verify_all(caches: list[NamedCache], strange: Mapping[str, str]) -> list[dict[str, Any]]:
+def verify_all(caches: list[NamedCache], strange: Mapping[str, str]) -> list[Verified]:
     """Verify caches one after the other; what cannot be read is a problem like others.
 
     Args:
@@ -42,42 +54,36 @@ def verify_all(caches: list[NamedCache], strange: Mapping[str, str]) -> list[dic
 
     Raises: IncompleteCache for one that is only partly written.
     """
-    reports = [
-        {
-            "cache": name,
-            "key": "",
-            "bytes": 0,
-            "objects": 0,
-            "problems": [{"object": name, "problem": text, "rows": [], "images": []}],
-        }
-        for name, text in strange.items()
-    ]
-    with bar("Verifying MB", sum(cache.info.size_bytes for cache in caches) // 10**6) as advance:
-        megabytes = _Megabytes(advance)
-        for cache in caches:
-            before = megabytes.n_bytes
-            reports.append(_verify(cache, megabytes))
-            megabytes.add(before + cache.info.size_bytes - megabytes.n_bytes)  # small files, too
-    return reports
+    no_caches = [Verified(name, "", 0, 0, [Spoilt(name, text)]) for name, text in strange.items()]
+    return no_caches + _each("Verifying MB", caches, _verify)
 
 
-def _verify(cache: NamedCache, megabytes: "_Megabytes") -> dict[str, Any]:
+def _verify(cache: NamedCache, progress: Callable[[int], None]) -> Verified:
+    folder = cache.info.folder
     try:
-        report = verify_cache(cache.store, cache.info.folder, megabytes.add)
-        problems = problem_rows(cache, report.problems)
-        n_bytes, n_objects = report.checked_bytes, report.checked_objects
+        report = verify_cache(cache.store, folder, progress)
     except IncompleteCache:
         raise
     except StoreError as error:
-        whole = Problem(f"{cache.info.folder}/{RECORD}", (), str(error))
-        problems, n_bytes, n_objects = problem_rows(cache, (whole,)), 0, 0
-    return {
-        "cache": cache.info.folder,
-        "key": cache.info.key,
-        "bytes": n_bytes,
-        "objects": n_objects,
-        "problems": problems,
-    }
+        report = VerifyReport(folder, 0, 0, (Problem(f"{folder}/{RECORD}", (), str(error)),))
+    problems = spoilt(cache, report.problems)
+    return Verified(folder, cache.info.key, report.checked_bytes, report.checked_objects, problems)
+
+
+def _each(
+    description: str,
+    caches: list[NamedCache],
+    do: Callable[[NamedCache, Callable[[int], None]], T],
+) -> list[T]:
+    """Give what `do(cache, progress)` makes of each cache, behind a bar of megabytes."""
+    made, n_bytes = [], 0
+    with bar(description, sum(cache.info.size_bytes for cache in caches) // 10**6) as advance:
+        megabytes = _Megabytes(advance)
+        for cache in caches:
+            made.append(do(cache, megabytes.add))
+            n_bytes += cache.info.size_bytes
+            megabytes.add(n_bytes - megabytes.n_bytes)  # small files and what was skipped, too
+    return made
 
 
 def caches_to_copy(source: str, only: Sequence[str]) -> tuple[list[NamedCache], dict[str, str]]:
@@ -102,47 +108,37 @@ def caches_to_copy(source: str, only: Sequence[str]) -> tuple[list[NamedCache], 
 
 
 def copy_all(
-    caches: list[NamedCache], target: Objects, threads: int
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    caches: list[NamedCache], strange: Mapping[str, str], target: Objects, threads: int
+) -> Copies:
     """Copy caches one after the other; one that cannot be copied does not hold up the others.
 
-    Returns:
-        What was copied, and by folder why the others were not.
+    Args:
+        caches: to copy.
+        strange: folders that are no caches, and why.
+        target: the store that will have them.
+        threads: shards on their way at a time.
 
     Raises: StoreError where only one is asked for; run again, what is there is kept.
     """
-    copied, damaged = [], {}
-    with bar("Copying MB", sum(cache.info.size_bytes for cache in caches) // 10**6) as advance:
-        megabytes = _Megabytes(advance)
-        for cache in caches:
-            before = megabytes.n_bytes
-            try:
-                copied.append(_copy(cache, target, threads, megabytes))
-            except StoreError as error:
-                if len(caches) == 1:
-                    raise
-                damaged[cache.info.folder] = str(error)
-            # what was skipped, too
-            megabytes.add(before + cache.info.size_bytes - megabytes.n_bytes)
-    return copied, damaged
+
+    def copy(cache: NamedCache, progress: Callable[[int], None]) -> Copied | Trouble:
+        folder = cache.info.folder
+        try:
+            report = copy_cache(cache.store, target, folder, progress, threads)
+        except StoreError as error:
+            if len(caches) == 1:
+                raise
+            return Trouble(folder, str(error))
+        path, present = f"{target.where}/{folder}", report.present_shards
+        return Copied(folder, path, report.copied_bytes, report.copied_shards, present)
+
+    made = _each("Copying MB", caches, copy)
+    damaged = [one for one in made if isinstance(one, Trouble)]
+    copied = [one for one in made if isinstance(one, Copied)]
+    return Copies(target.where, copied, troubles(strange) + damaged)
 
 
-def _copy(
-    cache: NamedCache, target: Objects, threads: int, megabytes: "_Megabytes"
-) -> dict[str, Any]:
-    report = copy_cache(cache.store, target, cache.info.folder, megabytes.add, threads)
-    return {
-        "cache": report.folder,
-        "path": f"{target.where}/{report.folder}",
-        "copied_bytes": report.copied_bytes,
-        "copied_shards": report.copied_shards,
-        "present_shards": report.present_shards,
-    }
-
-
-def tidy(
-    store: Objects, references: Sequence[str], grace_hours: float, delete: bool
-) -> dict[str, Any]:
+def tidy(store: Objects, references: Sequence[str], grace_hours: float, delete: bool) -> Tidied:
     """Give what no cache needs and what is of the caches named for removal; delete it if asked to.
 
     Raises:
@@ -158,18 +154,13 @@ def tidy(
     if delete:
         remove_garbage(store, garbage)
     used = users(store)
-    return {
-        "deleted": delete,
-        "bytes": sum(item.size_bytes for item in garbage),
-        "objects": [
-            {"object": item.name, "bytes": item.size_bytes, "reason": item.reason}
-            for item in garbage
-        ],
-        "removed": [
-            {"cache": one.folder, "bytes": one.size_bytes, "used_by": used.get(one.key, [])}
-            for one in removed
-        ],
-    }
+    return Tidied(
+        store.where,
+        delete,
+        sum(item.size_bytes for item in garbage),
+        [Leftover(item.name, item.size_bytes, item.reason) for item in garbage],
+        [Removed(one.folder, one.size_bytes, used.get(one.key, [])) for one in removed],
+    )
 
 
 class _Megabytes:

@@ -1,6 +1,7 @@
 """`spg-pipe cache`: look at, check, copy and tidy the token caches of a store."""
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -11,6 +12,7 @@ from pipeline.configs.caches import CopyConfig, GcConfig, InfoConfig, VerifyConf
 
 if TYPE_CHECKING:
     from cache.store import AnyStore
+    from pipeline.caches.answers import Copies, Differences, Facts, Listing, Tidied, Verified
 
 app = typer.Typer(
     name="cache",
@@ -20,7 +22,7 @@ app = typer.Typer(
 )
 
 
-def ls(store: "AnyStore") -> dict[str, Any]:
+def ls(store: "AnyStore") -> "Listing":
     """List the caches of a store: state, images, size, and which SAEs, guides and scores use them.
 
     A cache is partial until its last shard and its record are written; `extract` goes on with it.
@@ -32,13 +34,13 @@ def ls(store: "AnyStore") -> dict[str, Any]:
     return listing(open_existing_store(store, read_only=True))
 
 
-def _show_ls(found: dict[str, Any], as_json: bool) -> None:
+def _show_ls(found: "Listing", as_json: bool) -> None:
     from pipeline.caches.tables import listing_text
 
-    show(found, as_json, "" if as_json else listing_text(found))
+    show(asdict(found), as_json, "" if as_json else listing_text(found))
 
 
-def info(store: "AnyStore", config: InfoConfig) -> dict[str, Any]:
+def info(store: "AnyStore", config: InfoConfig) -> "Facts | Differences":
     """Show all that a cache's key covers; with two caches, say in words why their keys differ."""
     from cache.store import open_existing_store
     from pipeline.caches.report import describe_cache, differences, name_cache
@@ -47,21 +49,18 @@ def info(store: "AnyStore", config: InfoConfig) -> dict[str, Any]:
     first = name_cache(objects, config.cache)
     if config.other is None:
         return describe_cache(first)
-    second = name_cache(objects, config.other)
-    return {"caches": [first.where, second.where], "differences": differences(first, second)}
+    return differences(first, name_cache(objects, config.other))
 
 
-def _show_info(found: dict[str, Any], as_json: bool) -> None:
+def _show_info(found: "Facts | Differences", as_json: bool) -> None:
+    from pipeline.caches.answers import Facts
     from pipeline.caches.tables import differences_text, info_text
 
-    if "differences" in found:
-        first, second = found["caches"]
-        show(found, as_json, differences_text(first, second, found["differences"]))
-    else:
-        show(found, as_json, info_text(found))
+    text = info_text(found) if isinstance(found, Facts) else differences_text(found)
+    show(asdict(found), as_json, text)
 
 
-def verify(store: "AnyStore", config: VerifyConfig) -> dict[str, Any]:
+def verify(store: "AnyStore", config: VerifyConfig) -> "tuple[str, list[Verified]]":
     """Check every stored byte against its digest; name each bad shard and image; exit 1 if any."""
     from cache.store import open_existing_store
     from pipeline.caches.report import name_cache
@@ -69,23 +68,23 @@ def verify(store: "AnyStore", config: VerifyConfig) -> dict[str, Any]:
 
     objects = open_existing_store(store, read_only=True)
     if config.caches:
-        reports = verify_all([name_cache(objects, one) for one in config.caches], {})
-    else:
-        reports = verify_all(*complete_caches(objects))
-    sound = all(not report["problems"] for report in reports)
-    return {"store": objects.where, "sound": sound, "caches": reports}
+        named = [name_cache(objects, one) for one in config.caches]
+        return objects.where, verify_all(named, {})
+    return objects.where, verify_all(*complete_caches(objects))
 
 
-def _show_verify(found: dict[str, Any], as_json: bool) -> None:
+def _show_verify(found: "tuple[str, list[Verified]]", as_json: bool) -> None:
     from pipeline.caches.tables import verify_text
 
-    result = {name: found[name] for name in ("sound", "caches")}
-    show(result, as_json, verify_text(found["store"], found["caches"]))
-    if not found["sound"]:
+    store, caches = found
+    sound = not any(one.problems for one in caches)
+    result = {"sound": sound, "caches": [asdict(one) for one in caches]}
+    show(result, as_json, verify_text(store, caches))
+    if not sound:
         raise typer.Exit(1)
 
 
-def copy(config: CopyConfig) -> dict[str, Any]:
+def copy(config: CopyConfig) -> "Copies":
     """Copy complete caches to another store; what is there already is skipped.
 
     Every shard is checked against its digest before it is published there. Interrupted, it goes
@@ -96,21 +95,18 @@ def copy(config: CopyConfig) -> dict[str, Any]:
     from pipeline.caches.work import caches_to_copy, copy_all
 
     named, strange = caches_to_copy(config.source, config.only)
-    target = open_store(config.destination)
-    copied, damaged = copy_all(named, target, config.threads)
-    problems = [{"object": name, "problem": text} for name, text in (strange | damaged).items()]
-    return {"store": target.where, "copied": copied, "problems": problems}
+    return copy_all(named, strange, open_store(config.destination), config.threads)
 
 
-def _show_copy(made: dict[str, Any], as_json: bool) -> None:
+def _show_copy(made: "Copies", as_json: bool) -> None:
     from pipeline.caches.tables import copy_text
 
-    show(made, as_json, copy_text(made))
-    if made["problems"]:
+    show(asdict(made), as_json, copy_text(made))
+    if made.problems:
         raise typer.Exit(1)
 
 
-def gc(store: "AnyStore", config: GcConfig) -> dict[str, Any]:
+def gc(store: "AnyStore", config: GcConfig) -> "Tidied":
     """Find temporaries of dead writers and files that belong to no cache; a dry run by default.
 
     Caches stay, complete or partial, unless one is named with --remove.
@@ -119,15 +115,13 @@ def gc(store: "AnyStore", config: GcConfig) -> dict[str, Any]:
     from pipeline.caches.work import tidy
 
     objects = open_existing_store(store, read_only=not config.delete)
-    return {"store": objects.where} | tidy(
-        objects, config.remove, config.grace_hours, config.delete
-    )
+    return tidy(objects, config.remove, config.grace_hours, config.delete)
 
 
-def _show_gc(found: dict[str, Any], as_json: bool) -> None:
+def _show_gc(found: "Tidied", as_json: bool) -> None:
     from pipeline.caches.tables import gc_text
 
-    show(found, as_json, gc_text(found["store"], found))
+    show(asdict(found), as_json, gc_text(found))
 
 
 app.command("ls")(from_config(ls, _show_ls))
