@@ -129,6 +129,17 @@ def test_a_timm_file_for_open_clip_is_refused_with_the_right_way(tmp_path: Path)
         tokens_of(tmp_path, state, "openclip")
 
 
+def test_quantised_weights_are_refused(tmp_path: Path) -> None:
+    state = load_file(random_timm_weights(tmp_path, "test_vit"))
+    name = "blocks.0.attn.qkv.weight"
+    state[name] = (state[name] * 100).to(torch.int8)
+
+    with pytest.raises(
+        BackboneError, match=r"is quantised \(blocks\.0\.attn\.qkv\.weight of .*int8"
+    ):
+        tokens_of(tmp_path, state)
+
+
 @pytest.mark.usefixtures("shrunk_timm")
 def test_siglip_needs_no_pooling_head(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = random_timm_weights(tmp_path, "vit_large_patch16_siglip_384")

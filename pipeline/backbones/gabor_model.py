@@ -1,6 +1,7 @@
 """The embedded `gabor` descriptor as a backbone: no download, no choice but size."""
 
 import hashlib
+from dataclasses import replace
 
 from torch import nn
 
@@ -8,7 +9,6 @@ from pipeline.backbones.spec import BackboneRequest, BackboneSpec
 from pipeline.backbones.timm_models import check_image_size
 from spg_core.errors import ConfigError
 from spg_core.gabor import PATCH_SIZE, VERSION, GaborTokens
-from spg_core.types import PatchGrid
 
 DEFAULT_IMAGE_SIZE = 448
 MEAN = STD = (0.5, 0.5, 0.5)
@@ -20,6 +20,27 @@ def open_gabor(request: BackboneRequest) -> tuple[nn.Module, BackboneSpec]:
     Raises:
         ConfigError: an option that only a learned backbone has, or an impossible size.
     """
+    _refuse_options(request)
+    size = DEFAULT_IMAGE_SIZE if request.image_size is None else request.image_size
+    check_image_size(size, PATCH_SIZE, PATCH_SIZE, request.name)
+    model = GaborTokens()
+    spec = request.spec(
+        library="spg_core",
+        model=VERSION,
+        layer=None,
+        final_norm=False,
+        size=size,
+        patch=(PATCH_SIZE, PATCH_SIZE),
+        d_model=model.d_model,
+        has_cls=False,
+        mean=MEAN,
+        std=STD,
+    )
+    digest = hashlib.sha256(VERSION.encode()).hexdigest()
+    return model, replace(spec, weights_sha256=digest, position_embedding="none", activation="none")
+
+
+def _refuse_options(request: BackboneRequest) -> None:
     given = {
         "--weights": request.weights,
         "--layer": request.layer,
@@ -34,29 +55,3 @@ def open_gabor(request: BackboneRequest) -> tuple[nn.Module, BackboneSpec]:
             )
     if request.compute_dtype != "float32":
         raise ConfigError(f"gabor computes in float32, not {request.compute_dtype}; leave it out")
-    size = DEFAULT_IMAGE_SIZE if request.image_size is None else request.image_size
-    check_image_size(size, PATCH_SIZE, PATCH_SIZE, request.name)
-    model = GaborTokens()
-    spec = BackboneSpec(
-        name=request.name,
-        library="spg_core",
-        model=VERSION,
-        weights_sha256=hashlib.sha256(VERSION.encode()).hexdigest(),
-        layer=None,
-        final_norm=False,
-        projection=False,
-        height=size,
-        width=size,
-        grid=PatchGrid(size // PATCH_SIZE, size // PATCH_SIZE),
-        d_model=model.d_model,
-        has_cls=False,
-        resize_filter=request.resize_filter,
-        resize_values=request.resize_values,
-        position_embedding="none",
-        activation="none",
-        mean=MEAN,
-        std=STD,
-        compute_dtype="float32",
-        exif=request.exif,
-    )
-    return model, spec

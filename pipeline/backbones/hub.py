@@ -21,22 +21,38 @@ def hub_file(repository: str, file_names: Sequence[str], *, name: str) -> Path:
     Raises:
         BackboneError: neither the hub's cache nor the hub gives any of the files.
     """
-    from huggingface_hub import (
-        get_hf_file_metadata,
-        hf_hub_download,
-        hf_hub_url,
-        try_to_load_from_cache,
-    )
+    # The cache is asked first, so a filled cache works offline and needs no time-out.
+    cached = _cached(repository, file_names)
+    if cached is not None:
+        return cached
+    found = _downloaded(repository, file_names)
+    if isinstance(found, Path):
+        return found
+    raise BackboneError(
+        f"the weights of {name} cannot be had: {_reason(repository, file_names, found)}; give a "
+        f"file with --weights FILE, fill the hub's cache (HF_HOME) on a connected machine, or "
+        f"name a mirror in HF_ENDPOINT{_LOGIN.get(repository.partition('.')[0], '')}"
+    ) from found
+
+
+def _cached(repository: str, file_names: Sequence[str]) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    for file_name in file_names:
+        cached = try_to_load_from_cache(repository, file_name)
+        if isinstance(cached, str):
+            return Path(cached)
+    return None
+
+
+def _downloaded(repository: str, file_names: Sequence[str]) -> Path | Exception | None:
+    """Download the first file that is there; give the last error where none is."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
         EntryNotFoundError,
         HTTPError,  # of whichever HTTP library this version of the hub's client uses
     )
 
-    # The cache is asked first, so a filled cache works offline and needs no time-out.
-    for file_name in file_names:
-        cached = try_to_load_from_cache(repository, file_name)
-        if isinstance(cached, str):
-            return Path(cached)
     last: Exception | None = None
     for file_name in file_names:
         try:
@@ -46,13 +62,8 @@ def hub_file(repository: str, file_names: Sequence[str], *, name: str) -> Path:
         except EntryNotFoundError as error:
             last = error
         except (HTTPError, OSError, ValueError) as error:
-            last = error
-            break
-    raise BackboneError(
-        f"the weights of {name} cannot be had: {_reason(repository, file_names, last)}; give a "
-        f"file with --weights FILE, fill the hub's cache (HF_HOME) on a connected machine, or "
-        f"name a mirror in HF_ENDPOINT{_LOGIN.get(repository.partition('.')[0], '')}"
-    ) from last
+            return error
+    return last
 
 
 _DINOV3_LOGIN = (

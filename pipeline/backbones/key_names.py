@@ -2,7 +2,8 @@
 
 A rule takes a name, without `.weight` or `.bias` where both keep it, to timm's or Meta's name, or
 for CLIP to OpenAI's. `N` stands for the number of a block. After the name, `[q]`, `[k]` and `[v]`
-say that three tensors are stacked into one, `^T` that a matrix is transposed.
+say that three tensors are stacked into one, `^T` that a matrix is transposed; no name at all, that
+nothing is lost without it.
 """
 
 from collections.abc import Mapping
@@ -59,6 +60,7 @@ _DINOV3: Rules = {
     "embeddings.cls_token": "cls_token",
     "embeddings.mask_token": "mask_token",
     "embeddings.register_tokens": "storage_tokens",
+    "rope_embeddings.inv_freq": "",
     "embeddings.patch_embeddings": "patch_embed.proj",
     **_LAYER_SCALE,
     "layer.N.attention.q_proj": "blocks.N.attn.qkv[q]",
@@ -82,6 +84,7 @@ DINOV3_GATED: Rules = {
 }
 
 SIGLIP: Rules = {
+    "embeddings.position_ids": "",
     "embeddings.patch_embedding": "patch_embed.proj",
     "embeddings.position_embedding.weight": "pos_embed",
     "encoder.layers.N.layer_norm1": "blocks.N.norm1",
@@ -96,6 +99,7 @@ SIGLIP: Rules = {
 }
 
 CLIP: Rules = {
+    "embeddings.position_ids": "",  # 0, 1, 2, .., as earlier versions saved them
     "embeddings.class_embedding": "class_embedding",
     "embeddings.patch_embedding": "conv1",
     "embeddings.position_embedding.weight": "positional_embedding",

@@ -22,7 +22,6 @@ from pipeline.backbones.spec import BackboneRequest, BackboneSpec, Channels
 from pipeline.backbones.timm_models import check_image_size, check_layer
 from pipeline.backbones.weights import read_state_dict, require_names, require_shapes
 from spg_core.errors import BackboneError, ConfigError
-from spg_core.types import PatchGrid
 
 HUB_FILE_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
@@ -83,27 +82,17 @@ def open_open_clip(model_and_tag: str, request: BackboneRequest) -> tuple[nn.Mod
     project = final_norm and request.projection
 
     weights = request.weights or _hub_weights(weights_config, request.name)
-    spec = BackboneSpec(
-        name=request.name,
+    spec = request.spec(
         library="open_clip",
         model=model_name,
-        weights_sha256="",
         layer=None if layer == depth - 1 else layer,
         final_norm=final_norm,
-        projection=project,
-        height=size,
-        width=size,
-        grid=PatchGrid(size // patch_height, size // patch_width),
+        size=size,
+        patch=(patch_height, patch_width),
         d_model=config["embed_dim"] if project else vision["width"],
         has_cls=True,
-        resize_filter=request.resize_filter,
-        resize_values=request.resize_values,
-        position_embedding=request.position_embedding,
-        activation=request.activation,
-        mean=request.mean or _channels(weights_config["mean"]),
-        std=request.std or _channels(weights_config["std"]),
-        compute_dtype=request.compute_dtype,
-        exif=request.exif,
+        mean=_channels(weights_config["mean"]),
+        std=_channels(weights_config["std"]),
     )
     with unchanged(weights):
         visual = _image_tower(config, spec, weights)

@@ -35,31 +35,48 @@ def backbone_tensors(
             is no head and no known part of training.
     """
     found = _find(state, where)
+    if found is None and form == "timm":  # perhaps one of the many that timm itself knows
+        return {name: _float(tensor) for name, tensor in state.items()}
+    naming, prefix = _required(found, form, state, where)
+    below = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+    below |= _beside(state, naming, prefix, where)
+    if naming.rules is not None:
+        below = _renamed(below, {**naming.rules, **naming.beside}, where, naming.who)
+    kept = {
+        re.sub(r"^blocks\.\d+\.(\d+\.)", r"blocks.\1", name): tensor  # Meta's blocks in chunks
+        for name, tensor in below.items()
+        if name in wanted or name.partition(".")[0] not in HEADS
+    }
+    _refuse_quantised(kept, where)
+    start = "visual." if naming.form == "openai" else ""
+    return {start + name: _float(tensor) for name, tensor in kept.items()}
+
+
+def _required(
+    found: tuple[Naming, str] | None, form: Form, state: Tensors, where: Path | str
+) -> tuple[Naming, str]:
+    """Refuse names that the library would not know."""
     if found is None:
-        if form == "timm":  # perhaps one of the many that timm itself knows
-            return {name: _float(tensor) for name, tensor in state.items()}
         raise BackboneError(
             f"{where} holds no vision transformer: its tensors are called {some(state)}; expected "
             "the names of timm, Meta, OpenAI or transformers"
         )
-    naming, prefix = found
-    if form == "openai" and naming.form != form:
+    if form == "openai" and found[0].form != form:
         raise BackboneError(
-            f"{where} has {naming.who} names for a vision transformer; expected those of OpenAI, "
+            f"{where} has {found[0].who} names for a vision transformer; expected those of OpenAI, "
             "open_clip or transformers' CLIP. For a timm model use --backbone timm:<model>"
         )
-    below = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
-    below |= _beside(state, naming, prefix, where)
-    named = below
-    if naming.rules is not None:
-        named = _renamed(below, {**naming.rules, **naming.beside}, where, naming.who)
-    kept = {
-        re.sub(r"^blocks\.\d+\.(\d+\.)", r"blocks.\1", name): tensor  # Meta's blocks in chunks
-        for name, tensor in named.items()
-        if name in wanted or name.partition(".")[0] not in HEADS
-    }
-    start = "visual." if naming.form == "openai" else ""
-    return {start + name: _float(tensor) for name, tensor in kept.items()}
+    return found
+
+
+def _refuse_quantised(state: Tensors, where: Path | str) -> None:
+    found = [
+        f"{name} of {tensor.dtype}"
+        for name, tensor in state.items()
+        if name.endswith((".weight", ".bias")) and not tensor.is_floating_point()
+    ]
+    if found:
+        raise BackboneError(f"{where} is quantised ({some(found)}); give the unquantised one")
 
 
 def _find(state: Tensors, where: Path | str) -> tuple[Naming, str] | None:
@@ -119,6 +136,8 @@ def _renamed(state: Tensors, rules: Rules, where: Path | str, who: str) -> dict[
         if ours is None:
             if name.partition(".")[0] not in HEADS:
                 unknown.append(name)
+        elif not ours:
+            continue
         elif (part := re.search(r"\[(q|k|v)\]", ours)) is not None:
             stacks.setdefault(ours.replace(part[0], ""), {})[part[1]] = tensor
         elif ours.endswith("^T"):

@@ -143,6 +143,48 @@ class BackboneRequest:
     exif: bool
     """Whether EXIF rotation is applied."""
 
+    def spec(
+        self,
+        *,
+        library: str,
+        model: str,
+        layer: int | None,
+        final_norm: bool,
+        size: int,
+        patch: tuple[int, int],
+        d_model: int,
+        has_cls: bool,
+        mean: Channels,
+        std: Channels,
+    ) -> BackboneSpec:
+        """Say what a model is that answers this request; its weights' digest comes later.
+
+        Args: what only the model tells; `mean` and `std` where the request has none, `patch` the
+            sides of a patch in pixels.
+        """
+        return BackboneSpec(
+            name=self.name,
+            library=library,
+            model=model,
+            weights_sha256="unknown",
+            layer=layer,
+            final_norm=final_norm,
+            projection=final_norm and self.projection,
+            height=size,
+            width=size,
+            grid=PatchGrid(size // patch[0], size // patch[1]),
+            d_model=d_model,
+            has_cls=has_cls,
+            resize_filter=self.resize_filter,
+            resize_values=self.resize_values,
+            position_embedding=self.position_embedding,
+            activation=self.activation,
+            mean=self.mean or mean,
+            std=self.std or std,
+            compute_dtype=self.compute_dtype,
+            exif=self.exif,
+        )
+
 
 def spec_from_covers(covers: Mapping[str, Any], name: str) -> BackboneSpec:
     """Rebuild the spec that `BackboneSpec.covers` described.

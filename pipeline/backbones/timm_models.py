@@ -19,7 +19,6 @@ from pipeline.backbones.near_names import near_backbone
 from pipeline.backbones.spec import BackboneRequest, BackboneSpec
 from pipeline.backbones.timm_weights import timm_with_weights
 from spg_core.errors import BackboneError, ConfigError
-from spg_core.types import PatchGrid
 
 HUB_FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
 
@@ -75,27 +74,17 @@ def open_timm(model_name: str, request: BackboneRequest) -> tuple[nn.Module, Bac
     has_cls = getattr(draft, "cls_token", None) is not None
 
     weights = request.weights or _hub_weights(config, request.name)
-    spec = BackboneSpec(
-        name=request.name,
+    spec = request.spec(
         library="timm",
         model=model_name.partition(".")[0],
-        weights_sha256="",
         layer=None if layer == depth - 1 else layer,
         final_norm=final_norm,
-        projection=False,
-        height=size,
-        width=size,
-        grid=PatchGrid(size // patch_height, size // patch_width),
+        size=size,
+        patch=(patch_height, patch_width),
         d_model=draft.num_features,
         has_cls=has_cls,
-        resize_filter=request.resize_filter,
-        resize_values=request.resize_values,
-        position_embedding=request.position_embedding,
-        activation=request.activation,
-        mean=request.mean or config.mean,
-        std=request.std or config.std,
-        compute_dtype=request.compute_dtype,
-        exif=request.exif,
+        mean=config.mean,
+        std=config.std,
     )
     with unchanged(weights):
         model = timm_with_weights(model_name, spec, draft, weights, _heads(config))

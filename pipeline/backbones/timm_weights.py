@@ -35,8 +35,6 @@ def timm_with_weights(
     Raises:
         BackboneError: the file does not fit the model, or the model the input size.
     """
-    import timm
-
     subject = f"{weights} does not fit timm:{model_name}"
     state = _state(model_name, weights, heads, draft.state_dict())
     options: dict[str, Any] = {}
@@ -44,14 +42,24 @@ def timm_with_weights(
         options["act_layer"] = TIMM_ACTIVATIONS[spec.activation]
     how = spec.position_embedding or ""
     if is_ours(how) and "pos_embed" in state:
-        n_prefix = draft.num_prefix_tokens
-        found = state["pos_embed"]
+        found, n_prefix = state["pos_embed"], draft.num_prefix_tokens
         state["pos_embed"] = resize_positions(found, n_prefix, spec.grid, how, subject)
     attention = draft.blocks[0].attn
     if hasattr(attention, "q_bias") and "storage_tokens" in state:  # Meta's DINOv3
         state = split_biases(state, model_has_biases=attention.q_bias is not None)
         if attention.q_bias is None and any(key.endswith("attn.q_bias") for key in state):
             options["qkv_bias"] = True
+    model = _built(model_name, spec.height, state, options, subject)
+    keep_residual_stream(model.patch_embed)  # type: ignore[arg-type]
+    return model
+
+
+def _built(
+    model_name: str, size: int, state: dict[str, Tensor], options: dict[str, Any], subject: str
+) -> nn.Module:
+    """Have timm build a model and load tensors into it, by its own conversions."""
+    import timm
+
     # Without a classifier to adapt timm loads strictly, so any other difference is an error.
     # custom_load is the path of .npz files, which would ignore a state dict.
     overlay = {
@@ -64,7 +72,7 @@ def timm_with_weights(
             pretrained=True,
             pretrained_cfg_overlay=overlay,
             num_classes=0,
-            img_size=spec.height,
+            img_size=size,
             **options,
         )
     except (RuntimeError, KeyError, ValueError) as error:
@@ -73,9 +81,8 @@ def timm_with_weights(
         ) from error
     except TypeError as error:
         raise BackboneError(
-            f"timm:{model_name} cannot be built for {spec.height} px: {first_line(error)}"
+            f"timm:{model_name} cannot be built for {size} px: {first_line(error)}"
         ) from error
-    keep_residual_stream(model.patch_embed)  # type: ignore[arg-type]
     return model
 
 
