@@ -12,15 +12,18 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Lock
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 from cache.objects import Objects
 from pipeline import device
 from pipeline.cluster_client import open_client, torch_threads
 from pipeline.cluster_store import StoreTicket, open_ticket, store_ticket
 from pipeline.configs import ClusterConfig
-from pipeline.work import as_ready
+from pipeline.work import Arguments, Opened, Result, Told, as_ready
 from spg_core.errors import ClusterError, SpgError
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
 
 _JOBS_KEPT = 2
 """Jobs that stay open in a worker process: two people's may alternate on one scheduler."""
@@ -31,26 +34,26 @@ _ALONE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Generic[Told, Opened]):
     """What a worker process must know before it can run functions."""
 
     name: str
     """Unique to a run: a later run opens everything anew, files may have changed."""
     ticket: StoreTicket
-    open_job: Callable[[Objects, Any], Any]
-    job: Any
+    open_job: Callable[[Objects, Told], Opened]
+    job: Told
     torch_threads: int | None
     """Threads of a worker's maths; None leaves the worker as it was started."""
     places: Mapping[str, int]
     """For each worker's address, how many others of its machine come before it."""
 
 
-class DaskWorkers:
+class DaskWorkers(Generic[Opened]):
     """The workers of a Dask scheduler."""
 
-    opened: Any | None = None
-
-    def __init__(self, client: Any, job: Job) -> None:
+    def __init__(self, client: "Client", job: "Job[Told, Opened]") -> None:
+        self.opened: Opened | None = None
+        self._address = getattr(client.scheduler, "address", "?")
         self._client, self._job = client, job
         known = self._known()
         self.addresses: Sequence[str] = sorted(known)
@@ -59,24 +62,28 @@ class DaskWorkers:
         self._alone_since: float | None = None
 
     def submit(
-        self, function: Callable[..., Any], *arguments: Any, then: Callable[[], None] | None = None
-    ) -> Any:
+        self,
+        function: Callable[[Opened, *Arguments], Result],
+        *arguments: *Arguments,
+        then: Callable[[], None] | None = None,
+    ) -> Result:
         """Send the function to a worker; the handle is a Dask future."""
         future = self._client.submit(_run, self._job, function, *arguments, pure=False)
         if then is not None:
             future.add_done_callback(lambda _: then())
-        return future
+        return cast(Result, future)
 
-    def results(self, handles: Iterable[Any]) -> Iterator[Any]:
+    def results(self, handles: Iterable[Result]) -> Iterator[Result]:
         """Yield results as workers finish them."""
-        for future in as_ready(handles, self._queue_length, self._first):
+        futures = cast("Iterable[Future[Result]]", handles)
+        for future in as_ready(futures, self._queue_length, self._first):
             yield self._result(future)
 
-    def gather(self, handles: Sequence[Any]) -> list[Any]:
+    def gather(self, handles: Sequence[Result]) -> list[Result]:
         """Wait for each in turn."""
-        return [self._result(future) for future in handles]
+        return [self._result(future) for future in cast("Sequence[Future[Result]]", handles)]
 
-    def ask_all(self, function: Callable[[Any], Any]) -> dict[str, Any]:
+    def ask_all(self, function: Callable[[Opened], Result]) -> dict[str, Result]:
         """Ask every worker, and tell the problems of all of them at once."""
         futures = {
             address: self._client.submit(_run, self._job, function, workers=[address], pure=False)
@@ -93,7 +100,7 @@ class DaskWorkers:
             )
         return {address: future.result() for address, future in futures.items()}
 
-    def _result(self, future: Any) -> Any:
+    def _result(self, future: "Future[Result]") -> Result:
         from distributed import KilledWorker
 
         self._wait(future)
@@ -107,16 +114,16 @@ class DaskWorkers:
         except CancelledError as error:
             raise self._gone() from error
 
-    def _first(self, ready: "SimpleQueue[Any]") -> Any:
+    def _first(self, ready: "SimpleQueue[Future[Result]]") -> "Future[Result]":
         while True:
             try:
                 return ready.get(timeout=_LOOK_SECONDS)
             except Empty:
                 self._check()
 
-    def _wait(self, future: Any, address: str | None = None) -> None:
+    def _wait(self, future: "Future[Result]", address: str | None = None) -> None:
         """Wait until a future ended, of any worker or of the one that alone may run it."""
-        ended: SimpleQueue[Any] = SimpleQueue()
+        ended: SimpleQueue[object] = SimpleQueue()
         future.add_done_callback(ended.put)
         while True:
             try:
@@ -136,11 +143,11 @@ class DaskWorkers:
         self._alone_since = self._alone_since or monotonic()
         if monotonic() - self._alone_since >= _ALONE_SECONDS:
             raise ClusterError(
-                f"the scheduler at {self._client.scheduler.address} has had no worker for "
+                f"the scheduler at {self._address} has had no worker for "
                 f"{_ALONE_SECONDS:.0f} s; what was written is kept, start workers and run again"
             )
 
-    def _known(self) -> dict[str, Any]:
+    def _known(self) -> dict[str, dict[str, Any]]:
         """Give what the scheduler knows of each worker, by address."""
         try:
             return dict(self._client.scheduler_info(n_workers=-1)["workers"])
@@ -149,7 +156,7 @@ class DaskWorkers:
 
     def _gone(self) -> ClusterError:
         return ClusterError(
-            f"the scheduler at {self._client.scheduler.address} went away; what was written is "
+            f"the scheduler at {self._address} went away; what was written is "
             "kept, run again to go on"
         )
 
@@ -176,10 +183,10 @@ def _problem(address: str, error: BaseException) -> str:
 def open_dask_workers(
     store: Objects,
     cluster: ClusterConfig,
-    open_job: Callable[[Objects, Any], Any],
-    job: Any,
+    open_job: Callable[[Objects, Told], Opened],
+    job: Told,
     threads: int,
-) -> Iterator[DaskWorkers]:
+) -> Iterator[DaskWorkers[Opened]]:
     """Open a cluster for one job, as `pipeline.work.open_workers`.
 
     `threads` pieces of work are under way in each process that is started here.
@@ -190,7 +197,7 @@ def open_dask_workers(
         yield DaskWorkers(client, Job(name, ticket, open_job, job, torch_threads(cluster), places))
 
 
-def _places(known: Mapping[str, Any]) -> dict[str, int]:
+def _places(known: Mapping[str, Mapping[str, object]]) -> dict[str, int]:
     """Number the workers of each machine."""
     places: dict[str, int] = {}
     on_host: dict[str, int] = {}
@@ -201,22 +208,26 @@ def _places(known: Mapping[str, Any]) -> dict[str, int]:
     return places
 
 
-_opened: OrderedDict[str, Any] = OrderedDict()
+_opened: OrderedDict[str, object] = OrderedDict()
 _opening = Lock()
 
 
-def _run(job: Job, function: Callable[..., Any], *arguments: Any) -> Any:
+def _run(
+    job: Job[Told, Opened],
+    function: Callable[[Opened, *Arguments], Result],
+    *arguments: *Arguments,
+) -> Result:
     """In a worker: run a function of a job that is opened once a process."""
     with _opening:
         if job.name not in _opened:
             _opened[job.name] = _open(job)
             while len(_opened) > _JOBS_KEPT:
                 _opened.popitem(last=False)
-        opened = _opened[job.name]
+        opened = cast(Opened, _opened[job.name])
     return function(opened, *arguments)
 
 
-def _open(job: Job) -> Any:
+def _open(job: Job[Told, Opened]) -> Opened:
     from distributed import get_worker
 
     worker = get_worker()

@@ -5,17 +5,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from logging import CRITICAL
 from threading import current_thread, main_thread
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pipeline.configs import ClusterConfig
 from spg_core.errors import ClusterError
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 _CONNECT_SECONDS = 10
 _WORKERS_SECONDS = 30
 
 
 @contextmanager
-def open_client(cluster: ClusterConfig, threads: int) -> Iterator[Any]:
+def open_client(cluster: ClusterConfig, threads: int) -> "Iterator[Client]":
     """Connect to the scheduler that was named, or start one with its workers on this machine.
 
     Raises: ClusterError where there is no scheduler, or no worker.
@@ -27,9 +30,7 @@ def open_client(cluster: ClusterConfig, threads: int) -> Iterator[Any]:
     import distributed
 
     try:
-        client: Any = distributed.Client(  # type: ignore[no-untyped-call]
-            cluster.scheduler, timeout=_CONNECT_SECONDS
-        )
+        client = distributed.Client(cluster.scheduler, timeout=_CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {cluster.scheduler} ({error}); start one with "
@@ -47,13 +48,13 @@ def open_client(cluster: ClusterConfig, threads: int) -> Iterator[Any]:
 
 
 @contextmanager
-def _started_here(n_workers: int, threads: int) -> Iterator[Any]:
+def _started_here(n_workers: int, threads: int) -> "Iterator[Client]":
     import distributed
 
     with ExitStack() as stack:
         with _interrupts_held():
             try:
-                local = distributed.LocalCluster(  # type: ignore[no-untyped-call]
+                local = distributed.LocalCluster(
                     n_workers=n_workers,
                     threads_per_worker=threads,
                     processes=True,
@@ -67,7 +68,7 @@ def _started_here(n_workers: int, threads: int) -> Iterator[Any]:
                     "use fewer, or --workers 0"
                 ) from error
             stack.enter_context(local)
-            client: Any = distributed.Client(local)  # type: ignore[no-untyped-call]
+            client = distributed.Client(local)
             stack.enter_context(client)
             client.register_worker_callbacks(_ignore_interrupts)
         yield client

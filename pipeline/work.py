@@ -15,31 +15,43 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar, TypeVarTuple, cast
 
 from cache.objects import Objects
 from pipeline.configs import ClusterConfig
 
+Opened = TypeVar("Opened")
+Told = TypeVar("Told")
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
 
-class Workers(Protocol):
-    """Who runs functions of an opened job."""
+
+class Workers(Protocol[Opened]):
+    """Who runs functions of an opened job.
+
+    To the types a handle is the result it stands for, since both may be an argument; only `results`
+    and `gather` make it so.
+    """
 
     addresses: Sequence[str]
     in_flight: int
     """How many pieces of work should be under way at a time; 0 where each is done at once."""
-    opened: Any | None
+    opened: Opened | None
     """What this process opened; None where others did."""
 
     def submit(
-        self, function: Callable[..., Any], *arguments: Any, then: Callable[[], None] | None = None
-    ) -> Any:
+        self,
+        function: Callable[[Opened, *Arguments], Result],
+        *arguments: *Arguments,
+        then: Callable[[], None] | None = None,
+    ) -> Result:
         """Have `function(opened, *arguments)` run; give a handle, which may be an argument too.
 
         `then` is called, in any thread, when it ended.
         """
         ...
 
-    def ask_all(self, function: Callable[[Any], Any]) -> dict[str, Any]:
+    def ask_all(self, function: Callable[[Opened], Result]) -> dict[str, Result]:
         """Give what `function(opened)` says in every worker, by its address.
 
         Asked before any work starts, so that what a worker lacks is told at once.
@@ -48,7 +60,7 @@ class Workers(Protocol):
         """
         ...
 
-    def results(self, handles: Iterable[Any]) -> Iterator[Any]:
+    def results(self, handles: Iterable[Result]) -> Iterator[Result]:
         """Yield what came of the handles, in the order in which it is ready.
 
         A few are taken at a time, so a generator that submits keeps only those under way.
@@ -57,86 +69,102 @@ class Workers(Protocol):
         """
         ...
 
-    def gather(self, handles: Sequence[Any]) -> list[Any]:
+    def gather(self, handles: Sequence[Result]) -> list[Result]:
         """Give what came of the handles, in their order. Raises: as `results`."""
         ...
 
 
-class Here:
+class Here(Generic[Opened]):
     """This process: submitting is running."""
 
     addresses: Sequence[str] = ("here",)
     in_flight = 0
 
-    def __init__(self, opened: Any) -> None:
-        self.opened: Any | None = opened
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+        self.opened: Opened | None = opened
 
-    def ask_all(self, function: Callable[[Any], Any]) -> dict[str, Any]:
+    def ask_all(self, function: Callable[[Opened], Result]) -> dict[str, Result]:
         """Ask this process."""
-        return {"here": function(self.opened)}
+        return {"here": function(self._opened)}
 
     def submit(
-        self, function: Callable[..., Any], *arguments: Any, then: Callable[[], None] | None = None
-    ) -> Any:
+        self,
+        function: Callable[[Opened, *Arguments], Result],
+        *arguments: *Arguments,
+        then: Callable[[], None] | None = None,
+    ) -> Result:
         """Run the function; the handle is its result."""
-        result = function(self.opened, *arguments)
+        result = function(self._opened, *arguments)
         if then is not None:
             then()
         return result
 
-    def results(self, handles: Iterable[Any]) -> Iterator[Any]:
+    def results(self, handles: Iterable[Result]) -> Iterator[Result]:
         """Yield the results."""
         yield from handles
 
-    def gather(self, handles: Sequence[Any]) -> list[Any]:
+    def gather(self, handles: Sequence[Result]) -> list[Result]:
         """Give the results."""
         return list(handles)
 
 
-class Threads(Here):
+class Threads(Here[Opened]):
     """This process with pieces of work side by side: one is read while another is computed.
 
     A handle is a future, and no argument. What the functions share must bear several threads.
     """
 
-    def __init__(self, opened: Any, at_once: int) -> None:
+    def __init__(self, opened: Opened, at_once: int) -> None:
         super().__init__(opened)
         self.in_flight = at_once
         self._pool = ThreadPoolExecutor(at_once)
 
     def submit(
-        self, function: Callable[..., Any], *arguments: Any, then: Callable[[], None] | None = None
-    ) -> Any:
+        self,
+        function: Callable[[Opened, *Arguments], Result],
+        *arguments: *Arguments,
+        then: Callable[[], None] | None = None,
+    ) -> Result:
         """Have a thread run the function."""
-        future = self._pool.submit(function, self.opened, *arguments)
+        future = self._pool.submit(function, self._opened, *arguments)
         if then is not None:
             future.add_done_callback(lambda _: then())
-        return future
+        return cast(Result, future)
 
-    def results(self, handles: Iterable[Any]) -> Iterator[Any]:
+    def results(self, handles: Iterable[Result]) -> Iterator[Result]:
         """Yield results as threads finish them."""
-        for future in as_ready(handles, self.in_flight, SimpleQueue.get):
+        futures = cast("Iterable[Future[Result]]", handles)
+        for future in as_ready(futures, self.in_flight, lambda ready: ready.get()):
             yield future.result()
 
-    def gather(self, handles: Sequence[Any]) -> list[Any]:
+    def gather(self, handles: Sequence[Result]) -> list[Result]:
         """Wait for each in turn."""
-        return [future.result() for future in handles]
+        return [future.result() for future in cast("Sequence[Future[Result]]", handles)]
 
     def close(self) -> None:
         """Drop what has not begun, wait for what has."""
         self._pool.shutdown(cancel_futures=True)
 
 
+class Closes(Protocol):
+    """What ends early."""
+
+    def close(self) -> None:
+        """End."""
+        ...
+
+
 @contextmanager
 def open_workers(
     store: Objects,
     cluster: ClusterConfig,
-    open_job: Callable[[Objects, Any], Any],
-    job: Any,
+    open_job: Callable[[Objects, Told], Opened],
+    job: Told,
     *,
-    here: Callable[[], Any] | None = None,
+    here: Callable[[], Opened] | None = None,
     at_once: int = 0,
-) -> Iterator[Workers]:
+) -> Iterator[Workers[Opened]]:
     """Open a job where the cluster says; nothing of it is run yet.
 
     Args:
@@ -161,17 +189,28 @@ def open_workers(
     if not at_once:
         yield Here(opened)
         return
-    with closing(Threads(opened, at_once)) as threads, closing(opened):
+    with closing(Threads(opened, at_once)) as threads, closing(cast(Closes, opened)):
         yield threads
 
 
+class Ending(Protocol):
+    """A future, of a thread or of Dask."""
+
+    def add_done_callback(self, fn: Callable[[Any], object], /) -> object:
+        """Have `fn` called with this future when it ended."""
+        ...
+
+
+Ended = TypeVar("Ended", bound=Ending)
+
+
 def as_ready(
-    handles: Iterable[Any], at_once: int, first_of: "Callable[[SimpleQueue[Any]], Any]"
-) -> Iterator[Any]:
+    futures: Iterable[Ended], at_once: int, first_of: "Callable[[SimpleQueue[Ended]], Ended]"
+) -> Iterator[Ended]:
     """Yield futures as they end, `at_once` of them under way; `first_of` waits for the next."""
-    ready: SimpleQueue[Any] = SimpleQueue()
-    under_way: dict[int, Future[Any]] = {}  # Dask forgets the work of a future nobody holds
-    coming = iter(handles)
+    ready: SimpleQueue[Ended] = SimpleQueue()
+    under_way: dict[int, Ended] = {}  # Dask forgets the work of a future nobody holds
+    coming = iter(futures)
     while True:
         while len(under_way) < at_once and (future := next(coming, None)) is not None:
             under_way[id(future)] = future

@@ -127,7 +127,9 @@ def require_images(maker: ShardMaker, samples: tuple[tuple[str, str], ...]) -> N
             )
 
 
-def _announce(workers: Workers, writer: CacheWriter, pending: list[int], device: str) -> None:
+def _announce(
+    workers: Workers[ShardMaker], writer: CacheWriter, pending: list[int], device: str
+) -> None:
     """Say what is about to happen: images, tokens, bytes, time. Raises: StoreError."""
     geometry = writer.geometry
     height, width = geometry.mask_size or (0, 0)
@@ -147,7 +149,11 @@ def _announce(workers: Workers, writer: CacheWriter, pending: list[int], device:
 
 
 def _make(
-    workers: Workers, writer: CacheWriter, manifest: Manifest, pending: list[int], name: str
+    workers: Workers[ShardMaker],
+    writer: CacheWriter,
+    manifest: Manifest,
+    pending: list[int],
+    name: str,
 ) -> set[int]:
     """Have the pending shards made, and warn of defects that vanished; give those made by us."""
     made: set[int] = set()

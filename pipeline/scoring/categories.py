@@ -23,6 +23,7 @@ from pipeline.progress import bar
 from pipeline.scoring.blocks import (
     MapPlan,
     Rows,
+    Scoring,
     block_counts,
     block_defects,
     block_inputs,
@@ -85,7 +86,7 @@ class PendingCategory:
 
 
 def score_categories(
-    workers: Workers,
+    workers: Workers[Scoring],
     data: CachedDataset,
     plans: Sequence[MapPlan],
     configs: Sequence[Sequence[ScoreConfig]],
@@ -137,7 +138,7 @@ def score_categories(
 
 
 def submit_inputs(
-    workers: Workers, data: CachedDataset, category: str, rows: Rows
+    workers: Workers[Scoring], data: CachedDataset, category: str, rows: Rows
 ) -> CategoryInputs:
     """Have the blocks of a category read."""
     without_mask = _defective_without_mask(data, rows)
@@ -147,7 +148,7 @@ def submit_inputs(
 
 
 def submit_category(
-    workers: Workers,
+    workers: Workers[Scoring],
     inputs: CategoryInputs,
     which: int,
     advance: Callable[[int], None] = lambda _: None,
@@ -169,7 +170,7 @@ def submit_category(
 
 
 def finish_category(
-    workers: Workers,
+    workers: Workers[Scoring],
     data: CachedDataset,
     plan: MapPlan,
     configs: Sequence[ScoreConfig],
