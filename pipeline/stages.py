@@ -5,7 +5,7 @@ runs, so that `spg-pipe --help` does not wait for torch.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pipeline.configs import (
     AtomsConfig,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
     from pipeline.artifacts.documents import GuidesDocument, SaeDocument, ScoresDocument
     from pipeline.artifacts.notes import ThresholdDocument
+    from pipeline.atoms.files import AtomFiles
     from pipeline.extraction.extract import Extraction
     from pipeline.prediction.export import Exported
     from pipeline.prediction.predict import Prediction
@@ -133,7 +134,7 @@ def reproduce(
     return run(open_store(store), source, config, varied)
 
 
-def atoms(store: "AnyStore", source: AtomsSource, config: AtomsConfig) -> dict[str, Any]:
+def atoms(store: "AnyStore", source: AtomsSource, config: AtomsConfig) -> "AtomFiles":
     """Show the patches that the strongest atoms of fitted guides respond to: sheets and a table."""
     from cache.store import open_store
     from pipeline.atoms.files import write_atoms

@@ -18,7 +18,6 @@ from pipeline.report.data import (
     ReportData,
     Sparsity,
     SparsityRow,
-    TauCurve,
 )
 from pipeline.report.gallery import select_gallery
 
@@ -70,13 +69,15 @@ def sample(names: tuple[str, str] = ("bottle", "screw"), defect: str = "crack") 
     ]
     line = Line(x=[0.0, 0.1, 1.0], y=[0.0, 0.8, 1.0])
     patch = AtomPatch(
+        row=1,
+        image_id="one",
         image_path=images[1].image_path,
         category=names[0],
         defect=defect,
         activation=3.0,
         heatmap=np.array([[0, 1, 0], [0, 3, 0]], np.float32),
         thumbnail=jpeg(),
-        box=(1 / 3, 0.5, 1 / 3, 0.5),
+        patch=(1, 1),
     )
     return ReportData(
         title=f"{names[0]} and {names[1]}",
@@ -92,7 +93,16 @@ def sample(names: tuple[str, str] = ("bottle", "screw"), defect: str = "crack") 
         gallery=gallery,
         controls={f"{names[0]} none": MetricRow(values={"image_auroc": 0.6, "pixel_aupro": 0.4})},
         curves={name: CategoryCurves(image_roc=line, pixel_roc=line, pro=line) for name in names},
-        tau_curve=TauCurve(tau=[0.01, 1, 100], image_auroc=[0.9, 0.8, 0.7], image_ap=[1, 1, 0.5]),
+        tau_curve=LinePlot(
+            title="Image metrics against tau",
+            x_label="tau (log scale)",
+            y_label="mean over categories",
+            lines={
+                "image AUROC": Line(x=[0.01, 1, 100], y=[0.9, 0.8, 0.7]),
+                "image AP": Line(x=[0.01, 1, 100], y=[1, 1, 0.5]),
+            },
+            log_x=True,
+        ),
         sparsity=Sparsity(
             n_latents=64,
             rows=[SparsityRow(guide="anomaly", parameters="EMA", nonzero=16, l1=2.5)],

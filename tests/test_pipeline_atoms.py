@@ -80,13 +80,14 @@ def test_found_atoms_equal_a_plain_pass_over_the_cache(
         ].tolist()
     categories = np.array(data.manifest.column("category"))
     for one in found:
-        atom = maps[:, :, one.atom]
+        atom = maps[:, :, one.index]
         best = np.sort(atom.max(1))[::-1][:4]
-        np.testing.assert_allclose(one.activations, best[best > 0], rtol=1e-5)
-        np.testing.assert_array_equal(one.patches, atom[one.rows].argmax(1))
-        np.testing.assert_allclose(
-            one.maps.reshape(len(one.rows), -1), atom[one.rows], rtol=1e-5, atol=1e-6
-        )
+        activations = [patch.activation for patch in one.patches]
+        np.testing.assert_allclose(activations, best[best > 0], rtol=1e-5)
+        for patch in one.patches:
+            place = np.ravel_multi_index(patch.patch, patch.heatmap.shape)
+            assert place == atom[patch.row].argmax()
+            np.testing.assert_allclose(patch.heatmap.ravel(), atom[patch.row], rtol=1e-5, atol=1e-6)
         means = {name: atom[categories == name].mean() for name in data.manifest.categories}
         for name, share in one.category_spread.items():
             assert share == pytest.approx(means[name] / sum(means.values()), rel=1e-4)
@@ -100,10 +101,16 @@ def test_several_patches_of_one_image_are_taken_when_asked_for(
         for choice in (True, False)
     )
 
-    assert all(len(set(atom.rows.tolist())) == len(atom.rows) for atom in one)
-    assert any(len(set(atom.rows.tolist())) < len(atom.rows) for atom in many)
+    def n_images(atom: Atom) -> int:
+        return len({patch.row for patch in atom.patches})
+
+    def strength(atom: Atom) -> float:
+        return sum(patch.activation for patch in atom.patches)
+
+    assert all(n_images(atom) == len(atom.patches) for atom in one)
+    assert any(n_images(atom) < len(atom.patches) for atom in many)
     for single, several in zip(one, many, strict=True):
-        assert several.activations.sum() >= single.activations.sum()
+        assert strength(several) >= strength(single)
 
 
 def test_files_hold_what_was_found(small_store: SmallStore, store: Objects, tmp_path: Path) -> None:
@@ -114,25 +121,24 @@ def test_files_hold_what_was_found(small_store: SmallStore, store: Objects, tmp_
 
     table = pq.read_table(tmp_path / "out" / "atoms.parquet").to_pylist()
     expected = [
-        (one.guide, one.atom, rank + 1, int(row), int(patch))
+        (one.guide, one.index, rank, patch.row, patch.patch)
         for one in found
-        for rank, (row, patch) in enumerate(zip(one.rows, one.patches, strict=True))
+        for rank, patch in enumerate(one.patches, start=1)
     ]
-    grid_cols = data.spec.grid.cols
     assert expected == [
         (
             line["guide"],
             line["atom"],
             line["rank"],
             line["row"],
-            line["patch_row"] * grid_cols + line["patch_col"],
+            (line["patch_row"], line["patch_col"]),
         )
         for line in table
     ]
     ids = data.manifest.column("image_id")
     assert all(line["image_id"] == ids[line["row"]] for line in table)
     assert {line["atom_rank"] for line in table} <= {1, 2, 3}
-    assert made["files"] == ["atoms.parquet", "anomaly.png", "normal.png"]
+    assert made.files == ["atoms.parquet", "anomaly.png", "normal.png"]
     for name in ("anomaly.png", "normal.png"):
         with Image.open(tmp_path / "out" / name) as sheet:
             assert sheet.format == "PNG"
@@ -147,7 +153,7 @@ def test_files_go_beside_the_guides_unless_told_otherwise(
     made = write_atoms(open_store(copy), "latest", AtomsConfig(guide="anomaly", top=1))
 
     folder = copy / "guides" / small_store.guides.id / "atoms"
-    assert made["path"] == str(folder)
+    assert made.path == str(folder)
     assert sorted(path.name for path in folder.iterdir()) == ["anomaly.png", "atoms.parquet"]
     assert load_artifact(open_store(copy), "guides", "latest").id == small_store.guides.id
 
@@ -156,13 +162,15 @@ def _atom(thumbnail: bytes | None) -> Atom:
     heatmap = np.zeros((2, 4), np.float32)
     heatmap[1, 2] = 3.0
     patch = AtomPatch(
+        row=0,
+        image_id="a",
         image_path="a.png",
         category="screw",
         defect="bent",
         activation=3.0,
         heatmap=heatmap,
         thumbnail=thumbnail,
-        box=(0.5, 0.5, 0.25, 0.5),
+        patch=(1, 2),
     )
     return Atom(index=7, guide="anomaly", coefficient=0.5, patches=[patch])
 

@@ -4,9 +4,10 @@ The files go to `guides/<id>/atoms/` in the store, or to a folder of the user's 
 made again at any time, so a second run replaces them, and nothing else that has their names.
 """
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,14 +16,14 @@ from cache.objects import Objects
 from cache.store import open_store
 from pipeline.artifacts import Artifact, load_artifact
 from pipeline.artifacts.documents import GuidesDocument
-from pipeline.atoms.find import ActiveAtom, find_atoms, guide_names
+from pipeline.atoms.find import find_atoms, guide_names
 from pipeline.atoms.sheet import draw_sheet
 from pipeline.configs import AtomsConfig
 from pipeline.drawing.mark import is_marked
 from pipeline.files import check_place
 from pipeline.inputs import CachedDataset
 from pipeline.progress import say
-from pipeline.report.data import Atom, AtomPatch
+from pipeline.report.data import Atom, GuideName
 from pipeline.tables import as_parquet
 
 TABLE = "atoms.parquet"
@@ -42,9 +43,38 @@ _COLUMNS: dict[str, pa.DataType] = {
 }
 
 
+@dataclass(frozen=True)
+class AtomFiles:
+    """What was found and where it was written."""
+
+    id: str
+    """Of the guides."""
+    path: str
+    files: Sequence[str]
+    atoms: Sequence[Atom]
+
+    def __repr__(self) -> str:
+        return f"{len(self.atoms)} atoms of {self.id}: {', '.join(self.files)} in {self.path}"
+
+    def to_json(self) -> dict[str, object]:
+        """Give the files, and an atom's guide, number, coefficient and shares."""
+        atoms = [
+            {
+                "guide": one.guide,
+                "atom": one.index,
+                "coefficient": one.coefficient,
+                "patches": len(one.patches),
+                "category_spread": dict(one.category_spread),
+                "defect_spread": dict(one.defect_spread),
+            }
+            for one in self.atoms
+        ]
+        return {"id": self.id, "path": self.path, "files": list(self.files), "atoms": atoms}
+
+
 def write_atoms(
     store: Objects, guides: str, config: AtomsConfig, out: str | None = None
-) -> dict[str, Any]:
+) -> AtomFiles:
     """Find the atoms of some guides and write their sheets and table.
 
     Args:
@@ -52,8 +82,6 @@ def write_atoms(
         guides: id, unique prefix, path, or `latest`.
         config: which atoms and patches.
         out: a folder or URL instead of `guides/<id>/atoms/`.
-
-    Returns: `id`, `path`, `files` and `atoms` (guide, atom, coefficient, shares), ready for JSON.
 
     Raises: as `find_atoms`; StoreError where the files cannot be written.
     """
@@ -67,19 +95,14 @@ def write_atoms(
     data, found = find_atoms(store, artifact, config)
     _warn(artifact, config)
     prefix = beside.name("atoms/") if out is None else ""
-    files = {TABLE: as_parquet(atoms_table(found, data))}
+    files = {TABLE: as_parquet(atoms_table(found))}
     for guide in dict.fromkeys(one.guide for one in found):
-        atoms = as_report_atoms([one for one in found if one.guide == guide], data)
+        atoms = [one for one in found if one.guide == guide]
         title = f"{guide} guide of {artifact.id}, {config.coefficients} coefficients"
         files[f"{guide}.png"] = draw_sheet(atoms, title, _picture_note(data), config.patches)
     for name in reversed(files):  # the table last: where it is, its sheets are
         place.replace(prefix + name, [files[name]])
-    return {
-        "id": artifact.id,
-        "path": f"{place.where}/{prefix}".rstrip("/"),
-        "files": list(files),
-        "atoms": [_summary(one) for one in found],
-    }
+    return AtomFiles(artifact.id, f"{place.where}/{prefix}".rstrip("/"), list(files), found)
 
 
 def _check_out(place: Objects, config: AtomsConfig) -> None:
@@ -96,17 +119,6 @@ def _is_table(path: Path) -> bool:
         return pq.read_schema(path).names == list(_COLUMNS)
     except pa.ArrowInvalid:
         return False
-
-
-def _summary(one: ActiveAtom) -> dict[str, Any]:
-    return {
-        "guide": one.guide,
-        "atom": one.atom,
-        "coefficient": one.coefficient,
-        "patches": len(one.rows),
-        "category_spread": dict(one.category_spread),
-        "defect_spread": dict(one.defect_spread),
-    }
 
 
 def _warn(guides: Artifact[GuidesDocument], config: AtomsConfig) -> None:
@@ -127,63 +139,19 @@ def _picture_note(data: CachedDataset) -> str:
     )
 
 
-def as_report_atoms(found: Sequence[ActiveAtom], data: CachedDataset) -> list[Atom]:
-    """Give atoms as the report and the sheets draw them, with thumbnails where there are any."""
-    return [
-        Atom(
-            index=one.atom,
-            guide=one.guide,
-            coefficient=one.coefficient,
-            patches=_report_patches(one, data),
-            category_spread=one.category_spread,
-            defect_spread=one.defect_spread,
-        )
-        for one in found
-    ]
-
-
-def _report_patches(one: ActiveAtom, data: CachedDataset) -> list[AtomPatch]:
-    images = data.manifest.select(one.rows).to_pylist()
-    rows, cols = data.spec.grid.rows, data.spec.grid.cols
-    return [
-        AtomPatch(
-            image_path=str(image["image_path"]),
-            category=str(image["category"]),
-            defect=str(image["defect"]),
-            activation=float(one.activations[at]),
-            heatmap=one.maps[at],
-            thumbnail=image.get("thumbnail"),
-            box=(one.patches[at] % cols / cols, one.patches[at] // cols / rows, 1 / cols, 1 / rows),
-        )
-        for at, image in enumerate(images)
-    ]
-
-
-def atoms_table(found: Sequence[ActiveAtom], data: CachedDataset) -> pa.Table:
+def atoms_table(found: Sequence[Atom]) -> pa.Table:
     """Give one row a patch: the atom, its guide and coefficient, and where the patch is.
 
     `atom_rank` counts a guide's atoms by falling coefficient, `rank` an atom's patches by falling
     activation, both from 1.
     """
-    cols = data.spec.grid.cols
-    lines: list[dict[str, Any]] = []
-    ranks: dict[str, int] = {}
+    ranks: Counter[GuideName] = Counter()
+    lines = []
     for one in found:
-        ranks[one.guide] = ranks.get(one.guide, 0) + 1
-        images = data.manifest.select(one.rows).to_pylist()
-        for at, image in enumerate(images):
-            lines.append(
-                {
-                    "guide": one.guide,
-                    "atom": one.atom,
-                    "coefficient": one.coefficient,
-                    "atom_rank": ranks[one.guide],
-                    "rank": at + 1,
-                    "row": int(one.rows[at]),
-                    **{name: image[name] for name in ("image_id", "category", "defect")},
-                    "patch_row": int(one.patches[at]) // cols,
-                    "patch_col": int(one.patches[at]) % cols,
-                    "activation": float(one.activations[at]),
-                }
-            )
+        ranks[one.guide] += 1
+        for rank, patch in enumerate(one.patches, start=1):
+            of_atom = (one.guide, one.index, one.coefficient, ranks[one.guide], rank)
+            of_image = (patch.row, patch.image_id, patch.category, patch.defect)
+            values = (*of_atom, *of_image, *patch.patch, patch.activation)
+            lines.append(dict(zip(_COLUMNS, values, strict=True)))
     return pa.Table.from_pylist(lines, schema=pa.schema(_COLUMNS))

@@ -4,9 +4,6 @@ Everything comes from the auxiliary cache in one pass: the strongest patches of 
 atom's activation over their images, and how its activation spreads over categories and defects.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,7 +17,7 @@ from pipeline.device import resolve_device
 from pipeline.fitting.sae import load_sae
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.progress import bar
-from pipeline.report.data import GuideName
+from pipeline.report.data import Atom, AtomPatch, GuideName
 from spg_core.atom_patches import TopPatches, atom_activations
 from spg_core.errors import ArtifactError
 from spg_core.guides import ANOMALY, NORMAL
@@ -32,30 +29,9 @@ _BLOCK_BYTES = 64 << 20
 _PAIR: dict[GuideName, int] = {"anomaly": ANOMALY, "normal": NORMAL}
 
 
-@dataclass(frozen=True)
-class ActiveAtom:
-    """One atom that a guide uses, with its strongest patches."""
-
-    atom: int
-    guide: GuideName
-    coefficient: float
-    rows: NDArray[np.int64]
-    """`(m,)` image rows of its patches, strongest first; m is 0 for an atom that never fires."""
-    patches: NDArray[np.int64]
-    """`(m,)` positions in the patch grid, row-major."""
-    activations: NDArray[np.float32]
-    """`(m,)` > 0."""
-    maps: NDArray[np.float32]
-    """`(m, grid rows, grid cols)`: the atom's activation over each of these images."""
-    category_spread: Mapping[str, float]
-    """Share of each category, all counted as if they had equally many images; adds up to 1."""
-    defect_spread: Mapping[str, float]
-    """The same over the kinds of defect."""
-
-
 def find_atoms(
     store: Objects, guides: Artifact[GuidesDocument], config: AtomsConfig
-) -> tuple[CachedDataset, list[ActiveAtom]]:
+) -> tuple[CachedDataset, list[Atom]]:
     """Find the strongest atoms of the guides and their patches, in one pass over the cache.
 
     Returns: the auxiliary dataset; the atoms, a guide after the other, by falling coefficient.
@@ -79,26 +55,39 @@ def find_atoms(
     top, sums = _stream(data, sae, atoms, config)
     spreads = _spreads(data, sums)
     place = {int(atom): at for at, atom in enumerate(atoms)}
-    grid = (data.spec.grid.rows, data.spec.grid.cols)
-    found = []
-    for guide, numbers in chosen.items():
-        for atom in numbers.tolist():
-            at = place[atom]
-            active = top.activation[at] > 0
-            found.append(
-                ActiveAtom(
-                    atom=atom,
-                    guide=guide,
-                    coefficient=float(pair[_PAIR[guide], atom]),
-                    rows=top.row[at, active],
-                    patches=top.patch[at, active],
-                    activations=top.activation[at, active],
-                    maps=top.maps[at, active].reshape(-1, *grid),
-                    category_spread=spreads["category"][at],
-                    defect_spread=spreads["defect"][at],
-                )
-            )
-    return data, found
+    return data, [
+        Atom(
+            index=atom,
+            guide=guide,
+            coefficient=float(pair[_PAIR[guide], atom]),
+            patches=_patches(data, top, place[atom]),
+            category_spread=spreads["category"][place[atom]],
+            defect_spread=spreads["defect"][place[atom]],
+        )
+        for guide, numbers in chosen.items()
+        for atom in numbers.tolist()
+    ]
+
+
+def _patches(data: CachedDataset, top: TopPatches, at: int) -> list[AtomPatch]:
+    """Give the patches of the atom at place `at` that fire, with the images they are in."""
+    active = np.flatnonzero(top.activation[at] > 0)
+    grid = data.spec.grid
+    images = data.manifest.select(top.row[at, active]).to_pylist()
+    return [
+        AtomPatch(
+            row=int(top.row[at, place]),
+            image_id=str(image["image_id"]),
+            image_path=str(image["image_path"]),
+            category=str(image["category"]),
+            defect=str(image["defect"]),
+            activation=float(top.activation[at, place]),
+            heatmap=top.maps[at, place].reshape(grid.rows, grid.cols),
+            patch=divmod(int(top.patch[at, place]), grid.cols),
+            thumbnail=image.get("thumbnail"),
+        )
+        for place, image in zip(active, images, strict=True)
+    ]
 
 
 def has_atoms(guides: Artifact[GuidesDocument]) -> bool:

@@ -86,13 +86,12 @@ def _cell(patch: AtomPatch, top: float) -> Image.Image:
     cell = Image.new("RGB", (_CELL, _CELL), _PAPER)
     below = photo and lay_over(photo.resize((width, height)), seen, _COVER)
     cell.paste(below or coloured(seen), (0, 0))
-    if patch.box is not None:
-        left, upper, wide, high = patch.box
-        # a patch at the border keeps its outline inside the cell
-        corner = max(0, round(left * width) - _MARGIN), max(0, round(upper * height) - _MARGIN)
-        right, lower = round((left + wide) * width), round((upper + high) * height)
-        other = min(_CELL - 1, right + _MARGIN), min(_CELL - 1, lower + _MARGIN)
-        ImageDraw.Draw(cell).rectangle((corner, other), outline=OUTLINE)
+    left, upper, wide, high = patch.box
+    # a patch at the border keeps its outline inside the cell
+    corner = max(0, round(left * width) - _MARGIN), max(0, round(upper * height) - _MARGIN)
+    right, lower = round((left + wide) * width), round((upper + high) * height)
+    other = min(_CELL - 1, right + _MARGIN), min(_CELL - 1, lower + _MARGIN)
+    ImageDraw.Draw(cell).rectangle((corner, other), outline=OUTLINE)
     return cell
 
 

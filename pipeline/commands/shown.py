@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
     from pipeline.artifacts.documents import GuidesDocument, SaeDocument, ScoresDocument
     from pipeline.artifacts.notes import ThresholdDocument
+    from pipeline.atoms.files import AtomFiles
     from pipeline.extraction.extract import Extraction
     from pipeline.prediction.export import Exported
     from pipeline.prediction.predict import Prediction
@@ -88,18 +89,18 @@ def reproduce(made: "Reproduced", as_json: bool) -> None:
     show(made.result, as_json, made.text)
 
 
-def atoms(made: Mapping[str, Any], as_json: bool) -> None:
+def atoms(made: "AtomFiles", as_json: bool) -> None:
     """Print an atom a line, then the files."""
     lines = []
-    for one in made["atoms"]:
-        spread = sorted(one["category_spread"].items(), key=lambda pair: -pair[1])
+    for one in made.atoms:
+        spread = sorted(one.category_spread.items(), key=lambda pair: -pair[1])
         shares = ", ".join(f"{name} {share:.0%}" for name, share in spread[:3])
         lines.append(
-            f"{one['guide']:<8} atom {one['atom']:>5}  coefficient {one['coefficient']:.4f}  "
+            f"{one.guide:<8} atom {one.index:>5}  coefficient {one.coefficient:.4f}  "
             f"{shares or 'never active'}"
         )
-    files = [f"{made['path']}/{name}" for name in made["files"]]
-    show(made, as_json, "\n".join([*lines, *files]))
+    files = [f"{made.path}/{name}" for name in made.files]
+    show(made.to_json(), as_json, "\n".join([*lines, *files]))
 
 
 def calibrate(made: "ThresholdDocument", as_json: bool) -> None:

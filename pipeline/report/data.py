@@ -86,16 +86,6 @@ class CategoryCurves:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TauCurve:
-    """Mean image metrics against the pooling temperature tau."""
-
-    tau: Sequence[float]
-    """Positive, ascending."""
-    image_auroc: Sequence[float]
-    image_ap: Sequence[float]
-
-
-@dataclass(frozen=True, kw_only=True)
 class SparsityRow:
     """How many coefficients of one guide are in use."""
 
@@ -117,28 +107,38 @@ class Sparsity:
 
 @dataclass(frozen=True, kw_only=True)
 class LinePlot:
-    """One training plot: named lines over one x axis."""
+    """Named lines over one x axis."""
 
     title: str
     x_label: str
     y_label: str
     lines: Mapping[str, Line]
+    log_x: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class AtomPatch:
     """One of an atom's strongest patches, shown within its image."""
 
+    row: int
+    """Of the image in its manifest."""
+    image_id: str
     image_path: str
     category: str
     defect: str
     activation: float
     heatmap: npt.NDArray[np.float32]
-    """`(h, w)` activations >= 0 over the picture, on the patch grid or finer."""
+    """Activations >= 0 over the picture, one a patch, `(grid rows, grid cols)`."""
+    patch: tuple[int, int]
+    """Row and column of the patch in the grid."""
     thumbnail: bytes | None = None
     """JPEG of exactly what `heatmap` covers."""
-    box: tuple[float, float, float, float] | None = None
-    """The patch: left, top, width, height as shares of the picture."""
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """The patch: left, top, width, height as shares of the picture."""
+        (row, col), (rows, cols) = self.patch, self.heatmap.shape
+        return col / cols, row / rows, 1 / cols, 1 / rows
 
     def __post_init__(self) -> None:
         """Raises: MetricError for a heatmap that is no 2-D map of finite activations >= 0."""
@@ -162,10 +162,11 @@ class Atom:
     guide: GuideName
     coefficient: float
     patches: Sequence[AtomPatch]
-    """Strongest first, up to 8."""
+    """Strongest first; none for an atom that never fires."""
     category_spread: Mapping[str, float] = field(default_factory=dict)
-    """Share of the atom's activation in each category; adds up to 1."""
+    """Share of each category, all counted as if they had equally many images; adds up to 1."""
     defect_spread: Mapping[str, float] = field(default_factory=dict)
+    """The same over the kinds of defect."""
 
     @property
     def top(self) -> float:
@@ -189,7 +190,8 @@ class ReportData:
     controls: Mapping[str, MetricRow] = field(default_factory=dict)
     """Mean metrics of control runs, such as the dictionaries `none`, `pca`, `random`."""
     curves: Mapping[str, CategoryCurves] = field(default_factory=dict)
-    tau_curve: TauCurve | None = None
+    tau_curve: LinePlot | None = None
+    """Mean image metrics against the pooling temperature tau."""
     sparsity: Sparsity | None = None
     training: Sequence[LinePlot] = ()
     atoms: Sequence[Atom] = ()

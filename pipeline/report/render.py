@@ -19,10 +19,9 @@ from pipeline.report.pictures import draw_layers, scale_picture
 from pipeline.report.view import (
     LABELS,
     category_views,
+    charts_of,
     metric_names,
     perplexity,
-    tau_chart,
-    training_charts,
 )
 
 _TEMPLATES = resources.files("pipeline.report") / "templates"
@@ -55,8 +54,8 @@ def render_report(data: ReportData) -> str:
         categories=category_views(data),
         defects=sorted({image.defect for image in data.images}),
         scale=scale_picture(),
-        tau=tau_chart(data),
-        training=training_charts(data),
+        tau=charts_of([data.tau_curve] if data.tau_curve else []),
+        training=charts_of(data.training),
     )
     # A file name that is not UTF-8 reaches us with lone surrogates, which UTF-8 cannot hold.
     return page.encode("utf-8", "backslashreplace").decode("utf-8")

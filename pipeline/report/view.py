@@ -1,14 +1,14 @@
 """From `ReportData` to what the templates print: texts, charts and pictures, in page order."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.metrics import METRICS
 from pipeline.report.charts import Chart, histogram, line_chart
-from pipeline.report.data import CategoryCurves, GalleryItem, Line, MetricRow, ReportData
+from pipeline.report.data import CategoryCurves, GalleryItem, LinePlot, MetricRow, ReportData
 
 LABELS = ("normal", "anomalous")
 _PRO_LIMIT = 0.3
@@ -80,24 +80,7 @@ def perplexity(shares: Mapping[str, float]) -> float:
     return math.exp(-sum(share * math.log(share) for share in shares.values() if share > 0))
 
 
-def tau_chart(data: ReportData) -> Chart | None:
-    """Draw the mean image metrics over tau, or None where the run has no tau sweep."""
-    if data.tau_curve is None:
-        return None
-    curve = data.tau_curve
-    return line_chart(
-        "Image metrics against tau",
-        "tau (log scale)",
-        "mean over categories",
-        {
-            METRICS["image_auroc"].label: Line(x=curve.tau, y=curve.image_auroc),
-            METRICS["image_ap"].label: Line(x=curve.tau, y=curve.image_ap),
-        },
-        log_x=True,
-    )
-
-
-def training_charts(data: ReportData) -> list[Chart]:
-    """Draw the training plots that have something to show."""
-    charts = [line_chart(p.title, p.x_label, p.y_label, p.lines) for p in data.training]
-    return [chart for chart in charts if chart is not None]
+def charts_of(plots: Sequence[LinePlot]) -> list[Chart]:
+    """Draw the plots that have something to show."""
+    drawn = [line_chart(p.title, p.x_label, p.y_label, p.lines, log_x=p.log_x) for p in plots]
+    return [chart for chart in drawn if chart is not None]

@@ -9,11 +9,11 @@ import numpy as np
 from cache.objects import Objects
 from pipeline.artifacts import Artifact, folder, to_json
 from pipeline.artifacts.documents import GuidesDocument, ScoresDocument
-from pipeline.atoms.files import as_report_atoms
 from pipeline.atoms.find import find_atoms, has_atoms
 from pipeline.configs import AtomsConfig, ScoreConfig
 from pipeline.fitting.log import GUIDE_PANELS, SAE_PANELS, read_log
 from pipeline.inputs import CachedDataset
+from pipeline.metrics import METRICS
 from pipeline.progress import say
 from pipeline.report.data import (
     Atom,
@@ -26,7 +26,6 @@ from pipeline.report.data import (
     ReportData,
     Sparsity,
     SparsityRow,
-    TauCurve,
     metric_rows,
 )
 from pipeline.report.gallery import select_gallery
@@ -151,7 +150,7 @@ def _curves(one: CategoryScores) -> CategoryCurves:
     )
 
 
-def _tau_curve(found: Sequence[CategoryScores], data: CachedDataset) -> TauCurve | None:
+def _tau_curve(found: Sequence[CategoryScores], data: CachedDataset) -> LinePlot | None:
     """Give mean image AUROC and AP against tau, over the categories that have both classes."""
     labels = data.manifest.labels
     defined = [one for one in found if one.image.auroc is not None]
@@ -162,7 +161,16 @@ def _tau_curve(found: Sequence[CategoryScores], data: CachedDataset) -> TauCurve
         each = [image_metrics(one.scores_by_tau[tau], labels[one.rows]) for one in defined]
         aurocs.append(float(np.mean([metrics.auroc for metrics in each])))
         aps.append(float(np.mean([metrics.ap for metrics in each])))
-    return TauCurve(tau=report_taus(), image_auroc=aurocs, image_ap=aps)
+    return LinePlot(
+        title="Image metrics against tau",
+        x_label="tau (log scale)",
+        y_label="mean over categories",
+        lines={
+            METRICS["image_auroc"].label: Line(x=report_taus(), y=aurocs),
+            METRICS["image_ap"].label: Line(x=report_taus(), y=aps),
+        },
+        log_x=True,
+    )
 
 
 def _sparsity(guides: Artifact[GuidesDocument]) -> Sparsity:
@@ -227,8 +235,8 @@ def _atoms(store: Objects, guides: Artifact[GuidesDocument], scored: ScoreConfig
         device=scored.device,
     )
     try:
-        data, found = find_atoms(store, guides, config)
+        _, found = find_atoms(store, guides, config)
     except (NotInStore, IncompleteCache) as error:
         say(f"the report shows no atoms: {error}")
         return []
-    return as_report_atoms(found, data)
+    return found
