@@ -288,7 +288,7 @@ def test_scores_by_workers_have_the_bits_of_one_process(there, small_store, tmp_
             save_maps=True,
             cluster=where,
         )
-        document = {k: v for k, v in made.document.items() if k != "created"}
+        document = replace(made.document, created="")
         maps = zarr.open_array(f"{made.path}/maps.zarr", mode="r")[:]
         results.append((document, maps, (Path(made.path) / "images.parquet").read_bytes()))
 
