@@ -6,7 +6,7 @@ from typing import Any
 from spg_core.errors import SpgError
 
 
-def to_frame(records: Sequence[Mapping[str, Any]]) -> Any:
+def to_frame(records: Sequence[Mapping[str, object]]) -> Any:
     """Give a DataFrame with a row a record. Raises: SpgError where there is no pandas."""
     try:
         import pandas

@@ -10,8 +10,7 @@ from pipeline.configs import FigureConfig, FitGuidesConfig, ReproduceConfig, Sco
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
-from pipeline.reproduce.fig3 import fig3
-from pipeline.reproduce.fig_s1 import fig_s1
+from pipeline.reproduce.figures import fig3, fig_s1
 from pipeline.scoring.score import score
 from spg_core.errors import CorruptStore, NotInStore
 from tests.small_store import GUIDES, SAE

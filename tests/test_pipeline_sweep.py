@@ -35,9 +35,8 @@ from pipeline.fitting import train
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
-from pipeline.reproduce.fig3 import fig3
-from pipeline.reproduce.fig_s1 import fig_s1
 from pipeline.reproduce.figure import check_out, save_figure, write_out
+from pipeline.reproduce.figures import fig3, fig_s1
 from pipeline.scoring.score import score
 from pipeline.sweep.grid import read_grid
 from pipeline.sweep.points import OpenSweep

@@ -13,7 +13,7 @@ from pipeline.artifacts import list_artifacts, load_artifact
 from pipeline.configs import FigureConfig, ReproduceConfig, SweepConfig
 from pipeline.inputs import open_dataset
 from pipeline.metrics import METRICS
-from pipeline.reproduce.fig3 import fig3
+from pipeline.reproduce.figures import fig3
 from pipeline.scoring import score as scoring
 from pipeline.sweep.run import sweep
 from spg_core.errors import ArtifactError

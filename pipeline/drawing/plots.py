@@ -4,7 +4,6 @@ Metrics are shares in [0, 1], drawn in %.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 from pipeline.drawing.canvas import as_png, panels
 from pipeline.metrics import METRICS, PUBLISHED, percent
 
-Row = Mapping[str, Any]
+Row = Mapping[str, str | float | None]
+"""A point or a line of a log: settings and numbers by name."""
 
 
 def draw_lines(
@@ -35,19 +35,31 @@ def draw_lines(
     """
     figure, axes = panels(len(metrics), title)
     for panel, metric in zip(axes, metrics, strict=True):
-        known = sorted(
-            (row[axis_name], 100 * row[metric]) for row in rows if row.get(metric) is not None
-        )
-        panel.plot([x for x, _ in known], [y for _, y in known], marker="o", markersize=4)
+        x, y = _points(rows, axis_name, metric)
+        panel.plot(x, 100 * y, marker="o", markersize=4)
         for name, row in (references or {}).items():
-            if row.get(metric) is not None:
-                panel.axhline(100 * row[metric], linestyle="--", color="grey", label=name)
+            if not np.isnan(_number(row, metric)):
+                height = 100 * _number(row, metric)
+                panel.axhline(height, linestyle="--", color="grey", label=name)
                 panel.legend(fontsize=8)
-        if known:
+        if len(x):
             panel.set_xscale("log")
         panel.set(title=f"{METRICS[metric].label} (%)", xlabel=label)
         panel.grid(alpha=0.3)
     return as_png(figure)
+
+
+def _number(row: Row, name: str) -> float:
+    value = row.get(name)
+    return np.nan if value is None else float(value)
+
+
+def _points(rows: Sequence[Row], x: str, y: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give fields `x` and `y` of the rows that have both, by rising x."""
+    points = np.array([[_number(row, x), _number(row, y)] for row in rows]).reshape(-1, 2)
+    points = points[~np.isnan(points).any(axis=1)]
+    points = points[points[:, 0].argsort(kind="stable")]
+    return points[:, 0], points[:, 1]
 
 
 def draw_heatmaps(rows: Sequence[Row], title: str) -> bytes:
@@ -59,9 +71,8 @@ def draw_heatmaps(rows: Sequence[Row], title: str) -> bytes:
         axis.imshow(shown, origin="lower", cmap="viridis", aspect="auto")
         middle = float(shown.mean()) if shown.count() else 0.0
         for (i, j), value in np.ndenumerate(values):
-            known = not np.isnan(value)
-            colour = "white" if known and 100 * value <= middle else "black"
-            text = percent(value) if known else "x"
+            colour = "white" if 100 * value <= middle else "black"
+            text = "x" if np.isnan(value) else percent(value)
             axis.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
         axis.set_xticks(range(len(widths)), [str(width) for width in widths])
         axis.set_yticks(range(len(ks)), [str(k) for k in ks])
@@ -72,18 +83,16 @@ def draw_heatmaps(rows: Sequence[Row], title: str) -> bytes:
 
 def cells(rows: Sequence[Row], metric: str) -> tuple[list[int], list[int], NDArray[np.float64]]:
     """Give widths, ks and the metric's mean over seeds `(len(ks), len(widths))`, NaN for none."""
-    widths = sorted({int(row["width"]) for row in rows})
-    ks = sorted({int(row["k"]) for row in rows})
+    found: dict[tuple[int, int], list[float]] = {}
+    for row in rows:
+        place = int(_number(row, "k")), int(_number(row, "width"))
+        found.setdefault(place, []).append(_number(row, metric))
+    known = {place: [v for v in values if not np.isnan(v)] for place, values in found.items()}
+    ks, widths = (sorted(set(axis)) for axis in zip(*found, strict=True))
     values = np.full((len(ks), len(widths)), np.nan)
-    for i, k in enumerate(ks):
-        for j, width in enumerate(widths):
-            here = [
-                row[metric]
-                for row in rows
-                if (row["k"], row["width"]) == (k, width) and row.get(metric) is not None
-            ]
-            if here:
-                values[i, j] = np.mean(here)
+    for (k, width), here in known.items():
+        if here:
+            values[ks.index(k), widths.index(width)] = np.mean(here)
     return widths, ks, values
 
 
@@ -92,10 +101,11 @@ def draw_bars(rows: Sequence[Row], name: str, title: str) -> bytes:
     figure, (axis,) = panels(1, title, (8.0, 3.8))
     places, width = np.arange(len(PUBLISHED)), 0.8 / len(rows)
     for i, row in enumerate(rows):
-        heights = [100 * (row.get(metric) or 0.0) for metric in PUBLISHED]
+        values = np.array([_number(row, metric) for metric in PUBLISHED])
+        heights = 100 * np.nan_to_num(values)
         bars = axis.bar(places + (i - (len(rows) - 1) / 2) * width, heights, width)
         bars.set_label(str(row[name]))
-        told = [percent(row.get(metric)) for metric in PUBLISHED]
+        told = [percent(None if np.isnan(value) else value) for value in values]
         axis.bar_label(bars, told, fontsize=7, rotation=90, padding=2)
     axis.set_xticks(places, [METRICS[metric].label for metric in PUBLISHED])
     axis.set(ylabel="%", ylim=(0, 115))
@@ -108,8 +118,7 @@ def draw_training(lines: Sequence[Row], plots: Mapping[str, Sequence[str]], titl
     figure, axes = panels(len(plots), title, (4.2, 3.2))
     for axis, (name, fields) in zip(axes, plots.items(), strict=True):
         for field in fields:
-            points = [(line["step"], line[field]) for line in lines if field in line]
-            axis.plot([x for x, _ in points], [y for _, y in points], linewidth=1.2, label=field)
+            axis.plot(*_points(lines, "step", field), linewidth=1.2, label=field)
         axis.set(title=name, xlabel="step")
         axis.grid(alpha=0.3)
         if len(fields) > 1:

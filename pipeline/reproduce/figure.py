@@ -1,23 +1,20 @@
 """What the figures share: what they are made from, and where they are put."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pyarrow.parquet as pq
 
 from cache.objects import Objects
 from pipeline.artifacts import artifact_id, save_artifact, settings
 from pipeline.artifacts.documents import ReproducedDocument
 from pipeline.backbones.spec import slug
 from pipeline.configs import FigureConfig, ReproduceConfig, SweepConfig
-from pipeline.files import check_place, new_file
+from pipeline.drawing.plots import Row
+from pipeline.files import check_place, write_file
 from pipeline.sweep.table import sweep_table
-from pipeline.tables import csv_text
+from pipeline.tables import as_parquet, csv_text
 from spg_core.errors import ConfigError
 
-Row = Mapping[str, Any]
 PICTURE = "figure.png"
 _SUFFIXES = (".png", ".parquet", ".csv")
 
@@ -37,11 +34,7 @@ def save_figure(
     """Write points, picture and what they were made from; give the folder's path."""
     stem = f"{figure.name}-{config.aux}-to-{config.target}-{slug(config.backbone)}"
     identity = {"config": settings(config), "varied": settings(varied)}
-    document = ReproducedDocument(
-        id=artifact_id(stem, identity),
-        config=config,
-        varied=varied,
-    )
+    document = ReproducedDocument(id=artifact_id(stem, identity), config=config, varied=varied)
     table, picture = sweep_table(figure.rows), {PICTURE: figure.picture}
     return save_artifact(store, document, table, lambda _: picture, renew=True).path
 
@@ -56,16 +49,15 @@ def check_out(path: str) -> None:
 def write_out(figure: Figure, path: str) -> None:
     """Write the picture (.png) or the points (.parquet, .csv). Raises: as `check_out`."""
     check_out(path)
-    with new_file(Path(path)) as temporary:
-        match temporary.suffix:
-            case ".png":
-                temporary.write_bytes(figure.picture)
-            case ".parquet":
-                pq.write_table(sweep_table(figure.rows), temporary)
-            case _:
-                table = sweep_table(figure.rows)
-                text = csv_text(table.column_names, table.to_pylist())
-                temporary.write_text(text, encoding="utf-8")
+    table = sweep_table(figure.rows)
+    match Path(path).suffix:
+        case ".png":
+            data = figure.picture
+        case ".parquet":
+            data = as_parquet(table)
+        case _:
+            data = csv_text(table.column_names, table.to_pylist()).encode()
+    write_file(Path(path), data)
 
 
 def sweep_config(

@@ -14,9 +14,9 @@ class Reproduced:
     """A table or figure of the paper, made again."""
 
     what: str
-    records: Sequence[Mapping[str, Any]]
+    records: Sequence[Mapping[str, object]]
     """Rows of the table, points of the figure."""
-    result: Mapping[str, Any]
+    result: Mapping[str, object]
     """The same and where it is, ready for JSON."""
     text: str
     """The same for people."""
@@ -38,7 +38,7 @@ def reproduce(
         caches, both before the work; and as the stages do.
     """
     _check_out(source)
-    from pipeline.reproduce.fig4 import fig4_needs
+    from pipeline.reproduce.figures import fig4_needs
     from pipeline.reproduce.needs import both_datasets, require_caches
 
     needs = fig4_needs(config, varied) if source.what == "fig4" else both_datasets(config)
