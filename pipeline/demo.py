@@ -6,7 +6,6 @@ The steps are those a user would type; each is echoed as the command that does t
 import dataclasses
 import shlex
 from pathlib import Path
-from typing import Any
 
 from cache.store import open_store
 from manifests.problems import Layout
@@ -62,7 +61,7 @@ def demo(folder: str) -> Artifact[ScoresDocument]:
     return score(store, guides.id, TARGET, SCORE, report=True)
 
 
-def options(config: Any) -> list[str]:
+def options(config: ExtractConfig | FitSaeConfig | FitGuidesConfig | ScoreConfig) -> list[str]:
     """Give the command-line options that make a stage's config: what differs from its defaults."""
     words = []
     for field in dataclasses.fields(config):

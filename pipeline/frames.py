@@ -1,12 +1,15 @@
 """Records as a pandas DataFrame, for those who have pandas."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from spg_core.errors import SpgError
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
-def to_frame(records: Sequence[Mapping[str, object]]) -> Any:
+
+def to_frame(records: Sequence[Mapping[str, object]]) -> "DataFrame":
     """Give a DataFrame with a row a record. Raises: SpgError where there is no pandas."""
     try:
         import pandas

@@ -9,7 +9,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +20,9 @@ from pipeline.frames import to_frame
 from pipeline.metrics import METRICS, percent
 from pipeline.text_table import text_table
 from spg_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SUFFIXES = (".csv", ".tex", ".parquet")
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
@@ -54,7 +57,7 @@ class Table:
     def __repr__(self) -> str:
         return f"Table of {len(self.rows)} rows: {', '.join(self.metrics)}; to_pandas() gives them"
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> "DataFrame":
         """Give a row a category, mean or published mean as a pandas DataFrame."""
         return to_frame(as_records(self))
 

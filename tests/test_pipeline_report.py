@@ -5,14 +5,17 @@ import hashlib
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
 
+from pipeline.artifacts.terms import Metrics
+from pipeline.metrics import METRICS
 from pipeline.report.data import (
     GalleryItem,
     MetricRow,
-    metric_rows,
+    metric_row,
 )
 from pipeline.report.render import render_report
 from spg_core.errors import MetricError
@@ -165,17 +168,10 @@ def test_activations_below_zero_are_refused() -> None:
         replace(patch, heatmap=np.array([[-1.0]], np.float32))
 
 
-def test_metrics_json_is_read_with_its_reasons() -> None:
-    mean, categories = metric_rows(
-        {
-            "mean": {"image_auroc": 0.5, "reason": None},
-            "categories": {
-                "a": {"image_auroc": None, "pixel_ap": 1, "image_reason": "one class", "note": "x"}
-            },
-        }
-    )
+def test_stored_metrics_are_shown_with_their_reasons() -> None:
+    none: dict[str, Any] = dict.fromkeys(METRICS)
+    mean = Metrics(**none | {"image_auroc": 0.5})
+    category = Metrics(**none | {"pixel_ap": 1.0}, image_reason="one class")
 
-    assert mean == MetricRow(values={"image_auroc": 0.5})
-    assert categories == {
-        "a": MetricRow(values={"image_auroc": None, "pixel_ap": 1.0}, reason="one class")
-    }
+    assert metric_row(mean) == MetricRow(values=none | {"image_auroc": 0.5})
+    assert metric_row(category) == MetricRow(values=none | {"pixel_ap": 1.0}, reason="one class")

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.artifacts.terms import Metrics
 from spg_core.errors import MetricError
 
 Rank = Literal["best", "median", "worst"]
@@ -205,29 +206,6 @@ class ReportData:
             )
 
 
-def metric_rows(
-    metrics: Mapping[str, Mapping[str, object]],
-) -> tuple[MetricRow, dict[str, MetricRow]]:
-    """Read the content of `metrics.json`: its mean and its categories.
-
-    A number or null under a metric's name is its value; text under `reason`, or under a name that
-    ends in `_reason`, says why some are null; other text beside them is no metric and is skipped.
-    """
-    categories = metrics["categories"]
-    return _metric_row(metrics["mean"]), {
-        name: _metric_row(entry) for name, entry in categories.items() if isinstance(entry, Mapping)
-    }
-
-
-def _metric_row(entry: Mapping[str, object]) -> MetricRow:
-    values = {
-        name: None if value is None else float(value)
-        for name, value in entry.items()
-        if (value is None or isinstance(value, float | int)) and not name.endswith("reason")
-    }
-    reasons = [
-        value
-        for name, value in entry.items()
-        if isinstance(value, str) and f"_{name}".endswith("_reason")
-    ]
-    return MetricRow(values=values, reason="; ".join(dict.fromkeys(reasons)))
+def metric_row(stored: Metrics) -> MetricRow:
+    """Give stored metrics as a report shows them."""
+    return MetricRow(values=stored.values, reason="; ".join(stored.reasons))

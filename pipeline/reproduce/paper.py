@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cache.objects import Objects
 from pipeline.configs import FigureConfig, ReproduceConfig, ReproduceSource
 from pipeline.frames import to_frame
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Reproduced:
     def __repr__(self) -> str:
         return f"{self.what}: {len(self.records)} rows; to_pandas() gives them, print(.text) a page"
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> "DataFrame":
         """Give the rows or points as a pandas DataFrame."""
         return to_frame(self.records)
 

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator
 
 from cache.objects import Objects
-from pipeline.artifacts import Artifact, list_artifacts, load_document, to_json
+from pipeline.artifacts import Artifact, list_artifacts, load_document
 from pipeline.artifacts.documents import GuidesDocument, ScoresDocument
 from pipeline.progress import say
-from pipeline.report.data import MetricRow, metric_rows
+from pipeline.report.data import MetricRow, metric_row
 from spg_core.errors import CorruptStore, NotInStore
 
 
@@ -39,7 +39,7 @@ def control_rows(
         kind = others.config.dictionary
         same_sae = others.parents.sae == guides.document.parents.sae
         if same_sae and kind != guides.document.config.dictionary:
-            found.setdefault(kind, {})[others.id] = metric_rows(to_json(other))[0]
+            found.setdefault(kind, {})[others.id] = metric_row(other.mean)
     return {
         kind if len(rows) == 1 else f"{kind} ({identifier})": row
         for kind, rows in found.items()

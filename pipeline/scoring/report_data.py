@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cache.objects import Objects
-from pipeline.artifacts import Artifact, folder, to_json
+from pipeline.artifacts import Artifact, folder
 from pipeline.artifacts.documents import GuidesDocument, ScoresDocument
 from pipeline.atoms.find import find_atoms, has_atoms
 from pipeline.configs import AtomsConfig, ScoreConfig
@@ -26,7 +26,7 @@ from pipeline.report.data import (
     ReportData,
     Sparsity,
     SparsityRow,
-    metric_rows,
+    metric_row,
 )
 from pipeline.report.gallery import select_gallery
 from pipeline.report.render import render_report
@@ -50,14 +50,13 @@ def make_report(
     guides: Artifact[GuidesDocument],
 ) -> str:
     """Render the report of some scores, one HTML page."""
-    mean, categories = metric_rows(to_json(document))
     images = _images(found, data)
     return render_report(
         ReportData(
             title=document.id,
             run=_run_card(document, data, guides),
-            mean=mean,
-            categories=categories,
+            mean=metric_row(document.mean),
+            categories={name: metric_row(one) for name, one in document.categories.items()},
             images=images,
             controls=control_rows(store, document, guides),
             gallery=_gallery(images, data, detector),
