@@ -10,6 +10,9 @@ FORMAT_VERSION = 1
 IMAGES_PER_SHARD = 64
 INDEX_BYTES = IMAGES_PER_SHARD * 16 + 4
 
+MOST_PIXELS = 2**28
+"""Of a mask, 16384 x 16384: they are compressed, so a small file could ask for any memory."""
+
 ARRAYS = ("masks", "cls", "tokens")
 """Every array a cache can have, in the order in which a shard of each is published."""
 MANIFEST = "manifest.parquet"
@@ -34,7 +37,7 @@ class Geometry:
         # 2**40 values an image is far past any model; it keeps products inside 63 bits.
         if any(type(number) is not int or not 1 <= number <= 2**31 for number in numbers):
             raise StoreError(f"a cache needs sizes of 1 to 2**31, got {self}")
-        if self.tokens_per_image * self.d_model > 2**40 or height * width > 2**40:
+        if self.tokens_per_image * self.d_model > 2**40 or height * width > MOST_PIXELS:
             raise StoreError(f"no cache has images as large as {self}")
 
     @property

@@ -100,6 +100,8 @@ def decode_mask(frame: bytes | NDArray[np.generic], size: tuple[int, int]) -> ND
     found = zstd_content_bytes(bytes(frame[:18]))
     if found != size[0] * size[1]:
         raise StoreError(f"a mask of {found} bytes where {size[0]} x {size[1]} are expected")
+    if found > (len(frame) // 4 + 1) << 17:  # a block of 4 bytes gives 128 KiB at most
+        raise StoreError(f"a mask of {found} bytes, which {len(frame)} bytes of zstd cannot hold")
     mask = np.empty(size, np.uint8)
     try:
         _ZSTD.decode(frame, mask)

@@ -189,3 +189,20 @@ def test_names_that_leave_the_store_are_refused(part: str) -> None:
 def test_impossible_sizes_are_refused(n_images: int) -> None:
     with pytest.raises(StoreError, match="sizes of 1 to"):
         Geometry(n_images=n_images, tokens_per_image=1, d_model=1)
+
+
+def test_no_mask_takes_more_memory_than_its_frame_can_hold() -> None:
+    # The header of a frame may state anything; this one is of 16384 x 16384 bytes and ends there.
+    claim = b"\x28\xb5\x2f\xfd\xa0" + (16384 * 16384).to_bytes(4, "little") + bytes(9)
+
+    with pytest.raises(StoreError, match="268435456 bytes, which 18 bytes of zstd cannot hold"):
+        decode_mask(claim, (16384, 16384))
+    with pytest.raises(StoreError, match="no cache has images as large"):
+        Geometry(n_images=1, tokens_per_image=1, d_model=1, mask_size=(16384, 16385))
+
+
+def test_the_emptiest_masks_are_decoded() -> None:
+    for side in (1, 7, 448, 4096):
+        frame = encode_chunks("masks", np.zeros((1, side, side), np.uint8))[0]
+
+        assert not decode_mask(frame, (side, side)).any()
