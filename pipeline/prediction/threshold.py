@@ -167,13 +167,14 @@ def f1max_threshold(scores: NDArray[np.float32], labels: NDArray[np.bool_]) -> f
 
     Raises: MetricError for one class only or scores that are not finite.
     """
+    from sklearn.metrics import precision_recall_curve  # takes a second to import
+
     values = _checked(scores, labels)
-    distinct = np.unique(values)[::-1]
-    flagged = len(values) - np.searchsorted(np.sort(values), distinct)
-    hits = labels.sum() - np.searchsorted(np.sort(values[labels]), distinct)
-    best = int(np.argmax(2 * hits / (flagged + labels.sum())))
-    lower = distinct[best + 1] if best + 1 < len(distinct) else distinct[best]
-    return float((distinct[best] + lower) / 2)
+    precision, recall, distinct = precision_recall_curve(labels, values)
+    f1 = 2 * precision[:-1] * recall[:-1] / (precision[:-1] + recall[:-1]).clip(1e-300)
+    # of equally good ones the highest; 1e-12: rounding must not choose
+    best = int(np.flatnonzero(f1 >= f1.max() - 1e-12)[-1])
+    return float((distinct[best] + distinct[max(best - 1, 0)]) / 2)
 
 
 def fpr_threshold(scores: NDArray[np.float32], labels: NDArray[np.bool_], fpr: float) -> float:
