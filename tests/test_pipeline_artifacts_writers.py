@@ -135,17 +135,19 @@ def take_step(case, writer, objects, answers):
 
 def every_end(case, start, check=lambda _: None):
     """Try all orders of two writers' steps and crashes; give each end and how many finished."""
-    ends, seen = [], set()
+    ends, seen = {}, set()
     open_states = [(start, ((), ()), ("running", "running"))]
     while open_states:
         objects, answers, states = open_states.pop()
-        key = (hash(tuple(sorted(objects.items()))), hash(str(answers)), states)
+        stored = hash(tuple(sorted(objects.items())))
+        key = (stored, hash(str(answers)), states)
         if key in seen:
             continue
+        if stored not in {one for one, *_ in seen}:
+            check(objects)
         seen.add(key)
-        check(objects)
         if "running" not in states:
-            ends.append((objects, states.count("done")))
+            ends[stored, states.count("done")] = (objects, states.count("done"))
         for writer in (0, 1):
             if states[writer] != "running":
                 continue
@@ -156,7 +158,7 @@ def every_end(case, start, check=lambda _: None):
             now = "done" if done else "running"
             moved = tuple(now if i == writer else state for i, state in enumerate(states))
             open_states.append((after, heard, moved))
-    return ends
+    return list(ends.values())
 
 
 def whole_or_none(case: Case, objects: Stored) -> None:
@@ -188,7 +190,7 @@ class _Noon:
 def test_readers_find_a_whole_artifact_or_none_whatever_the_order(case):
     ends = every_end(case, {}, partial(whole_or_none, case))
 
-    assert len(ends) > 20
+    assert len(ends) > 5
     for objects, n_done in ends:
         if n_done:
             assert load_artifact(as_store(objects), case.kind, case.id)
