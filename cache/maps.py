@@ -61,7 +61,7 @@ def has_maps(objects: Objects, name: str, shape: Shape) -> bool:
     try:
         found = json.loads(objects.get(f"{name}/{_DESCRIPTION}"))
         return bool(found["fill_value"] == "NaN" and found["shape"] == list(shape))
-    except (NotInStore, ValueError, TypeError, LookupError):
+    except (NotInStore, ValueError, TypeError, LookupError, RecursionError):
         return False
 
 

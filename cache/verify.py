@@ -167,7 +167,7 @@ def _check_metadata(objects: Objects, name: str, expected: bytes) -> list[Proble
         found = json.loads(objects.get(name))
     except NotInStore:
         return [Problem(name, (), "is missing")]
-    except (StoreError, ValueError) as error:
+    except (StoreError, ValueError, RecursionError) as error:
         return [Problem(name, (), f"cannot be read: {error}")]
     if found != json.loads(expected):
         return [Problem(name, (), "does not describe the arrays of this cache")]

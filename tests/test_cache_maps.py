@@ -42,3 +42,13 @@ def test_a_store_opened_read_only_stays_as_it_is(tmp_path: Path) -> None:
         open_maps(objects, NAME)[0] = 1
 
     assert folder_digests(tmp_path) == before
+
+
+@pytest.mark.parametrize("torn", [b"{", b"null", b"[" * 100_000], ids=["torn", "null", "deep"])
+def test_maps_of_a_description_that_cannot_be_read_are_made_again(
+    tmp_path: Path, torn: bytes
+) -> None:
+    objects = open_store(tmp_path)
+    objects.replace(f"{NAME}/zarr.json", [torn])
+
+    assert not has_maps(objects, NAME, SHAPE)

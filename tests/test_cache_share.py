@@ -77,6 +77,19 @@ def test_every_bad_object_is_named_with_its_images(store: tuple[Objects, str, Pa
     }
 
 
+@pytest.mark.parametrize("torn", [b"{", b"[" * 100_000], ids=["torn", "deep"])
+def test_a_description_that_cannot_be_read_is_named(
+    store: tuple[Objects, str, Path], torn: bytes
+) -> None:
+    objects, folder, path = store
+    (path / "tokens.zarr/zarr.json").write_bytes(torn)
+
+    (problem,) = verify_cache(objects, folder).problems
+
+    assert problem.name == f"{folder}/tokens.zarr/zarr.json"
+    assert problem.text.startswith("cannot be read: ")
+
+
 def test_a_partial_cache_cannot_be_verified(tmp_path: Path) -> None:
     objects = open_store(tmp_path)
     writer = new_writer(objects, SAMPLE)

@@ -4,6 +4,7 @@ A atoms, P patches of an image.
 """
 
 import io
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -263,3 +264,21 @@ def test_guides_over_a_control_dictionary_have_no_atoms(
 def test_a_thumbnail_that_is_no_jpeg_is_named() -> None:
     with pytest.raises(CorruptStore, match=r"the thumbnail of a\.png is no JPEG"):
         draw_sheet([_atom(b"GIF89a no jpeg at all")], "t", "n", 1)
+
+
+def test_a_report_does_without_what_is_damaged_beside_its_scores(
+    small_store: SmallStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(small_store.url, tmp_path / "store")
+    for log in copy.glob("*/*/training.jsonl"):
+        log.unlink()
+        os.mkfifo(log)
+    for sae in copy.glob("saes/*/sae.json"):
+        sae.write_bytes(b"{")
+
+    scores = score(open_store(copy), "latest", "target", ScoreConfig(), report=True)
+
+    assert (Path(scores.path) / "report.html").stat().st_size > 10_000
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the report shows no atoms: " in said
+    assert "the report shows no training of the Guides: " in said

@@ -18,7 +18,7 @@ from pipeline.extraction import shards as heavy
 from pipeline.extraction.extract import extract
 from pipeline.inputs import open_dataset
 from spg_core.errors import ConfigError, IncompleteCache, NotInStore, StoreError
-from tests.cache_samples import flip_byte, folder_digests
+from tests.cache_samples import flip_byte, folder_digests, make_sample, write_cache
 from tests.tiny_images import config_of, tiny_backbone, write_images
 
 DAY = 24 * 3600
@@ -162,6 +162,17 @@ def test_info_of_two_says_in_words_why_the_keys_differ(made, tmp_path):
     assert any(s.startswith("67 images are only in the first: nut/test/") for s in images)
     assert any(s.startswith("2 images are only in the second: nut/test/") for s in images)
     assert "nothing differs" in cache("info", "few", "few", "--store", made.where)
+
+
+def test_info_compares_caches_whose_keys_cover_what_we_do_not_know(store):
+    for name in ("a", "b"):
+        write_cache(store, make_sample(), covers={"made": {"by": name}})
+    first, second = (one.key for one in find_caches(store, "visa"))
+
+    found = cache_json("info", first, second, "--store", store.where)
+
+    assert len(found["differences"]) == 1
+    assert "made.by" in found["differences"][0]
 
 
 def test_info_of_a_partial_cache_says_what_to_do(store):

@@ -48,7 +48,22 @@ def test_a_torn_last_line_is_left_out(tmp_path):
     assert read_log(store, "saes/x") == [{"step": 1}]
 
 
-@pytest.mark.parametrize("foreign", ["[]", "7", '{"loss": 1}', '{"step": "2"}', "\xff"])
+FOREIGN = [
+    "[]",
+    "7",
+    '{"loss": 1}',
+    '{"step": "2"}',
+    "\xff",
+    "[" * 100_000,
+    '{"step": 2, "loss": "0.5"}',
+    '{"step": 2, "loss": null}',
+    '{"step": 2, "loss": [1]}',
+    '{"step": 2, "loss": 1e308}',
+    '{"step": 1' + "0" * 400 + "}",
+]
+
+
+@pytest.mark.parametrize("foreign", FOREIGN, ids=range(len(FOREIGN)))
 def test_a_line_that_is_none_of_ours_ends_a_log(tmp_path, foreign):
     store = open_store(tmp_path)
     log = TrainingLog(store, "saes/x")
@@ -85,7 +100,16 @@ DAMAGES = {
     "a picture": lambda data: b"\x89PNG" + data[4:],
     "padded": lambda data: data + bytes(1 << 21),
     "without its checksum": lambda data: safetensors.torch.save(STATE),
+    "with null for metadata": lambda data: _safetensors({"__metadata__": None}, b""),
+    "of a type that torch lacks": lambda data: _safetensors(
+        {"w": {"dtype": "F6_E3M2", "shape": [32], "data_offsets": [0, 24]}}, bytes(24)
+    ),
 }
+
+
+def _safetensors(header, tensors):
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + tensors
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

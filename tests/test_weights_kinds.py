@@ -163,6 +163,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
         save(STATE)[:-3],
         r"header describes \d+ bytes, it has \d+; download it again",
     ),
+    "safetensors of brackets": (
+        (100_000).to_bytes(8, "little") + b'{"a":' * 20_000,
+        r"its header cannot be read\); download it again",
+    ),
     "broken off": (bytes(5000), r"nothing but zeros.*download it again"),
     "pickle": (b"\x80\x04\x95\x05\x00\x00\x00\x00", r"weights_only=True.*trust it: python -c"),
     "noise": (b"\xf1\xf2\xf3" * 99, r"no known kind \(it begins f1 f2 f3"),

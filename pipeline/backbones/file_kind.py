@@ -102,7 +102,7 @@ def _check_safetensors(path: Path) -> None:
         try:
             header = json.loads(file.read(min(n_header, size)))
             ends = [int(entry["data_offsets"][1]) for entry in _tensors(header)]
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise BackboneError(
                 f"{path} is a damaged safetensors file (its header cannot be read); download it "
                 "again"

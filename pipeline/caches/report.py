@@ -196,7 +196,7 @@ def differences(first: NamedCache, second: NamedCache) -> Differences:
     """Say why two caches have different keys; also where only the manifests differ."""
     a, b = _record(first), _record(second)
     sentences = explain_difference(a.covers, b.covers)
-    if a.covers["images"] != b.covers["images"]:
+    if a.covers.get("images") != b.covers.get("images"):
         sentences += _image_differences(_manifest(first), _manifest(second))
     if not sentences and a.manifest_sha256 != b.manifest_sha256:
         sentences.append("the keys are the same, the manifests differ: labels, splits or masks")

@@ -82,7 +82,7 @@ def checked_manifest(config: ExtractConfig, *, anew: bool = False) -> Manifest:
             manifest = manifest_from_bytes(remembered[0], "the remembered manifest")
             _warn(json.loads(remembered[1]))
             return manifest
-        except (SpgError, ValueError):
+        except (SpgError, ValueError, TypeError, RecursionError):
             pass  # a memo that cannot be read is as good as none
     with _counting("Checking images") as progress:
         built = build_manifest(

@@ -45,9 +45,9 @@ def load_checkpoint(
     try:
         tensors = dict(safetensors.torch.load(data))
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except (safetensors.SafetensorError, ValueError) as error:
+    except (safetensors.SafetensorError, ValueError, LookupError, TypeError) as error:
         raise CorruptStore(f"{store.where}/{name} is damaged ({error})") from None
-    if header.get("__metadata__", {}).get("blake3") != _digest(tensors):
+    if (header.get("__metadata__") or {}).get("blake3") != _digest(tensors):
         raise CorruptStore(f"{store.where}/{name} is damaged (its checksum is another)")
     return tensors
 

@@ -1,6 +1,7 @@
 """The log of a running fit: a JSON object a line beside the artifact, and what is drawn of it."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from spg_core.errors import StoreError
 
 LOG = "training.jsonl"
 PICTURE = "training.png"
+_LARGEST = 1e300
 
 SAE_PANELS: dict[str, list[str]] = {"loss": ["loss"], "FVU": ["fvu"], "dead atoms": ["dead"]}
 """What is drawn of an SAE's log: the title of a panel, the fields in it."""
@@ -85,9 +87,17 @@ def read_log(store: Objects, folder: str) -> list[dict[str, Any]]:
     for text in store.get(f"{folder}/{LOG}").splitlines():
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
-        if not isinstance(line, dict) or type(line.get("step")) is not int:
+        if not isinstance(line, dict) or not _is_line(line):
             break
         lines.append(line)
     return lines
+
+
+def _is_line(line: Mapping[str, Any]) -> bool:
+    """Tell whether a line is of a fit: a step and numbers, none so large that no axis holds it."""
+    return type(line.get("step")) is int and all(
+        isinstance(value, int | float) and not _LARGEST < abs(value) < math.inf
+        for value in line.values()
+    )

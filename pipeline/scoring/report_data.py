@@ -34,7 +34,7 @@ from pipeline.scoring.blocks import compute_maps, report_taus
 from pipeline.scoring.categories import CategoryScores
 from pipeline.scoring.controls import control_rows
 from pipeline.scoring.detector import Detector
-from spg_core.errors import IncompleteCache, NotInStore
+from spg_core.errors import NotInStore, StoreError
 from spg_core.image_metrics import image_metrics
 
 _PER_CATEGORY = 12
@@ -209,6 +209,9 @@ def _training(store: Objects, guides: Artifact[GuidesDocument]) -> list[LinePlot
             lines = read_log(store, place)
         except NotInStore:
             continue
+        except StoreError as error:
+            say(f"the report shows no training of the {what}: {error}")
+            continue
         for label, fields in panels.items():
             drawn = {}
             for field in fields:
@@ -222,7 +225,7 @@ def _training(store: Objects, guides: Artifact[GuidesDocument]) -> list[LinePlot
 
 
 def _atoms(store: Objects, guides: Artifact[GuidesDocument], scored: ScoreConfig) -> list[Atom]:
-    """Give the strongest atoms of the guides that scored; none where the store lacks their parents.
+    """Give the strongest atoms of the guides that scored; none where their parents cannot be had.
 
     A shared store may hold the target and the guides alone: the page then has no atoms.
     """
@@ -235,7 +238,7 @@ def _atoms(store: Objects, guides: Artifact[GuidesDocument], scored: ScoreConfig
     )
     try:
         _, found = find_atoms(store, guides, config)
-    except (NotInStore, IncompleteCache) as error:
+    except StoreError as error:
         say(f"the report shows no atoms: {error}")
         return []
     return found
