@@ -15,7 +15,7 @@ from pipeline.artifacts import (
     save_artifact,
 )
 from pipeline.artifacts.documents import GuidesTraining
-from spg_core.errors import ArtifactError, CorruptStore, NotInStore
+from spg_core.errors import ArtifactError, CorruptStore, NotInStore, StoreError
 from tests.artifact_samples import guides_document, guides_tensors
 
 TENSORS = guides_tensors()
@@ -83,6 +83,11 @@ def test_a_missing_artifact_names_what_is_there(tmp_path):
         load_artifact(store, "guides", "zzz")
     with pytest.raises(NotInStore, match="none yet; `spg-pipe fit-sae` makes them"):
         load_artifact(store, "saes", "latest")
+
+
+def test_a_name_longer_than_any_is_an_error_of_ours(tmp_path):
+    with pytest.raises(StoreError):
+        load_artifact(open_store(tmp_path), "guides", "x" * 5000)
 
 
 def test_a_second_save_changes_nothing(tmp_path):

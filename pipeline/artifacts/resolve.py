@@ -92,13 +92,20 @@ def resolve(store: Objects, kind: Kind, reference: str) -> Place:
     location = reference
     if reference.endswith((JSON[kind], BODY[kind])):
         location = reference.removesuffix(JSON[kind]).removesuffix(BODY[kind]).rstrip("/") or "."
-    if "://" in location or (Path(location) / JSON[kind]).is_file():
+    if "://" in location or _is_file(Path(location) / JSON[kind]):
         return Place(open_store(location, read_only=store.read_only), kind, "")
     if reference == "latest":
         return Place(store, kind, folder(kind, _read_latest(store, kind)))
     if "/" not in reference and store.size(f"{folder(kind, reference)}/{JSON[kind]}") is not None:
         return Place(store, kind, folder(kind, reference))
     return Place(store, kind, folder(kind, _by_prefix(store, kind, reference)))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # longer than a name can be, or behind a folder one may not look into
+        return False
 
 
 def _by_prefix(store: Objects, kind: Kind, reference: str) -> str:
