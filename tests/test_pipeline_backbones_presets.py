@@ -1,6 +1,7 @@
 """The four presets give the authors' tokens: compared with a forward pass written down plainly."""
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
 from benchmarks.plain_vits import PLAIN, pixels_of
 from cache.key import cache_key, explain_difference
@@ -208,17 +210,62 @@ def test_the_presets_state_how_their_tokens_are_made(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="this PyTorch knows no CUDA")
+@pytest.mark.usefixtures("shrunk")
+@pytest.mark.parametrize("dtype", ["float32", "tf32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", PLAIN)
+def test_on_a_pretended_gpu_nothing_is_mixed_and_the_residual_stream_stays_in_float32(
+    tmp_path: Path, name: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors without numbers go through: devices and types are those of a real GPU."""
+    monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *_: True)
+    backbone, _ = loaded(tmp_path, name, image_size=4 * PLAIN[name].patch)
+    seen: list[torch.dtype] = []
+    products: list[torch.dtype] = []
+    for block in blocks_of(backbone):
+        block.register_forward_hook(lambda _block, _inputs, output: seen.append(output.dtype))
+        first = block.mlp.c_fc if name == "openclip" else block.mlp.fc1
+        first.register_forward_hook(lambda _layer, _inputs, output: products.append(output.dtype))
+
+    spec = backbone.spec
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for module in backbone.model.modules():
+            parts: list[dict[str, Any]] = [module._parameters, module._buffers]
+            for tensors in parts:
+                some = {key: value for key, value in tensors.items() if value is not None}
+                tensors.update({key: pretended(value) for key, value in some.items()})
+        backbone.device, backbone.spec = torch.device("cuda"), replace(spec, compute_dtype=dtype)
+        found = backbone(torch.zeros(2, 3, spec.height, spec.width)).tokens
+
+    assert (found.device.type, found.dtype) == ("cuda", torch.float32)
+    assert seen == [torch.float32] * DEPTH
+    computed = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(dtype, torch.float32)
+    assert products == [computed] * DEPTH
+
+
+def pretended(tensor: Tensor) -> Tensor:
+    """Give a tensor of the same kind on a GPU that is not there."""
+    on_gpu = torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
+    is_parameter = isinstance(tensor, torch.nn.Parameter)
+    return torch.nn.Parameter(on_gpu, requires_grad=False) if is_parameter else on_gpu
+
+
+def blocks_of(backbone: Backbone) -> Any:
+    model: Any = backbone.model
+    is_clip = backbone.spec.library == "open_clip"
+    return model.visual.transformer.resblocks if is_clip else model.model.blocks
+
+
 @pytest.mark.usefixtures("shrunk")
 @pytest.mark.parametrize("name", PLAIN)
 def test_in_bfloat16_the_residual_stream_stays_in_float32(tmp_path: Path, name: str) -> None:
     backbone, _ = loaded(tmp_path, name, image_size=4 * PLAIN[name].patch)
     seen: list[torch.dtype] = []
-    model: Any = backbone.model
-    blocks = model.visual.transformer.resblocks if name == "openclip" else model.model.blocks
-    for block in blocks:
+    for block in blocks_of(backbone):
         block.register_forward_hook(lambda _block, _inputs, output: seen.append(output.dtype))
 
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        model(torch.randn(1, 3, 4 * PLAIN[name].patch, 4 * PLAIN[name].patch))
+        backbone.model(torch.randn(1, 3, 4 * PLAIN[name].patch, 4 * PLAIN[name].patch))
 
     assert seen == [torch.float32] * DEPTH

@@ -160,7 +160,10 @@ def _hub_weights(config: dict[str, Any], name: str) -> Path:
     """Find the hub's file for an open_clip weights record."""
     repository, _, file_name = config.get("hf_hub", "").rpartition("/")
     if not repository:
-        raise BackboneError(f"open_clip knows no hub weights for {name}; give --weights FILE")
+        where = f", downloaded from {config['url']}" if config.get("url") else ""
+        raise BackboneError(
+            f"open_clip knows no hub weights for {name}; give --weights FILE{where}"
+        )
     if not file_name:
         return hub_file(repository, HUB_FILE_NAMES, name=name)
     safe = str(Path(file_name).with_suffix(".safetensors"))
