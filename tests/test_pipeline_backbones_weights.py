@@ -107,6 +107,23 @@ def test_biases_of_zero_change_nothing_and_nothing_is_printed(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("size", [0, 1])
+@pytest.mark.usefixtures("shrunk_timm")
+def test_biases_by_timms_names_count_where_they_are_not_zero(tmp_path: Path, size: int) -> None:
+    state = load_file(random_timm_weights(tmp_path, "vit_large_patch16_dinov3_qkvb"))
+    state = {key: value * (size if key.endswith("_bias") else 1) for key, value in state.items()}
+    save_file(state, tmp_path / "timm.safetensors")
+
+    _, query, value = first_attention(tmp_path / "timm.safetensors")
+
+    if query is None or value is None:
+        assert (query, value, size) == (None, None, 0)
+    else:
+        assert torch.equal(query, state["blocks.0.attn.q_bias"])
+        assert torch.equal(value, state["blocks.0.attn.v_bias"])
+        assert size == 1
+
+
 @pytest.mark.usefixtures("shrunk_timm")
 def test_biases_of_keys_have_no_place_and_are_refused(tmp_path: Path) -> None:
     weights = meta_dinov3(tmp_path, query=1, key=1, value=1, masked=False)

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from spg_core.errors import BackboneError
 
-FUSED = "attn.qkv.bias"
+FUSED, SPLIT = "attn.qkv.bias", ("attn.q_bias", "attn.v_bias")
+META = "storage_tokens"
+"""By which timm knows Meta's names."""
 
 
 def split_biases(state: dict[str, Tensor], model_has_biases: bool) -> dict[str, Tensor]:
@@ -20,22 +22,24 @@ def split_biases(state: dict[str, Tensor], model_has_biases: bool) -> dict[str, 
     Raises:
         BackboneError: keys have biases that count, for which the model has no place.
     """
-    masks = {key: value for key, value in state.items() if key.endswith(f"{FUSED}_mask")}
-    fused = {
-        key: value * masks[f"{key}_mask"].nan_to_num(1.0) if f"{key}_mask" in masks else value
-        for key, value in state.items()
-        if key.endswith(FUSED)
-    }
-    rest = {key: value for key, value in state.items() if key not in masks and key not in fused}
-    if not model_has_biases and not any(bool(torch.any(bias)) for bias in fused.values()):
-        return rest
-    for key, bias in fused.items():
-        query, of_keys, value = bias.chunk(3)
-        if torch.any(of_keys):
-            raise BackboneError(
-                f"{key} holds biases for keys that are not 0, and the model has no place for them; "
-                "give the weights of this very model"
-            )
-        rest[key.replace("qkv.bias", "q_bias")] = query
-        rest[key.replace("qkv.bias", "v_bias")] = value
+    biases = {name: value for name, value in state.items() if name.endswith(SPLIT)}
+    rest = {name: value for name, value in state.items() if name not in biases}
+    if META in state:
+        for name in [name for name in state if name.endswith(FUSED)]:
+            biases |= _split(name, rest.pop(name), rest.pop(f"{name}_mask", None))
+    if model_has_biases or any(bool(torch.any(bias)) for bias in biases.values()):
+        return rest | biases
     return rest
+
+
+def _split(name: str, fused: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    if mask is not None:
+        fused = fused.masked_fill(mask == 0, 0)
+    query, of_keys, value = fused.chunk(3)
+    if torch.any(of_keys):
+        raise BackboneError(
+            f"{name} holds biases for keys that are not 0, and the model has no place for them; "
+            "give the weights of this very model"
+        )
+    stem = name.removesuffix("qkv.bias")
+    return {f"{stem}q_bias": query, f"{stem}v_bias": value}

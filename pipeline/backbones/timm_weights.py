@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.backbones.attention_bias import split_biases
+from pipeline.backbones.attention_bias import SPLIT, split_biases
 from pipeline.backbones.hub import first_line
 from pipeline.backbones.position_embedding import is_ours, resize_positions
 from pipeline.backbones.precision import keep_residual_stream
@@ -45,9 +45,9 @@ def timm_with_weights(
         found, n_prefix = state["pos_embed"], draft.num_prefix_tokens
         state["pos_embed"] = resize_positions(found, n_prefix, spec.grid, how, subject)
     attention = draft.blocks[0].attn
-    if hasattr(attention, "q_bias") and "storage_tokens" in state:  # Meta's DINOv3
+    if hasattr(attention, "q_bias") and attention.qkv is not None:  # timm's EVA and DINOv3
         state = split_biases(state, model_has_biases=attention.q_bias is not None)
-        if attention.q_bias is None and any(key.endswith("attn.q_bias") for key in state):
+        if attention.q_bias is None and any(key.endswith(SPLIT) for key in state):
             options["qkv_bias"] = True
     model = _built(model_name, spec.height, state, options, subject)
     keep_residual_stream(model.patch_embed)  # type: ignore[arg-type]
