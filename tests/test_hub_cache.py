@@ -1,5 +1,6 @@
 """The hub's cache as the hub's own client lays it out: links into `blobs/`, read offline."""
 
+import errno
 import functools
 import os
 import subprocess
@@ -196,6 +197,26 @@ def test_a_login_opens_a_gated_repository(tmp_path: Path) -> None:
 
     assert "is gated: accept its licence" in locked
     assert digest == sha256_of_file(served / "model.safetensors")
+
+
+def test_a_full_disk_and_a_hub_that_goes_away_are_told_apart(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def fail(error: Exception) -> None:
+        def download(_repository: str, _file_name: str) -> None:
+            raise error
+
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda _url: None)
+    fail(OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(BackboneError, match=r"cache .*hub cannot be written \(No space left"):
+        load_backbone("siglip")
+    fail(LocalEntryNotFoundError("the connection broke"))
+    with pytest.raises(BackboneError, match=r"nor reachable at .*\(the connection broke\)"):
+        load_backbone("siglip")
 
 
 def test_only_dinov3_is_said_to_have_a_gate_and_timms_copy_to_have_none(cache: Path) -> None:

@@ -4,6 +4,7 @@ What the hub's cache gives is a link below `snapshots/`; it is never resolved, s
 points to, below `blobs/`, has a digest for a name.
 """
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def _downloaded(repository: str, file_names: Sequence[str]) -> Path | Exception 
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
         EntryNotFoundError,
         HTTPError,  # of whichever HTTP library this version of the hub's client uses
+        LocalEntryNotFoundError,  # the hub went away meanwhile; an EntryNotFoundError, too
     )
 
     last: Exception | None = None
@@ -59,6 +61,8 @@ def _downloaded(repository: str, file_names: Sequence[str]) -> Path | Exception 
             # One plain request first: without a network hf_hub_download retries for 20 seconds.
             get_hf_file_metadata(hf_hub_url(repository, file_name))
             return Path(hf_hub_download(repository, file_name))
+        except LocalEntryNotFoundError as error:
+            return error
         except EntryNotFoundError as error:
             last = error
         except (HTTPError, OSError, ValueError) as error:
@@ -81,11 +85,12 @@ def _reason(repository: str, file_names: Sequence[str], error: Exception | None)
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
+        LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
     )
 
-    hub = constants.ENDPOINT
+    hub, cache = constants.ENDPOINT, constants.HF_HUB_CACHE
     match error:
         case GatedRepoError():
             return (
@@ -94,18 +99,23 @@ def _reason(repository: str, file_names: Sequence[str], error: Exception | None)
             )
         case RepositoryNotFoundError():
             return f"{hub} has no open repository {repository}; a private one needs a login"
-        case EntryNotFoundError():
+        case EntryNotFoundError() if not isinstance(error, LocalEntryNotFoundError):
             return f"hub repository {repository} holds none of {', '.join(file_names)}"
         case OfflineModeIsEnabled():
             return (
-                f"hub repository {repository} is not in the hub's cache {constants.HF_HUB_CACHE}, "
-                "and HF_HUB_OFFLINE forbids to ask the hub"
+                f"hub repository {repository} is not in the hub's cache {cache}, and "
+                "HF_HUB_OFFLINE forbids to ask the hub"
             )
+        case OSError() if error.errno in _CANNOT_WRITE:
+            return f"the hub's cache {cache} cannot be written ({error.strerror})"
         case _:
             return (
                 f"hub repository {repository} is neither cached nor reachable at {hub} "
-                f"({first_line(error)})"
+                f"({' '.join(str(error).split())[:200] or type(error).__name__})"
             )
+
+
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def first_line(error: BaseException | None) -> str:
