@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cache.layout import RECORD
+from pipeline.artifacts.resolve import JSON
 from spg_core.errors import StoreError
 
 IsOurs = Callable[[Path], bool]
@@ -59,11 +61,25 @@ def _check_replaceable(path: Path, is_ours: IsOurs | None) -> None:
         raise StoreError(f"{path} cannot be written: it is there and is no regular file")
     if not os.access(path, os.W_OK):
         raise StoreError(f"{path} cannot be written: it is there and read-only")
+    if is_ours is None and (owner := _stored_in(path)) is not None:
+        raise StoreError(f"{path} belongs to what is stored in {owner}; choose another place")
     if is_ours is not None and not is_ours(path):
         raise StoreError(
             f"{path} is there and was not written by this command, so it is not replaced; "
             "choose another name or folder, or move it away"
         )
+
+
+def _stored_in(path: Path) -> Path | None:
+    """Give the folder of a cache or an artifact that a file is a part of."""
+    if path.suffix not in _STORED_SUFFIXES:
+        return None
+    folders = path.absolute().parents
+    records = (RECORD, *JSON.values())
+    return next((one for one in folders if any((one / name).is_file() for name in records)), None)
+
+
+_STORED_SUFFIXES = (".parquet", ".json", ".jsonl", ".safetensors", ".png", ".html")
 
 
 @contextmanager

@@ -117,3 +117,24 @@ def test_a_full_disk_is_told_and_nothing_is_left(tmp_path):
         fill(temporary)
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("record", "stored"),
+    [
+        ("scores/a/metrics.json", "scores/a/images.parquet"),
+        ("tokens/a/b/c/cache.json", "tokens/a/b/c/manifest.parquet"),
+        ("tokens/a/b/c/cache.json", "tokens/a/b/c/tokens.zarr/zarr.json"),
+        ("sweeps/a/sweep.json", "sweeps/a/sweep.json"),
+    ],
+)
+def test_no_part_of_a_store_is_written_over(tmp_path, record, stored):
+    for name in (record, stored):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"stored")
+
+    with pytest.raises(StoreError, match="belongs to what is stored in"):
+        check_place(tmp_path / stored)
+    with pytest.raises(StoreError, match="choose another place"):
+        write_file(tmp_path / stored, b"a table")
+    assert (tmp_path / stored).read_bytes() == b"stored"

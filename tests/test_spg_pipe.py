@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +151,20 @@ def test_the_module_is_the_command(tmp_path):
 @pytest.mark.parametrize("package", ["pipeline", "spg_core", "cache", "manifests"])
 def test_a_package_says_that_it_is_typed(package):
     assert (ROOT / package / "py.typed").is_file()
+
+
+def test_an_editable_install_copies_nothing():
+    # A copy of spg_pipe.py beside a path to the packages would take those for somebody else's.
+    settings = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    wheel = settings["tool"]["hatch"]["build"]["targets"]["wheel"]
+
+    assert "force-include" not in wheel
+    assert "spg_pipe.py" in wheel["only-include"]
+
+
+def test_the_installed_command_starts_from_any_folder(tmp_path):
+    command = Path(sys.executable).with_name("spg-pipe")
+
+    done = subprocess.run([command, "-V"], cwd=tmp_path, capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, spg.__version__, "")
