@@ -4,6 +4,7 @@ import json
 import math
 import resource
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -228,34 +229,39 @@ def test_a_fit_with_a_damaged_checkpoint_says_so_and_starts_anew(
     assert [line["step"] for line in log] == list(range(1, len(log) + 1))
 
 
-@pytest.fixture
-def small_files():
-    """Let no file grow beyond a size, as a full disk does, once called with it."""
+@contextmanager
+def small_files(n_bytes):
+    """Let no file grow beyond a size, as a full disk does.
+
+    Only in the block: a test runner whose output goes to a file writes between tests, too.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda n_bytes: resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.usefixtures("checkpoints_at_every_step")
 def test_a_checkpoint_that_finds_no_room_is_an_error_and_the_last_one_stays(
-    small_store, fresh, monkeypatch, small_files
+    small_store, fresh, monkeypatch
 ):
     path = killed_sae(monkeypatch, fresh)
     kept = path.read_bytes()
 
-    small_files(20_000)
-    with pytest.raises(StoreError, match=r"no room for .*checkpoint\.safetensors.*run again"):
+    no_room = pytest.raises(StoreError, match=r"no room for .*checkpoint\.safetensors.*run again")
+    with no_room, small_files(20_000):
         fit_sae(fresh, aux(fresh), SAE)
-    small_files(resource.RLIM_INFINITY)
 
     assert path.read_bytes() == kept
     store = open_store(small_store.url)
     assert same_tensors(fit_sae(fresh, aux(fresh), SAE), fit_sae(store, aux(store), SAE))
 
 
-def test_a_log_that_finds_no_room_is_an_error_that_names_it(fresh, small_files):
-    small_files(700)
-    with pytest.raises(StoreError, match=r"cannot write .*training\.jsonl .*run again"):
+def test_a_log_that_finds_no_room_is_an_error_that_names_it(fresh):
+    no_room = pytest.raises(StoreError, match=r"cannot write .*training\.jsonl .*run again")
+    with no_room, small_files(700):
         fit_sae(fresh, aux(fresh), replace(SAE, epochs=8))
 
 
