@@ -147,3 +147,12 @@ def test_a_folder_with_a_name_of_no_artifact_is_passed_over(tmp_path):
 
     assert list_artifacts(store, "guides") == ["a-1"]
     assert load_artifact(store, "guides", "a").id == "a-1"
+
+
+def test_a_store_that_is_not_there_is_said_not_to_be(tmp_path):
+    store = open_store(tmp_path / "mistyped")
+
+    for reference in ("latest", "visa-gabor"):
+        with pytest.raises(NotInStore, match=r"no store at .*mistyped, there is no such folder"):
+            load_artifact(store, "scores", reference)
+    assert not (tmp_path / "mistyped").exists()

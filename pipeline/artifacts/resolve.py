@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.objects import Objects
-from cache.store import open_store
+from cache.store import open_existing_store, open_store
 from pipeline.artifacts.documents import Kind
 from pipeline.artifacts.notes import LatestDocument, read_note, write_note
 from pipeline.artifacts.terms import is_part
@@ -109,7 +109,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _by_prefix(store: Objects, kind: Kind, reference: str) -> str:
-    ids = list_artifacts(store, kind)
+    ids = _ids(store, kind)
     fitting = [identifier for identifier in ids if identifier.startswith(reference)]
     match fitting:
         case [only]:
@@ -139,13 +139,20 @@ def make_latest(place: Place, identifier: str) -> None:
         say(f"`latest` does not mean {identifier}: {error}")
 
 
+def _ids(store: Objects, kind: Kind) -> list[str]:
+    ids = list_artifacts(store, kind)
+    if not ids:
+        open_existing_store(store)  # of a mistyped store it is said that there is none
+    return ids
+
+
 def _latest(kind: Kind) -> str:
     return f"latest/{kind}.json"
 
 
 def _read_latest(store: Objects, kind: Kind) -> str:
     """Give the id that `latest` means. Raises: NotInStore, CorruptStore."""
-    ids = list_artifacts(store, kind)
+    ids = _ids(store, kind)
     try:
         identifier = read_note(store, _latest(kind), LatestDocument).id
     except NotInStore:
