@@ -73,7 +73,7 @@ SPEC = BackboneSpec(
 
 @given(
     layer=st.none() | st.integers(0, 40),
-    rows=st.integers(1, 99),
+    rows=st.integers(1, 96),
     mean=st.tuples(*[st.floats(0, 1)] * 3),
 )
 def test_what_a_key_covers_rebuilds_the_spec(

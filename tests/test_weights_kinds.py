@@ -1,5 +1,6 @@
 """What a weights file is, its bytes say: read, or refused by what it is and what to do."""
 
+import functools
 import gzip
 import io
 import json
@@ -8,6 +9,7 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,53 @@ def test_a_checkpoint_is_unwrapped(tmp_path: Path, who: str) -> None:
     torch.save(WRAPPED[who], tmp_path / "checkpoint.pth")
 
     assert read_state_dict(tmp_path / "checkpoint.pth").keys() == STATE.keys()
+
+
+class Hyperparameters(dict[str, Any]):
+    """As Lightning keeps a model's options: a dictionary of a class of its own."""
+
+
+@dataclass
+class Loss:
+    """Some object of the training code."""
+
+    weight: float = 0.5
+
+
+def test_tensors_among_objects_of_foreign_classes_are_read_without_importing_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = {key: torch.nn.Parameter(STATE[key].float()) for key in STATE}
+    checkpoint = {
+        "hyper_parameters": Hyperparameters(lr=0.1, loss=Loss(), root=tmp_path),
+        "callbacks": {"stop": functools.partial(max, 3)},
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(3)}}}],
+        "state_dict": parameters,
+    }
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+
+    def never(*_: Any) -> None:
+        raise AssertionError("a class of the file was made")
+
+    monkeypatch.setattr(Hyperparameters, "__setitem__", never)
+    monkeypatch.setattr(Loss, "__init__", never)
+    found = read_state_dict(tmp_path / "last.ckpt")
+
+    assert found.keys() == STATE.keys()
+    assert all(torch.equal(found[key], STATE[key].float()) for key in STATE)
+
+
+def test_a_checkpoint_that_would_run_something_does_not(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    torch.save({"state_dict": STATE, "more": Evil()}, tmp_path / "evil.pth")
+
+    found = read_state_dict(tmp_path / "evil.pth")
+
+    assert found.keys() == STATE.keys()
+    assert not (tmp_path / "ran").exists()
 
 
 def scripted_clip(

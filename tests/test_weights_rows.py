@@ -14,7 +14,7 @@ from benchmarks.plain_vits import PLAIN
 from pipeline.backbones.load import load_backbone
 from spg_core.errors import BackboneError
 from tests.test_weights_kinds import REFUSED as BYTES
-from tests.test_weights_kinds import scripted_clip
+from tests.test_weights_kinds import Hyperparameters, Loss, scripted_clip
 from tests.weight_rows import READ, REFUSED, WEIGHTS, WeightRow
 
 WIDTH, DEPTH, N_HEADS = 64, 2, 1
@@ -79,6 +79,12 @@ def openai(folder: Path) -> Path:
     return folder / "ViT-L-14-336px.pt"
 
 
+def among_objects(folder: Path) -> Path:
+    options = Hyperparameters(lr=0.1, loss=Loss())
+    content = {"state_dict": state_of("dinov2"), "hyper_parameters": options}
+    return torch_file(folder / "last.ckpt", content)
+
+
 def dino(folder: Path) -> Path:
     state = state_of("dinov2")
     student = prefixed({key: value + 1 for key, value in state.items()}, "student.backbone.")
@@ -125,6 +131,7 @@ MADE: dict[str, tuple[str, Callable[[Path], Path]]] = {
             {"state_dict": prefixed(state_of("dinov2"), "model.backbone."), "epoch": 3},
         ),
     ),
+    "objects among tensors": ("dinov2", among_objects),
     "DINO training": ("dinov2", dino),
     "half precision": (
         "siglip",

@@ -30,6 +30,7 @@ WEIGHTS = (
     WeightRow("open_clip", "visual.transformer.resblocks.N..", READ),
     WeightRow("OpenAI's ViT-L-14-336px.pt", "a TorchScript archive, half precision; not run", READ),
     WeightRow("Lightning", "state_dict; model. or backbone. before each name", READ),
+    WeightRow("objects among tensors", "hyperparameters, options; classes are not imported", READ),
     WeightRow("DINO training", "teacher.backbone.., student.backbone..; the teacher", READ),
     WeightRow("half precision", "float16 or bfloat16, at any input size", READ),
     WeightRow("two models in one file", "left.blocks.., right.blocks..", f"{REFUSED}save the one"),

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.backbones.archives import read_among_objects, read_torchscript
 from pipeline.backbones.file_kind import kind_of
 from pipeline.backbones.hub import first_line
 from pipeline.backbones.key_names import NOISE, WRAPPERS
-from pipeline.backbones.torchscript import read_torchscript
 from spg_core.errors import BackboneError
 
 
@@ -70,6 +70,9 @@ def _read_torch(path: Path) -> Any:
         pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, KeyError, ValueError,
         TypeError, IndexError, OSError, MemoryError, OverflowError, RecursionError,
     ) as error:  # fmt: skip
+        content = read_among_objects(path)
+        if _unwrapped(content):
+            return content
         raise BackboneError(
             f"{path} cannot be read as weights ({first_line(error)}); expected a torch file of "
             "plain tensors, which is all that weights_only=True lets in. Where you trust it: "

@@ -1,9 +1,10 @@
-"""Tensors of a TorchScript archive, such as OpenAI's `ViT-L-14-336px.pt`, without running its code.
+"""Tensors of archives that torch opens only by running their code, without running it.
 
-An archive holds the source of its classes (`code/`), a pickle of one object of such a class
-(`data.pkl`) and the bytes of its tensors (`data/0`, `data/1`, ..). `torch.jit.load` compiles the
-source. Here the pickle alone is read, by an unpickler that knows tensors and plain containers and
-takes every class of the archive for a bag of named values.
+Such are TorchScript, as OpenAI's `ViT-L-14-336px.pt`, and checkpoints that hold, beside tensors,
+objects of somebody's classes, as Lightning's hyperparameters. An archive holds a pickle
+(`data.pkl`), the bytes of its tensors (`data/0`, ..), perhaps the source of its classes (`code/`).
+`torch.jit.load` compiles the source, `torch.load` imports the classes. Here the pickle alone is
+read, by an unpickler that knows tensors and plain containers and takes other classes for bags.
 """
 
 import pickle
@@ -39,15 +40,8 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         BackboneError: the archive is damaged, or holds something else than modules and tensors.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            (listing,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-            with archive.open(listing) as file:
-                root = _Reader(file, archive, listing.removesuffix(".pkl")).load()
-        return dict(_named(root))
-    except (
-        pickle.UnpicklingError, zipfile.BadZipFile, KeyError, ValueError, TypeError,
-        RuntimeError, EOFError, AttributeError, IndexError, RecursionError,
-    ) as error:  # fmt: skip
+        return dict(_named(_unpickled(path, _Reader)))
+    except _BROKEN as error:
         raise BackboneError(
             f"{path} is a TorchScript archive that cannot be read without running its code "
             f'({error}); convert it where you trust it: python -c "import torch; '
@@ -55,10 +49,51 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
+def read_among_objects(path: Path) -> Any:
+    """Read a torch file that holds objects of classes that are not to be imported.
+
+    Returns: what `torch.load` would, with a bag of no use for each such object; None where that
+        cannot be read.
+    """
+    try:
+        return _unpickled(path, _LooseReader)
+    except _BROKEN:
+        return None
+
+
+_BROKEN = (
+    pickle.UnpicklingError, zipfile.BadZipFile, KeyError, ValueError, TypeError,
+    RuntimeError, EOFError, AttributeError, IndexError, RecursionError,
+)  # fmt: skip
+"""What damaged archives, and those of another kind, end in."""
+
+
+def _unpickled(path: Path, reader: "type[_Reader]") -> Any:
+    with zipfile.ZipFile(path) as archive:
+        (listing,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+        with archive.open(listing) as file:
+            return reader(file, archive, listing.removesuffix(".pkl")).load()
+
+
 class _Bag:
-    """An object of a class of the archive: what it was given to hold, and no behaviour."""
+    """An object of a foreign class: what it was given to hold, and no behaviour."""
 
     held: Any = None
+
+    def __new__(cls, *_: Any, **__: Any) -> "_Bag":
+        return object.__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setitem__(self, _key: Any, _value: Any) -> None:
+        pass
+
+    def append(self, _value: Any) -> None:
+        """Take what a pickle puts into lists of a class of its own."""
+
+    def extend(self, _values: Any) -> None:
+        """Take several of these."""
 
     def __setstate__(self, state: Any) -> None:
         self.held = state
@@ -80,6 +115,7 @@ class _Reader(pickle.Unpickler):
         known: dict[tuple[str, str], Callable[..., Any]] = {
             ("collections", "OrderedDict"): OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2"): _view,
+            ("torch._utils", "_rebuild_parameter"): _first,
             ("torch.jit._pickle", "restore_type_tag"): _first,
         }
         if module == "torch.jit._pickle" and name.startswith("build_") and name.endswith("list"):
@@ -99,6 +135,17 @@ class _Reader(pickle.Unpickler):
         if not n_values:
             return torch.empty(0, dtype=dtype)
         return torch.frombuffer(bytearray(self._archive.read(info)), dtype=dtype)
+
+
+class _LooseReader(_Reader):
+    """The same, but a class that is not known is a bag."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Give what the other reader gives, else a bag."""
+        try:
+            return super().find_class(module, name)
+        except pickle.UnpicklingError:
+            return type("_Bag", (_Bag,), {})
 
 
 def _view(
