@@ -1,6 +1,5 @@
 """The four presets give the authors' tokens: compared with a forward pass written down plainly."""
 
-import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,26 +19,7 @@ from pipeline.backbones.preprocess import preprocess, squash
 from pipeline.backbones.presets import PLAIN_BICUBIC, PLAIN_BILINEAR
 from spg_core.errors import BackboneError
 from spg_core.types import PatchGrid
-
-WIDTH, DEPTH, N_HEADS = 64, 2, 1
-
-
-@pytest.fixture
-def shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Build the presets with two narrow blocks; patches, sizes and grids are the real ones."""
-    import timm
-    from open_clip import factory
-
-    small = functools.partial(
-        timm.create_model, embed_dim=WIDTH, depth=DEPTH, num_heads=N_HEADS, mlp_ratio=4
-    )
-    monkeypatch.setattr(timm, "create_model", small)
-    name = "ViT-L-14-336-quickgelu"
-    real = factory._MODEL_CONFIGS[name]
-    vision = {**real["vision_cfg"], "width": WIDTH, "layers": DEPTH}
-    monkeypatch.setitem(
-        factory._MODEL_CONFIGS, name, {**real, "embed_dim": WIDTH * 3 // 4, "vision_cfg": vision}
-    )
+from tests.narrow_presets import DEPTH, N_HEADS, WIDTH, shrunk  # noqa: F401
 
 
 def loaded(

@@ -1,6 +1,5 @@
 """Each preset from image files to scores, with narrow models of the real kind and real sizes."""
 
-import functools
 from pathlib import Path
 
 import numpy as np
@@ -13,26 +12,8 @@ from cache.store import open_store
 from manifests.images import open_image
 from pipeline.configs import ExtractConfig
 from pipeline.extraction.extract import extract
+from tests.narrow_presets import DEPTH, N_HEADS, WIDTH, shrunk  # noqa: F401
 from tests.tiny_images import write_images
-
-WIDTH, DEPTH, N_HEADS = 64, 2, 1
-
-
-@pytest.fixture
-def shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    import timm
-    from open_clip import factory
-
-    small = functools.partial(
-        timm.create_model, embed_dim=WIDTH, depth=DEPTH, num_heads=N_HEADS, mlp_ratio=4
-    )
-    monkeypatch.setattr(timm, "create_model", small)
-    name = "ViT-L-14-336-quickgelu"
-    real = factory._MODEL_CONFIGS[name]
-    vision = {**real["vision_cfg"], "width": WIDTH, "layers": DEPTH}
-    monkeypatch.setitem(
-        factory._MODEL_CONFIGS, name, {**real, "embed_dim": WIDTH * 3 // 4, "vision_cfg": vision}
-    )
 
 
 @pytest.mark.usefixtures("shrunk")

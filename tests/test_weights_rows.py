@@ -1,6 +1,5 @@
 """Every row of docs/formats.md on weights, made as its program makes it: read, or refused so."""
 
-import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,29 +12,12 @@ from torch import Tensor
 from benchmarks.plain_vits import PLAIN
 from pipeline.backbones.load import load_backbone
 from spg_core.errors import BackboneError
+from tests.narrow_presets import DEPTH, N_HEADS, WIDTH, shrunk  # noqa: F401
 from tests.test_weights_kinds import REFUSED as BYTES
 from tests.test_weights_kinds import Hyperparameters, Loss, scripted_clip
 from tests.weight_rows import READ, REFUSED, WEIGHTS, WeightRow
 
-WIDTH, DEPTH, N_HEADS = 64, 2, 1
-
-
-@pytest.fixture(autouse=True)
-def shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Build the presets with two narrow blocks; patches and grids are the real ones."""
-    import timm
-    from open_clip import factory
-
-    small = functools.partial(
-        timm.create_model, embed_dim=WIDTH, depth=DEPTH, num_heads=N_HEADS, mlp_ratio=4
-    )
-    monkeypatch.setattr(timm, "create_model", small)
-    name = "ViT-L-14-336-quickgelu"
-    real = factory._MODEL_CONFIGS[name]
-    vision = {**real["vision_cfg"], "width": WIDTH, "layers": DEPTH}
-    monkeypatch.setitem(
-        factory._MODEL_CONFIGS, name, {**real, "embed_dim": WIDTH * 3 // 4, "vision_cfg": vision}
-    )
+pytestmark = pytest.mark.usefixtures("shrunk")
 
 
 def state_of(name: str) -> dict[str, Tensor]:
