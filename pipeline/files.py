@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cache.layout import RECORD
-from pipeline.artifacts.resolve import JSON
+from pipeline.kinds import JSON
 from spg_core.errors import StoreError
 
 IsOurs = Callable[[Path], bool]

@@ -15,10 +15,9 @@ it takes them (`tau` of inf is the mean). The same types check a stored document
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -26,6 +25,11 @@ from msgspec import Meta
 from spg_core.errors import ConfigError
 from spg_core.nearest import near
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+FieldType = object
+"""What may stand as a field's type, for which Python has no type: `int`, `Count | None`, .."""
 Count = Annotated[int, Meta(ge=1, le=2**31)]
 """A number of things, at least one."""
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -55,10 +59,10 @@ REPEATED = "repeated"
 class Paper:
     """Beside a field whose default is the released code's: what the paper's text says instead."""
 
-    value: Any
+    value: object
 
 
-def paper_values(stage: Any) -> dict[str, Any]:
+def paper_values(stage: "type[DataclassInstance]") -> dict[str, object]:
     """Give the fields of a dataclass whose value the paper states differently."""
     return {
         name: fact.value
@@ -68,7 +72,7 @@ def paper_values(stage: Any) -> dict[str, Any]:
     }
 
 
-def check_fields(config: Any) -> None:
+def check_fields(config: "DataclassInstance") -> None:
     """Refuse a config with a field outside its type or range; whole numbers become floats.
 
     Raises: ConfigError naming the option, what was given and what it takes.
@@ -80,7 +84,7 @@ def check_fields(config: Any) -> None:
             object.__setattr__(config, name, checked)
 
 
-def check_value(name: str, kind: Any, value: Any, *, as_text: bool = False) -> Any:
+def check_value(name: str, kind: FieldType, value: object, *, as_text: bool = False) -> object:
     """Give a value as its field holds it: of its type, in its range, `~` of a path expanded.
 
     Args:
@@ -95,7 +99,7 @@ def check_value(name: str, kind: Any, value: Any, *, as_text: bool = False) -> A
     if as_text and isinstance(value, str) and is_list(kind):
         given = [part.strip() for part in value.split(",") if part.strip()] or [""]
     try:
-        checked = msgspec.convert(given, kind, strict=not as_text)
+        checked: object = msgspec.convert(given, kind, strict=not as_text)
     except (msgspec.ValidationError, OverflowError):
         raise ConfigError(
             f"{option_name(name, kind)} is {value!r:.60}; it must be {describe(kind)}"
@@ -106,7 +110,7 @@ def check_value(name: str, kind: Any, value: Any, *, as_text: bool = False) -> A
     return checked
 
 
-def option_name(name: str, kind: Any) -> str:
+def option_name(name: str, kind: FieldType) -> str:
     """Give a field's name as it is typed: `--one-per-image`, `IMAGES`."""
     marks = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
     return name.upper() if ARGUMENT in marks else f"--{name.replace('_', '-')}"
@@ -119,12 +123,12 @@ def _expanded(name: str, path: str) -> str:
         raise ConfigError(f"{name} is {path!r}; no such home folder") from None
 
 
-def is_list(kind: Any) -> bool:
+def is_list(kind: FieldType) -> bool:
     """Tell whether a field holds several values."""
     return any(get_origin(one) in (tuple, list) for one in alternatives(kind))
 
 
-def words(kind: Any) -> list[str]:
+def words(kind: FieldType) -> list[str]:
     """Give the words a field takes, empty where it takes other things."""
     found = []
     for one in alternatives(kind):
@@ -135,7 +139,7 @@ def words(kind: Any) -> list[str]:
     return found
 
 
-def alternatives(kind: Any) -> list[Any]:
+def alternatives(kind: FieldType) -> list[FieldType]:
     """Give what a type may be, without its ranges: `int` and `None` of a `Count | None`."""
     match get_origin(kind):
         case origin if origin in (Union, UnionType):
@@ -145,25 +149,25 @@ def alternatives(kind: Any) -> list[Any]:
     return [kind]
 
 
-def _is_path(kind: Any) -> bool:
+def _is_path(kind: FieldType) -> bool:
     if get_origin(kind) in (Union, UnionType):
         return any(_is_path(one) for one in get_args(kind))
     facts = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
     return any(isinstance(fact, Meta) and (fact.extra or {}).get("path") for fact in facts)
 
 
-def field_types(stage: Any) -> Mapping[str, Any]:
+_known: dict[type, Mapping[str, FieldType]] = {}
+
+
+def field_types(stage: "type[DataclassInstance]") -> Mapping[str, FieldType]:
     """Give the type of each field of a dataclass, with its range."""
-    return _field_types(stage)
+    if stage not in _known:
+        hints = get_type_hints(stage, include_extras=True)
+        _known[stage] = {field.name: hints[field.name] for field in fields(stage) if field.init}
+    return _known[stage]
 
 
-@cache
-def _field_types(stage: Any) -> Mapping[str, Any]:
-    hints = get_type_hints(stage, include_extras=True)
-    return {field.name: hints[field.name] for field in fields(stage) if field.init}
-
-
-def describe(kind: Any) -> str:
+def describe(kind: FieldType) -> str:
     """Say what a field takes: `1 to 64`, `released or paper`, `a number above 0, at most 1000`."""
     if kind is NoneType:
         return "left out"
@@ -185,7 +189,7 @@ def describe(kind: Any) -> str:
     return str(getattr(kind, "__name__", kind))
 
 
-def bounds(kind: Any) -> str:
+def bounds(kind: FieldType) -> str:
     """Say the range alone, or what a text may be: `1 to 64`; empty where there is none."""
     match get_origin(kind):
         case origin if origin in (Union, UnionType):
@@ -199,7 +203,7 @@ def bounds(kind: Any) -> str:
     return ""
 
 
-_PLAIN: dict[Any, str] = {
+_PLAIN: dict[FieldType, str] = {
     int: "a whole number",
     float: "a number",
     str: "text",

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any
 
 
-def near(given: Any, known: Iterable[str]) -> str:
+def near(given: object, known: Iterable[str]) -> str:
     """Give `; did you mean 'figS1'?` where a known name is like the given one, else nothing."""
     by_letters = {name.lower(): name for name in known}
     found = get_close_matches(str(given).lower(), by_letters, n=1)

@@ -9,6 +9,7 @@ import torch
 
 from pipeline.artifacts.bodies import carried_document, decode_tensors, encode_tensors
 from pipeline.artifacts.documents import (
+    DOCUMENTS,
     Counts,
     Dictionary,
     GuidesDocument,
@@ -26,7 +27,7 @@ from pipeline.artifacts.documents import (
     SweepParents,
 )
 from pipeline.artifacts.notes import LatestDocument, Measured, Scoring, ThresholdDocument
-from pipeline.artifacts.resolve import BODY, JSON, Place, folder
+from pipeline.artifacts.resolve import Place
 from pipeline.artifacts.terms import Backbone, CacheParent, Metrics, Row
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import (
@@ -37,6 +38,7 @@ from pipeline.configs import (
     ScoreConfig,
     SweepConfig,
 )
+from pipeline.kinds import BODY, JSON, folder
 from spg_core.types import PatchGrid
 
 CACHE = CacheParent(dataset="nuts", backbone="tiny", key="0123456789abcdef")
@@ -196,7 +198,7 @@ def _backbone(spec: BackboneSpec | None) -> Backbone:
 
 def forge_tensors(store, kind, identifier, change) -> None:
     """Change the tensors of a stored artifact, with JSON and digest to match."""
-    place = Place(store, kind, folder(kind, identifier))
+    place = Place(store, DOCUMENTS[kind], folder(kind, identifier))
     body, text = place.name(BODY[kind]), json.loads(store.get(place.name(JSON[kind])))
     data = store.get(body)
     carried = carried_document(data, body).decode()

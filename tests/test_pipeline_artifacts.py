@@ -85,6 +85,39 @@ def test_a_missing_artifact_names_what_is_there(tmp_path):
         load_artifact(store, "saes", "latest")
 
 
+def test_a_mistyped_id_is_answered_with_the_one_that_is_like_it(tmp_path):
+    store, _ = saved(tmp_path, "nuts-tiny-c4-k2-0000000a")
+
+    with pytest.raises(NotInStore, match=r"; did you mean 'nuts-tiny-c4-k2-0000000a'\?; there"):
+        load_artifact(store, "guides", "nut-tiny-c4-k2-0000000a")
+
+
+def test_latest_needs_no_list_of_all_artifacts(tmp_path):
+    store, _ = saved(tmp_path)
+    store.walk = None
+
+    assert load_artifact(store, "guides", "latest").id == "a-1"
+
+
+def test_a_large_file_of_numbers_is_read_if_its_document_asks_for_as_much(tmp_path, monkeypatch):
+    store, artifact = saved(tmp_path)
+    monkeypatch.setattr("pipeline.artifacts.read.SMALL_OBJECT_BYTES", 100)
+
+    assert load_artifact(store, "guides", "a-1").document == artifact.document
+
+
+@pytest.mark.parametrize("damage", ["longer", "head"])
+def test_a_large_file_that_nothing_asks_for_takes_no_memory(tmp_path, damage):
+    store, artifact = saved(tmp_path)
+    body = Path(artifact.path) / "guides.safetensors"
+    if damage == "head":
+        body.write_bytes((1 << 62).to_bytes(8, "little") + body.read_bytes()[8:])
+    os.truncate(body, 1 << 40)
+
+    with pytest.raises(StoreError, match=r"guides\.safetensors"):
+        load_artifact(store, "guides", "a-1")
+
+
 def test_a_name_longer_than_any_is_an_error_of_ours(tmp_path):
     with pytest.raises(StoreError):
         load_artifact(open_store(tmp_path), "guides", "x" * 5000)

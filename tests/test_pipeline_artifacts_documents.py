@@ -17,7 +17,7 @@ from cache.store import open_store
 from pipeline.artifacts import load_artifact, save_artifact, to_json
 from pipeline.artifacts.bodies import encode_table, encode_tensors
 from pipeline.artifacts.notes import read_note, write_note
-from pipeline.artifacts.resolve import BODY, JSON
+from pipeline.kinds import BODY, JSON
 from spg_core.errors import CorruptStore, SpgError, StoreError
 from tests.artifact_samples import (
     figure_document,

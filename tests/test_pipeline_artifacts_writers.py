@@ -75,6 +75,9 @@ class Memory:
     def size(self, name):
         return self._step(lambda: len(self.objects[name]) if name in self.objects else None)
 
+    def folders(self, prefix):
+        return sorted({name.split("/")[0] for name in self.objects})
+
     def put_new(self, name, parts):
         def put():
             if name in self.objects:

@@ -11,7 +11,8 @@ from pipeline.artifacts.io import (
 )
 from pipeline.artifacts.parse import to_json
 from pipeline.artifacts.read import Artifact
-from pipeline.artifacts.resolve import folder, list_artifacts, make_latest
+from pipeline.artifacts.resolve import list_artifacts, make_latest
+from pipeline.kinds import folder
 
 __all__ = [
     "Artifact",

@@ -7,7 +7,7 @@ finds the file can write the JSON again, and no JSON can end up describing numbe
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -69,7 +69,7 @@ def _tensor_metadata(data: bytes) -> dict[str, bytes]:
     """Read the metadata in the header of a safetensors file; empty where there is none."""
     n_bytes = int.from_bytes(data[:8], "little")
     try:
-        found: Any = json.loads(data[8 : 8 + min(n_bytes, len(data))])["__metadata__"]
-        return {name: value.encode() for name, value in found.items()}
+        header = json.loads(data[8 : 8 + min(n_bytes, len(data))])
+        return {name: value.encode() for name, value in header["__metadata__"].items()}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}

@@ -1,6 +1,7 @@
 """Whether the tensors of an artifact are those that its document speaks of."""
 
 from collections.abc import Mapping
+from math import prod
 from typing import TYPE_CHECKING
 
 from pipeline.artifacts.documents import Document, GuidesDocument, SaeDocument
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
+_VALUE_BYTES = {"float32": 4, "bool": 1}
 _BY = {
     "saes": "config.width and backbone.covers.d_model",
     "guides": "dictionary.atoms and backbone.covers.d_model",
@@ -22,28 +24,32 @@ def check_tensors(document: Document, tensors: Mapping[str, "Tensor"], where: st
 
     Raises: CorruptStore naming file and tensor.
     """
+    layout = _layout(document)
+    if layout:
+        _check_layout(layout, tensors, where, document.kind)
+        _check_finite(tensors, where)
+    if isinstance(document, GuidesDocument):
+        _check_guides(document, tensors, where)
+
+
+def tensor_bytes(document: Document) -> int:
+    """Give how many bytes the tensors have that a document asks for."""
+    return sum(_VALUE_BYTES[dtype] * prod(shape) for dtype, shape in _layout(document).values())
+
+
+def _layout(document: Document) -> Layout:
     match document:
         case SaeDocument():
-            _check_layout(_sae_layout(document), tensors, where, document.kind)
-            _check_finite(tensors, where)
+            matrix = ("float32", (document.config.width, document.backbone.spec.d_model))
+            flags = ("bool", (document.config.width,))
+            return {"encoder": matrix, "dictionary": matrix, "ever_active": flags}
         case GuidesDocument():
-            _check_layout(_guides_layout(document), tensors, where, document.kind)
-            _check_finite(tensors, where)
-            _check_guides(document, tensors, where)
-
-
-def _sae_layout(document: SaeDocument) -> Layout:
-    width, d_model = document.config.width, document.backbone.spec.d_model
-    matrix = ("float32", (width, d_model))
-    return {"encoder": matrix, "dictionary": matrix, "ever_active": ("bool", (width,))}
-
-
-def _guides_layout(document: GuidesDocument) -> Layout:
-    vectors = ("float32", (2, document.backbone.spec.d_model))
-    coefficients = ("float32", (2, document.dictionary.atoms))
-    return {f"guides_{kind}": vectors for kind in ("ema", "raw")} | {
-        f"coefficients_{kind}": coefficients for kind in ("ema", "raw")
-    }
+            vectors = ("float32", (2, document.backbone.spec.d_model))
+            coefficients = ("float32", (2, document.dictionary.atoms))
+            return {f"guides_{kind}": vectors for kind in ("ema", "raw")} | {
+                f"coefficients_{kind}": coefficients for kind in ("ema", "raw")
+            }
+    return {}
 
 
 def _check_layout(layout: Layout, tensors: Mapping[str, "Tensor"], where: str, kind: str) -> None:

@@ -34,10 +34,9 @@ from pipeline.configs import (
     ScoreConfig,
     SweepConfig,
 )
+from pipeline.kinds import Kind
 from pipeline.versions import library_versions
 from spg_core.errors import ArtifactError, BackboneError, ConfigError
-
-Kind = Literal["saes", "guides", "scores", "sweeps", "figures"]
 
 
 @dataclass(frozen=True, kw_only=True)

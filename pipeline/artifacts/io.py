@@ -10,7 +10,7 @@ configuration, seed, version), so the same request finds the same artifact.
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import pyarrow as pa
 
@@ -20,9 +20,9 @@ from pipeline import __version__
 from pipeline.artifacts.bodies import encode_table, encode_tensors
 from pipeline.artifacts.content import check_tensors
 from pipeline.artifacts.documents import (
+    DOCUMENTS,
     Document,
     GuidesDocument,
-    Kind,
     SaeDocument,
     ScoresDocument,
 )
@@ -38,15 +38,15 @@ from pipeline.artifacts.read import (
     read_both,
     read_json,
 )
-from pipeline.artifacts.resolve import BODY, JSON, SAY, Place, folder, resolve
+from pipeline.artifacts.resolve import D, Place, resolve
+from pipeline.kinds import BODY, JSON, SAY, Kind, folder
 from pipeline.progress import say
 from spg_core.errors import CorruptStore, NotInStore, StoreError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-D = TypeVar("D", bound=Document)
-Extras = Callable[[Any], Mapping[str, bytes]]
+Extras = Callable[[D], Mapping[str, bytes]]
 """Gives files to be written beside the JSON, from the document that is published."""
 
 _ATTEMPTS = 100
@@ -58,7 +58,7 @@ def settings(config: object) -> Json:
     return {name: value for name, value in to_json(config).items() if name not in _WHERE}
 
 
-def artifact_id(stem: str, identity: Mapping[str, Any]) -> str:
+def artifact_id(stem: str, identity: Mapping[str, object]) -> str:
     """Name an artifact: a readable stem and 8 hex digits of what determines its content."""
     text = canonical_json({**identity, "spg": __version__, "format": FORMAT})
     return f"{stem}-{hashlib.sha256(text).hexdigest()[:8]}"
@@ -74,7 +74,7 @@ def save_artifact(
     store: Objects,
     document: D,
     numbers: Mapping[str, "Tensor"] | pa.Table,
-    extras: Extras = lambda _: {},
+    extras: Extras[D] = lambda _: {},
     *,
     renew: bool = False,
 ) -> Artifact[D]:
@@ -91,7 +91,7 @@ def save_artifact(
 
     Raises: StoreError.
     """
-    place = Place(store, document.kind, folder(document.kind, document.id))
+    place = Place(store, type(document), folder(document.kind, document.id))
     if not isinstance(numbers, pa.Table):
         check_tensors(document, numbers, place.where(BODY[place.kind]))
     body = _encode(document, numbers)
@@ -109,7 +109,7 @@ def _encode(document: Document, numbers: Mapping[str, "Tensor"] | pa.Table) -> b
     return encode_tensors(numbers, text)
 
 
-def _settle(place: Place, extras: Extras) -> Artifact[Any]:
+def _settle(place: Place[D], extras: Extras[D]) -> Artifact[D]:
     """Make JSON and extras those of the numbers that are there, whoever wrote them."""
     store, name = place.store, place.name(JSON[place.kind])
     for _ in range(_ATTEMPTS):
@@ -134,26 +134,33 @@ def _settle(place: Place, extras: Extras) -> Artifact[Any]:
 
 @overload
 def find_artifact(
-    store: Objects, kind: Literal["saes"], identifier: str, extras: Extras = ...
+    store: Objects, kind: Literal["saes"], identifier: str
 ) -> Artifact[SaeDocument] | None: ...
 @overload
 def find_artifact(
-    store: Objects, kind: Literal["guides"], identifier: str, extras: Extras = ...
+    store: Objects, kind: Literal["guides"], identifier: str
 ) -> Artifact[GuidesDocument] | None: ...
 @overload
 def find_artifact(
-    store: Objects, kind: Literal["scores"], identifier: str, extras: Extras = ...
+    store: Objects, kind: Literal["scores"], identifier: str, extras: Extras[ScoresDocument] = ...
 ) -> Artifact[ScoresDocument] | None: ...
 def find_artifact(
-    store: Objects, kind: Kind, identifier: str, extras: Extras = lambda _: {}
-) -> Artifact[Any] | None:
+    store: Objects, kind: Kind, identifier: str, extras: Extras[ScoresDocument] = lambda _: {}
+) -> Artifact[Document] | None:
     """Give an artifact that is there and whole, None where it is to be made.
 
     What a crash left is finished, and damage is named before the artifact is made again.
 
     Raises: StoreError; CorruptStore for one of another version of the format.
     """
-    place = Place(store, kind, folder(kind, identifier))
+    where = folder(kind, identifier)
+    if kind == "scores":
+        return _find(Place(store, ScoresDocument, where), extras)
+    return _find(Place(store, DOCUMENTS[kind], where), lambda _: {})
+
+
+def _find(place: Place[D], extras: Extras[D]) -> Artifact[D] | None:
+    store, kind = place.store, place.kind
     if all(store.size(place.name(name)) is None for name in (JSON[kind], BODY[kind])):
         return None
     try:
@@ -165,6 +172,7 @@ def find_artifact(
     if not store.read_only and store.size(place.name(BODY[kind])) and is_sound(place):
         say(f"{trouble}; {JSON[kind]} is written again from {BODY[kind]}")
         return _settle(place, extras)
+    identifier = place.folder.removeprefix(f"{kind}/")
     say(f"{trouble}; {SAY[kind]} {identifier} are made again")
     return None
 
@@ -181,15 +189,13 @@ def load_artifact(
 def load_artifact(
     store: Objects, kind: Literal["scores"], reference: str
 ) -> Artifact[ScoresDocument]: ...
-@overload
-def load_artifact(store: Objects, kind: Kind, reference: str) -> Artifact[Any]: ...
-def load_artifact(store: Objects, kind: Kind, reference: str) -> Artifact[Any]:
+def load_artifact(store: Objects, kind: Kind, reference: str) -> Artifact[Document]:
     """Read an artifact by id, unique prefix of an id, path, URL or `latest`; say which it is.
 
     Raises: NotInStore where there is none, ArtifactError where several fit, CorruptStore where the
     files are torn, out of range or do not belong together.
     """
-    artifact = read_both(resolve(store, kind, reference))
+    artifact = read_both(resolve(store, DOCUMENTS[kind], reference))
     if reference != artifact.id:
         say(f"{SAY[kind]} {reference}: {artifact.id}")
     return artifact
@@ -197,7 +203,4 @@ def load_artifact(store: Objects, kind: Kind, reference: str) -> Artifact[Any]:
 
 def load_document(store: Objects, document: type[D], identifier: str) -> D:
     """Read the JSON of an artifact alone. Raises: NotInStore, CorruptStore."""
-    place = Place(store, document.kind, folder(document.kind, identifier))
-    found = read_json(place)[1]
-    assert isinstance(found, document)
-    return found
+    return read_json(Place(store, document, folder(document.kind, identifier)))[1]

@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 from msgspec import Meta
 
 from cache.objects import Objects
-from pipeline.artifacts.documents import Kind
 from pipeline.artifacts.parse import FORMAT, LARGEST_BYTES, parse_document, read_document, to_json
 from pipeline.artifacts.terms import CacheParent, Number, Part, Share, Time, Versions, now
+from pipeline.kinds import Kind
 from pipeline.versions import library_versions
 from spg_core.errors import ArtifactError
 

@@ -9,14 +9,17 @@ their defaults, which are what it did.
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
-from typing import Any, TypeVar, get_args, get_origin
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast, get_args, get_origin
 
 import msgspec
 
 from pipeline import __version__
 from spg_core.errors import ConfigError, CorruptStore, SpgError
-from spg_core.fields import describe, field_types
+from spg_core.fields import FieldType, describe, field_types
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 FORMAT = 2
 """Of every document here; 1 did not keep it in the file of the numbers, too."""
@@ -24,8 +27,18 @@ FORMAT = 2
 LARGEST_BYTES = 64 << 20
 """No document of ours is larger; a sweep of 10,000 failed points has 5 MB."""
 
-D = TypeVar("D")
-Json = dict[str, Any]
+Json = dict[str, object]
+
+
+class Checked(Protocol):
+    """A frozen dataclass that can tell whether it contradicts itself."""
+
+    def check(self) -> None:
+        """Raises: ArtifactError naming a field."""
+
+
+D = TypeVar("D", bound=Checked)
+R = TypeVar("R", bound="DataclassInstance")
 
 
 class OtherFormat(CorruptStore):
@@ -47,27 +60,26 @@ def read_document(data: bytes, where: str, kind: str, what: str) -> Json:
     return raw
 
 
-def read_json(data: bytes, where: str) -> Any:
+def read_json(data: bytes, where: str) -> object:
     """Read strict JSON in UTF-8: each key once, finite numbers of a sane length.
 
     Raises: CorruptStore.
     """
     try:
-        found = json.loads(
+        found: object = json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_unique,
             parse_constant=_refuse,
             parse_float=_finite,
         )
-        json.dumps(found, ensure_ascii=False).encode(
-            "utf-8"
-        )  # a half of a surrogate pair is no text
+        # half of a surrogate pair is no text
+        json.dumps(found, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise CorruptStore(f"{where} is not JSON: {error}") from None
     return found
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> Json:
+def _unique(pairs: list[tuple[str, object]]) -> Json:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -92,16 +104,16 @@ def parse_document(raw: Json, kind: type[D], where: str) -> D:
     versions = raw.get("versions")
     own = isinstance(versions, dict) and versions.get("spg-pipe") == __version__
     try:
-        document: D = _value(kind, raw, "", complete=own)
-        document.check()  # type: ignore[attr-defined]
+        document = cast("D", _value(kind, raw, "", complete=own))
+        document.check()
     except SpgError as error:
         raise CorruptStore(f"{where}: {error}") from None
     return document
 
 
-def _value(kind: Any, raw: Any, path: str, *, complete: bool) -> Any:
+def _value(kind: FieldType, raw: object, path: str, *, complete: bool) -> object:
     """Give what `raw` is as a `kind`. Raises: ConfigError naming the path to the field."""
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _record(kind, _object(raw, path), path, complete)
     if get_origin(kind) is dict and dataclasses.is_dataclass(get_args(kind)[1]):
         names, inner = get_args(kind)
@@ -119,8 +131,9 @@ def _value(kind: Any, raw: Any, path: str, *, complete: bool) -> Any:
         raise ConfigError(f"{path} is {raw!r:.60}; it must be {describe(kind)}") from None
 
 
-def _record(kind: Any, raw: Json, path: str, complete: bool) -> Any:
-    types, given = field_types(kind), {}
+def _record(kind: type[R], raw: Json, path: str, complete: bool) -> R:
+    types, make = field_types(kind), cast("Callable[..., R]", kind)
+    given: Json = {}
     dot = f"{path}." if path else ""
     if path in ("config", "varied"):
         for name in sorted(raw.keys() - types.keys()):
@@ -132,18 +145,18 @@ def _record(kind: Any, raw: Json, path: str, complete: bool) -> Any:
         elif one.default is dataclasses.MISSING or (complete and not one.name.endswith("_reason")):
             raise ConfigError(f"{dot}{one.name} is missing")
     try:
-        return kind(**given)
+        return make(**given)
     except ConfigError as error:
         raise ConfigError(f"{path or 'it'}: {error}") from None
 
 
-def _object(raw: Any, path: str) -> Json:
+def _object(raw: object, path: str) -> Json:
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} is {raw!r:.60}; it must be an object")
     return raw
 
 
-def _takes_infinity(kind: Any) -> bool:
+def _takes_infinity(kind: FieldType) -> bool:
     try:
         return bool(msgspec.convert(math.inf, kind) == math.inf)
     except msgspec.ValidationError:
@@ -155,11 +168,10 @@ def to_json(document: object) -> Json:
 
     `parse_document` gives an equal one again.
     """
-    found: Json = _plain(msgspec.to_builtins(document))
-    return found
+    return cast("Json", _plain(msgspec.to_builtins(document)))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     match value:
         case Mapping():
             return {

@@ -3,54 +3,36 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from cache.objects import Objects
 from cache.store import open_existing_store, open_store
-from pipeline.artifacts.documents import Kind
+from pipeline.artifacts.documents import Document
 from pipeline.artifacts.notes import LatestDocument, read_note, write_note
 from pipeline.artifacts.terms import is_part
+from pipeline.kinds import BODY, JSON, MAKE, SAY, Kind, folder
 from pipeline.progress import say
 from spg_core.errors import ArtifactError, NotInStore, StoreError
+from spg_core.nearest import near
 
-JSON: dict[Kind, str] = {
-    "saes": "sae.json",
-    "guides": "guides.json",
-    "scores": "metrics.json",
-    "sweeps": "sweep.json",
-    "figures": "figure.json",
-}
-BODY: dict[Kind, str] = {
-    "saes": "sae.safetensors",
-    "guides": "guides.safetensors",
-    "scores": "images.parquet",
-    "sweeps": "sweep.parquet",
-    "figures": "points.parquet",
-}
-"""The file of the numbers, which carries the document."""
-SAY: dict[Kind, str] = {
-    "saes": "SAE",
-    "guides": "guides",
-    "scores": "scores",
-    "sweeps": "sweep",
-    "figures": "figure",
-}
-_MAKE: dict[Kind, str] = {
-    "saes": "fit-sae",
-    "guides": "fit-guides",
-    "scores": "score",
-    "sweeps": "sweep",
-    "figures": "reproduce",
-}
+D_co = TypeVar("D_co", bound=Document, covariant=True)
+D = TypeVar("D", bound=Document)
 
 
 @dataclass(frozen=True)
-class Place:
+class Place(Generic[D_co]):
     """The folder of an artifact in an open store."""
 
     store: Objects
-    kind: Kind
+    document: type[D_co]
+    """What the artifact says of itself."""
     folder: str
     """Inside the store; empty where the store is opened at the artifact itself."""
+
+    @property
+    def kind(self) -> Kind:
+        """What kind of artifact it is."""
+        return self.document.kind
 
     @property
     def path(self) -> str:
@@ -66,11 +48,6 @@ class Place:
         return f"{self.path}/{file}"
 
 
-def folder(kind: Kind, identifier: str) -> str:
-    """Give the folder of an artifact inside its store."""
-    return f"{kind}/{identifier}"
-
-
 def list_artifacts(store: Objects, kind: Kind) -> list[str]:
     """Give the ids of all finished artifacts of a kind, oldest first.
 
@@ -84,21 +61,27 @@ def list_artifacts(store: Objects, kind: Kind) -> list[str]:
     return [identifier for _, identifier in sorted(found)]
 
 
-def resolve(store: Objects, kind: Kind, reference: str) -> Place:
+def resolve(store: Objects, document: type[D], reference: str) -> Place[D]:
     """Find what a user calls by its id, a unique prefix of it, a path or URL, or `latest`.
 
     Raises: NotInStore where there is none, ArtifactError where several fit.
     """
-    location = reference
+    kind, location = document.kind, reference
     if reference.endswith((JSON[kind], BODY[kind])):
         location = reference.removesuffix(JSON[kind]).removesuffix(BODY[kind]).rstrip("/") or "."
     if "://" in location or _is_file(Path(location) / JSON[kind]):
-        return Place(open_store(location, read_only=store.read_only), kind, "")
+        return Place(open_store(location, read_only=store.read_only), document, "")
     if reference == "latest":
-        return Place(store, kind, folder(kind, _read_latest(store, kind)))
-    if "/" not in reference and store.size(f"{folder(kind, reference)}/{JSON[kind]}") is not None:
-        return Place(store, kind, folder(kind, reference))
-    return Place(store, kind, folder(kind, _by_prefix(store, kind, reference)))
+        identifier = _read_latest(store, kind)
+    elif "/" not in reference and _is_there(store, kind, reference):
+        identifier = reference
+    else:
+        identifier = _by_prefix(store, kind, reference)
+    return Place(store, document, folder(kind, identifier))
+
+
+def _is_there(store: Objects, kind: Kind, identifier: str) -> bool:
+    return store.size(f"{folder(kind, identifier)}/{JSON[kind]}") is not None
 
 
 def _is_file(path: Path) -> bool:
@@ -116,8 +99,8 @@ def _by_prefix(store: Objects, kind: Kind, reference: str) -> str:
             return only
         case []:
             raise NotInStore(
-                f"no {SAY[kind]} {reference!r} in {store.where}/{kind}; there are: "
-                f"{_listed(kind, ids)}"
+                f"no {SAY[kind]} {reference!r} in {store.where}/{kind}{near(reference, ids)}; "
+                f"there are: {_listed(kind, ids)}"
             )
         case _:
             raise ArtifactError(
@@ -125,7 +108,7 @@ def _by_prefix(store: Objects, kind: Kind, reference: str) -> str:
             )
 
 
-def make_latest(place: Place, identifier: str) -> None:
+def make_latest(place: Place[Document], identifier: str) -> None:
     """Let `latest` mean an artifact: its command was given for its own sake.
 
     The points of a sweep, ablations and controls never are; so `latest` does not change a user's
@@ -152,21 +135,20 @@ def _latest(kind: Kind) -> str:
 
 def _read_latest(store: Objects, kind: Kind) -> str:
     """Give the id that `latest` means. Raises: NotInStore, CorruptStore."""
-    ids = _ids(store, kind)
     try:
         identifier = read_note(store, _latest(kind), LatestDocument).id
     except NotInStore:
         raise NotInStore(
-            f"no {SAY[kind]} 'latest' in {store.where}/{kind}: `spg-pipe {_MAKE[kind]}` has made "
-            f"none there that is not a control; there are: {_listed(kind, ids)}"
+            f"no {SAY[kind]} 'latest' in {store.where}/{kind}: `spg-pipe {MAKE[kind]}` has made "
+            f"none there that is not a control; there are: {_listed(kind, _ids(store, kind))}"
         ) from None
-    if identifier not in ids:
+    if not _is_there(store, kind, identifier):
         raise NotInStore(
             f"the latest {SAY[kind]} were {identifier}, which are not in {store.where} any more; "
-            f"there are: {_listed(kind, ids)}"
+            f"there are: {_listed(kind, _ids(store, kind))}"
         )
     return identifier
 
 
 def _listed(kind: Kind, ids: Sequence[str]) -> str:
-    return ", ".join(ids) or f"none yet; `spg-pipe {_MAKE[kind]}` makes them"
+    return ", ".join(ids) or f"none yet; `spg-pipe {MAKE[kind]}` makes them"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -66,7 +66,7 @@ class Backbone:
     """A backbone by its name, and what a cache key covers of it."""
 
     name: Text
-    covers: dict[str, Any]
+    covers: dict[str, object]
 
     @property
     def spec(self) -> BackboneSpec:

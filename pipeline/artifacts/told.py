@@ -1,6 +1,6 @@
 """What is said of an artifact in a few lines, on a terminal and in a notebook."""
 
-from typing import Any
+from collections.abc import Mapping
 
 from pipeline.artifacts.documents import Document, GuidesDocument, SaeDocument, ScoresDocument
 from pipeline.metrics import METRICS, percent
@@ -49,7 +49,7 @@ def _of_guides(document: GuidesDocument) -> list[str]:
     return lines
 
 
-def rows_of(document: Document) -> list[dict[str, Any]]:
+def rows_of(document: Document) -> list[Mapping[str, object]]:
     """Give the table of an artifact: of scores a row a category. Raises: ArtifactError."""
     if not isinstance(document, ScoresDocument):
         raise ArtifactError(f"{document.id} holds no table; scores and sweeps do")

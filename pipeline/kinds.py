@@ -1,0 +1,42 @@
+"""The kinds of artifact: how their files are named, what people call them, what makes them."""
+
+from typing import Literal
+
+Kind = Literal["saes", "guides", "scores", "sweeps", "figures"]
+"""Also the name of the folder that holds those of a kind."""
+
+JSON: dict[Kind, str] = {
+    "saes": "sae.json",
+    "guides": "guides.json",
+    "scores": "metrics.json",
+    "sweeps": "sweep.json",
+    "figures": "figure.json",
+}
+BODY: dict[Kind, str] = {
+    "saes": "sae.safetensors",
+    "guides": "guides.safetensors",
+    "scores": "images.parquet",
+    "sweeps": "sweep.parquet",
+    "figures": "points.parquet",
+}
+"""The file of the numbers, which carries the document."""
+SAY: dict[Kind, str] = {
+    "saes": "SAE",
+    "guides": "guides",
+    "scores": "scores",
+    "sweeps": "sweep",
+    "figures": "figure",
+}
+MAKE: dict[Kind, str] = {
+    "saes": "fit-sae",
+    "guides": "fit-guides",
+    "scores": "score",
+    "sweeps": "sweep",
+    "figures": "reproduce",
+}
+"""The command."""
+
+
+def folder(kind: Kind, identifier: str) -> str:
+    """Give the folder of an artifact inside its store."""
+    return f"{kind}/{identifier}"
