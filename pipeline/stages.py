@@ -62,7 +62,8 @@ def fit_sae(
     from pipeline.inputs import open_dataset
 
     objects = open_store(store)
-    return run(objects, open_dataset(objects, source.dataset, source.backbone, source.key), config)
+    data = open_dataset(objects, source.dataset, source.backbone, source.key)
+    return run(objects, data, config, name=source.name)
 
 
 def fit_guides(
@@ -72,7 +73,7 @@ def fit_guides(
     from cache.store import open_store
     from pipeline.fitting.guides import fit_guides as run
 
-    return run(open_store(store), source.sae, config)
+    return run(open_store(store), source.sae, config, name=source.name)
 
 
 def score(

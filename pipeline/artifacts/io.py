@@ -190,7 +190,7 @@ def load_artifact(
     store: Objects, kind: Literal["scores"], reference: str
 ) -> Artifact[ScoresDocument]: ...
 def load_artifact(store: Objects, kind: Kind, reference: str) -> Artifact[Document]:
-    """Read an artifact by id, unique prefix of an id, path, URL or `latest`; say which it is.
+    """Read an artifact by id, name, start of an id, path, URL or `latest`; say which it is.
 
     Raises: NotInStore where there is none, ArtifactError where several fit, CorruptStore where the
     files are torn, out of range or do not belong together.

@@ -1,4 +1,4 @@
-"""What is noted beside artifacts, a small document each: a threshold, and what `latest` means."""
+"""What is noted beside artifacts, a document each: thresholds, what `latest` and a name mean."""
 
 import json
 from dataclasses import dataclass, field
@@ -72,13 +72,35 @@ class LatestDocument:
         """Nothing can contradict itself here."""
 
 
-N = TypeVar("N", ThresholdDocument, LatestDocument)
+@dataclass(frozen=True, kw_only=True)
+class NameDocument:
+    """`names/<kind>/<name>.json`: which artifact a name that a user gave means."""
+
+    kind: ClassVar[str] = "name"
+    of: Kind
+    id: Part
+
+    def check(self) -> None:
+        """Nothing can contradict itself here."""
 
 
-def write_note(store: Objects, name: str, note: ThresholdDocument | LatestDocument) -> None:
+Note = ThresholdDocument | LatestDocument | NameDocument
+N = TypeVar("N", ThresholdDocument, LatestDocument, NameDocument)
+
+
+def write_note(store: Objects, name: str, note: Note) -> None:
     """Write a note in place of an earlier one. Raises: StoreError."""
+    store.replace(name, [_encode(note)])
+
+
+def write_new_note(store: Objects, name: str, note: Note) -> bool:
+    """Write a note where there is none yet; False, and nothing changed, where there is one."""
+    return store.put_new(name, [_encode(note)])
+
+
+def _encode(note: Note) -> bytes:
     fields = {"format": FORMAT, "kind": note.kind, **to_json(note)}
-    store.replace(name, [json.dumps(fields, indent=1, allow_nan=False).encode()])
+    return json.dumps(fields, indent=1, allow_nan=False).encode()
 
 
 def read_note(store: Objects, name: str, note: type[N]) -> N:

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from cache.objects import Objects
 from cache.store import open_existing_store, open_store
 from pipeline.artifacts.documents import Document
+from pipeline.artifacts.names import list_names, read_name
 from pipeline.artifacts.notes import LatestDocument, read_note, write_note
 from pipeline.artifacts.terms import is_part
 from pipeline.kinds import BODY, JSON, MAKE, SAY, Kind, folder
@@ -62,7 +63,7 @@ def list_artifacts(store: Objects, kind: Kind) -> list[str]:
 
 
 def resolve(store: Objects, document: type[D], reference: str) -> Place[D]:
-    """Find what a user calls by its id, a unique prefix of it, a path or URL, or `latest`.
+    """Find what a user calls by id, name, unique start of an id, path or URL, or `latest`.
 
     Raises: NotInStore where there is none, ArtifactError where several fit.
     """
@@ -76,7 +77,8 @@ def resolve(store: Objects, document: type[D], reference: str) -> Place[D]:
     elif "/" not in reference and _is_there(store, kind, reference):
         identifier = reference
     else:
-        identifier = _by_prefix(store, kind, reference)
+        named = _by_name(store, kind, reference)
+        identifier = named or _by_prefix(store, kind, reference)
     return Place(store, document, folder(kind, identifier))
 
 
@@ -91,6 +93,17 @@ def _is_file(path: Path) -> bool:
         return False
 
 
+def _by_name(store: Objects, kind: Kind, reference: str) -> str | None:
+    """Give what a name means, None for what is no name. Raises: NotInStore, CorruptStore."""
+    identifier = read_name(store, kind, reference)
+    if identifier is None or _is_there(store, kind, identifier):
+        return identifier
+    raise NotInStore(
+        f"the name {reference} means {SAY[kind]} {identifier}, which are not in {store.where} any "
+        f"more; there are: {_listed(kind, _ids(store, kind))}"
+    )
+
+
 def _by_prefix(store: Objects, kind: Kind, reference: str) -> str:
     ids = _ids(store, kind)
     fitting = [identifier for identifier in ids if identifier.startswith(reference)]
@@ -99,8 +112,8 @@ def _by_prefix(store: Objects, kind: Kind, reference: str) -> str:
             return only
         case []:
             raise NotInStore(
-                f"no {SAY[kind]} {reference!r} in {store.where}/{kind}{near(reference, ids)}; "
-                f"there are: {_listed(kind, ids)}"
+                f"no {SAY[kind]} {reference!r} in {store.where}/{kind}"
+                f"{near(reference, [*ids, *list_names(store, kind)])}; there are: {_listed(kind, ids)}"
             )
         case _:
             raise ArtifactError(

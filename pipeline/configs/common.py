@@ -1,5 +1,6 @@
 """What configs share: the words and ranges several of them take, the store, where work is done."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -14,6 +15,20 @@ Aupro = Literal["exact", "clip200"]
 Epochs = Annotated[int, Meta(ge=1, le=100_000)]
 Images = Annotated[int, Meta(ge=1, le=100_000)]
 BatchSize = Annotated[int, Meta(ge=1, le=4096)]
+_ARTIFACT_NAME = r"\A(?!latest\Z)(?!.*-[0-9a-f]{8}\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
+ArtifactName = Annotated[
+    str,
+    Meta(
+        pattern=_ARTIFACT_NAME,
+        description="up to 64 letters, digits, '.', '_' and '-', not latest and not like an id",
+    ),
+]
+"""What a user may call an artifact."""
+
+
+def is_artifact_name(name: str) -> bool:
+    """Tell whether an artifact may be called so."""
+    return re.match(_ARTIFACT_NAME, name) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +38,14 @@ class Checked:
     def __post_init__(self) -> None:
         """Raises: ConfigError for a value out of range."""
         check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named(Checked):
+    """What a fit makes may be given a name."""
+
+    name: ArtifactName | None = None
+    """Also call it so: other commands take the name in place of the id."""
 
 
 @dataclass(frozen=True, kw_only=True)

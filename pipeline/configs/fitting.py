@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pipeline.configs.common import Checked, Epochs, Images, Recipe
+from pipeline.configs.common import Epochs, Images, Named, Recipe
 from spg_core.fields import Device, Name, Paper
 from spg_core.guide_config import GuideConfig
 from spg_core.sae_config import SaeConfig
@@ -12,7 +12,7 @@ Order = Literal["images", "tokens"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitSaeSource(Checked):
+class FitSaeSource(Named):
     """Whose tokens an SAE is trained on."""
 
     dataset: Name
@@ -40,11 +40,11 @@ class FitSaeConfig(SaeConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitGuidesSource(Checked):
+class FitGuidesSource(Named):
     """Which SAE guides are fitted over."""
 
     sae: Name
-    """SAE: id, start of an id, path, or latest."""
+    """SAE: id, name, start of an id, path, or latest."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ class GuidesSource(Checked):
     """Which guides are meant."""
 
     guides: Name
-    """Guides: id, start of an id, path, or latest."""
+    """Guides: id, name, start of an id, path, or latest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class TableSource(Checked):
     """Which scores are laid out, and where to."""
 
     scores: Name
-    """Scores: id, start of an id, path, or latest."""
+    """Scores: id, name, start of an id, path, or latest."""
     out: TableFile | None = None
     """Also write the table to this file."""
 

@@ -29,6 +29,7 @@ from pipeline.artifacts.documents import (
     SaeDocument,
     Sparsity,
 )
+from pipeline.artifacts.names import give_name, require_free
 from pipeline.backbones.spec import require_same_tokens
 from pipeline.configs import FitGuidesConfig
 from pipeline.device import resolve_device
@@ -65,17 +66,25 @@ class _Request:
 
 
 def fit_guides(
-    store: Objects, sae: str, config: FitGuidesConfig, *, direct: bool = True
+    store: Objects,
+    sae: str,
+    config: FitGuidesConfig,
+    *,
+    direct: bool = True,
+    name: str | None = None,
 ) -> Artifact[GuidesDocument]:
     """Fit guides over an SAE (id, prefix, path, `latest`) on the dataset it was fitted on.
 
     Killed, it goes on from its last checkpoint and ends with the same bits. `latest` means them
-    from then on, unless they are a control or only a step (`direct`) of something else.
+    from then on, unless they are a control or only a step (`direct`) of something else; `name`
+    means them, too.
 
-    Raises: ArtifactError, ConfigError, FitError, StoreError.
+    Raises: ArtifactError (also for a name that means others), ConfigError, FitError, StoreError.
     """
     parent = load_artifact(store, "saes", sae)
     identifier = guides_id(parent.id, config)
+    if name is not None:
+        require_free(store, "guides", name, identifier)
     made: Artifact[GuidesDocument] | SpgError | None = find_artifact(store, "guides", identifier)
     if made is None:
         made = fit_guide_group(store, [(parent, config)])[identifier]
@@ -86,6 +95,8 @@ def fit_guides(
         raise made
     if direct and config.dictionary == "sae":
         make_latest(made.place, made.id)
+    if name is not None:
+        give_name(store, "guides", made.id, name)
     return made
 
 

@@ -24,6 +24,7 @@ from pipeline.artifacts import (
     settings,
 )
 from pipeline.artifacts.documents import SaeDocument, SaeParents, SaeTraining
+from pipeline.artifacts.names import give_name, require_free
 from pipeline.artifacts.terms import Backbone
 from pipeline.backbones.spec import slug
 from pipeline.configs import FitSaeConfig
@@ -45,16 +46,23 @@ Results = dict[str, Artifact[SaeDocument] | SpgError]
 
 
 def fit_sae(
-    store: Objects, data: CachedDataset, config: FitSaeConfig, *, direct: bool = True
+    store: Objects,
+    data: CachedDataset,
+    config: FitSaeConfig,
+    *,
+    direct: bool = True,
+    name: str | None = None,
 ) -> Artifact[SaeDocument]:
     """Train an SAE on every token of a cache, or give the one that the same request made before.
 
     Killed, it goes on from its last checkpoint and ends with the same bits. `latest` means it from
-    then on, unless it is only a step (`direct`) of something else.
+    then on, unless it is only a step (`direct`) of something else; `name` means it, too.
 
-    Raises: ConfigError, FitError, StoreError.
+    Raises: ArtifactError for a name that means another; ConfigError, FitError, StoreError.
     """
     identifier = sae_id(data, config)
+    if name is not None:
+        require_free(store, "saes", name, identifier)
     made: Artifact[SaeDocument] | SpgError | None = find_artifact(store, "saes", identifier)
     if made is None:
         made = fit_saes(store, data, [config])[identifier]
@@ -65,6 +73,8 @@ def fit_sae(
         raise made
     if direct:
         make_latest(made.place, made.id)
+    if name is not None:
+        give_name(store, "saes", made.id, name)
     return made
 
 
