@@ -113,7 +113,8 @@ def _by_prefix(store: Objects, kind: Kind, reference: str) -> str:
         case []:
             raise NotInStore(
                 f"no {SAY[kind]} {reference!r} in {store.where}/{kind}"
-                f"{near(reference, [*ids, *list_names(store, kind)])}; there are: {_listed(kind, ids)}"
+                f"{near(reference, [*ids, *list_names(store, kind)])}; there are: "
+                f"{_listed(kind, ids)}"
             )
         case _:
             raise ArtifactError(
