@@ -27,7 +27,7 @@ from cache.objects import (
     is_temporary,
     total_bytes,
 )
-from spg_core.errors import NotInStore, StoreError
+from spg_core.errors import CorruptStore, NotInStore, StoreError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -54,11 +54,11 @@ class LocalObjects:
         self.read_only = read_only
 
     def get(self, name: str, max_bytes: int = SMALL_OBJECT_BYTES) -> bytes:
-        """Return the whole object, at most `max_bytes`. Raises: NotInStore, StoreError."""
+        """Return the whole object. Raises: NotInStore, StoreError, CorruptStore above `max_bytes`."""
         with self._explained("read", name), open_regular(self._path(name)) as file:
             size_bytes = os.fstat(file.fileno()).st_size
             if size_bytes > max_bytes:
-                raise StoreError(
+                raise CorruptStore(
                     f"{self._show(name)} has {size_bytes} bytes, at most {max_bytes} expected"
                 )
             return file.read(size_bytes)

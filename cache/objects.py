@@ -52,7 +52,7 @@ class Objects(Protocol):
     read_only: bool
 
     def get(self, name: str, max_bytes: int = SMALL_OBJECT_BYTES) -> bytes:
-        """Return the whole object, at most `max_bytes`. Raises: NotInStore, StoreError."""
+        """Return the whole object. Raises: NotInStore, StoreError, CorruptStore above `max_bytes`."""
         ...
 
     def get_range(self, name: str, start: int, length: int) -> bytes:

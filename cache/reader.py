@@ -112,7 +112,7 @@ class TokenCache:
         return self.n_images * self.geometry.item_bytes("tokens")
 
     def manifest_bytes(self) -> bytes:
-        """Return `manifest.parquet`. Raises: CorruptStore if it is not what was written."""
+        """Return `manifest.parquet`. Raises: StoreError, CorruptStore if it was not written so."""
         name = f"{self.folder}/{MANIFEST}"
         shown = f"{self.objects.where}/{name}"
         try:
@@ -120,8 +120,6 @@ class TokenCache:
             data = self.objects.get(name, max_bytes=limit)
         except NotInStore as error:
             raise CorruptStore(f"{shown} is missing from a complete cache") from error
-        except StoreError as error:
-            raise CorruptStore(f"{error}") from error
         if hashlib.sha256(data).hexdigest() != self.record.manifest_sha256:
             raise CorruptStore(f"{shown} was edited or torn: its digest is not that in cache.json")
         return data

@@ -33,7 +33,7 @@ from cache.objects import (
     is_temporary,
 )
 from cache.remote_store import connect
-from spg_core.errors import NotInStore, StoreError
+from spg_core.errors import CorruptStore, NotInStore, StoreError
 
 _ATTEMPTS = 4
 _FIRST_WAIT_SECONDS = 0.2
@@ -63,13 +63,13 @@ class RemoteObjects:
         return RemoteObjects, (self.where, self.read_only)
 
     def get(self, name: str, max_bytes: int = SMALL_OBJECT_BYTES) -> bytes:
-        """Return the whole object, at most `max_bytes`. Raises: NotInStore, StoreError."""
+        """Return the whole object. Raises: NotInStore, StoreError, CorruptStore above `max_bytes`."""
 
         def fetch() -> bytes:
             result = obstore.get(self.store, check_name(name))
             size_bytes = result.meta["size"]
             if size_bytes > max_bytes:
-                raise StoreError(
+                raise CorruptStore(
                     f"{self.where}/{name} has {size_bytes} bytes, at most {max_bytes} expected"
                 )
             return bytes(result.bytes())

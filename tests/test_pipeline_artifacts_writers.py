@@ -87,6 +87,9 @@ class Memory:
 
         return self._step(put)
 
+    def folders(self, prefix):
+        return self._step(lambda: sorted({name.split("/")[0] for name in self.objects}))
+
     def replace(self, name, parts):
         self._step(lambda: self.objects.update({name: b"".join(parts)}))
 
@@ -174,7 +177,7 @@ def whole_or_none(case: Case, objects: Stored) -> None:
 
 @pytest.fixture(autouse=True)
 def listing(monkeypatch):
-    """The memory has no folders; nothing here needs a list."""
+    """The memory lists no artifacts; nothing here needs that."""
     monkeypatch.setattr("pipeline.artifacts.resolve.list_artifacts", lambda *_: [])
     monkeypatch.setattr("pipeline.artifacts.terms.datetime", _Noon)
 

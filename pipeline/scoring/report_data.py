@@ -34,7 +34,7 @@ from pipeline.scoring.blocks import compute_maps, report_taus
 from pipeline.scoring.categories import CategoryScores
 from pipeline.scoring.controls import control_rows
 from pipeline.scoring.detector import Detector
-from spg_core.errors import NotInStore, StoreError
+from spg_core.errors import CorruptStore, IncompleteCache, NotInStore
 from spg_core.image_metrics import image_metrics
 
 _PER_CATEGORY = 12
@@ -197,7 +197,10 @@ def _sparsity(guides: Artifact[GuidesDocument]) -> Sparsity:
 
 
 def _training(store: Objects, guides: Artifact[GuidesDocument]) -> list[LinePlot]:
-    """Give the curves of both fits, where their logs are still in the store."""
+    """Give the curves of both fits, where their logs are still in the store.
+
+    Raises: StoreError where a log is there and a read fails.
+    """
     plots = []
     sae = guides.document.parents.sae
     asked = (
@@ -209,7 +212,7 @@ def _training(store: Objects, guides: Artifact[GuidesDocument]) -> list[LinePlot
             lines = read_log(store, place)
         except NotInStore:
             continue
-        except StoreError as error:
+        except CorruptStore as error:
             say(f"the report shows no training of the {what}: {error}")
             continue
         for label, fields in panels.items():
@@ -227,7 +230,10 @@ def _training(store: Objects, guides: Artifact[GuidesDocument]) -> list[LinePlot
 def _atoms(store: Objects, guides: Artifact[GuidesDocument], scored: ScoreConfig) -> list[Atom]:
     """Give the strongest atoms of the guides that scored; none where their parents cannot be had.
 
-    A shared store may hold the target and the guides alone: the page then has no atoms.
+    A shared store may hold the target and the guides alone: the page then has no atoms. Where a
+    read fails there is no page at all: one without atoms would stay, and be taken for whole.
+
+    Raises: StoreError.
     """
     if not has_atoms(guides):
         return []
@@ -238,7 +244,7 @@ def _atoms(store: Objects, guides: Artifact[GuidesDocument], scored: ScoreConfig
     )
     try:
         _, found = find_atoms(store, guides, config)
-    except StoreError as error:
+    except (NotInStore, IncompleteCache, CorruptStore) as error:
         say(f"the report shows no atoms: {error}")
         return []
     return found
