@@ -54,7 +54,7 @@ class LocalObjects:
         self.read_only = read_only
 
     def get(self, name: str, max_bytes: int = SMALL_OBJECT_BYTES) -> bytes:
-        """Return the whole object. Raises: NotInStore, StoreError, CorruptStore above `max_bytes`."""
+        """Return the whole object. Raises: NotInStore, StoreError; CorruptStore if too large."""
         with self._explained("read", name), open_regular(self._path(name)) as file:
             size_bytes = os.fstat(file.fileno()).st_size
             if size_bytes > max_bytes:

@@ -52,7 +52,7 @@ class Objects(Protocol):
     read_only: bool
 
     def get(self, name: str, max_bytes: int = SMALL_OBJECT_BYTES) -> bytes:
-        """Return the whole object. Raises: NotInStore, StoreError, CorruptStore above `max_bytes`."""
+        """Return the whole object. Raises: NotInStore, StoreError; CorruptStore if too large."""
         ...
 
     def get_range(self, name: str, start: int, length: int) -> bytes:

@@ -63,7 +63,7 @@ class RemoteObjects:
         return RemoteObjects, (self.where, self.read_only)
 
     def get(self, name: str, max_bytes: int = SMALL_OBJECT_BYTES) -> bytes:
-        """Return the whole object. Raises: NotInStore, StoreError, CorruptStore above `max_bytes`."""
+        """Return the whole object. Raises: NotInStore, StoreError; CorruptStore if too large."""
 
         def fetch() -> bytes:
             result = obstore.get(self.store, check_name(name))

@@ -87,9 +87,6 @@ class Memory:
 
         return self._step(put)
 
-    def folders(self, prefix):
-        return self._step(lambda: sorted({name.split("/")[0] for name in self.objects}))
-
     def replace(self, name, parts):
         self._step(lambda: self.objects.update({name: b"".join(parts)}))
 
