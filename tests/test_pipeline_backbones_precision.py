@@ -55,10 +55,10 @@ class Switches(nn.Module):
 
     seen: tuple[bool, bool] | None = None
 
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def forward(self, pixels: torch.Tensor) -> list[tuple[torch.Tensor, None]]:
         """Turn `(B, 3, 96, 96)` into `(B, 36, 160)`."""
         self.seen = MATMUL.allow_tf32, CUDNN.allow_tf32
-        return torch.ones(len(pixels), 36, 160, device=pixels.device), None
+        return [(torch.ones(len(pixels), 36, 160, device=pixels.device), None)]
 
 
 @pytest.mark.usefixtures("switches")
@@ -67,7 +67,7 @@ def test_a_backbone_on_a_gpu_computes_in_float32_unless_told_otherwise() -> None
     model = Switches()
 
     # a device without numbers stands in for the GPU
-    Backbone(model, spec, torch.device("meta"))(torch.zeros(1, 3, 96, 96))
+    Backbone(model, [spec], torch.device("meta"))(torch.zeros(1, 3, 96, 96))
 
     assert spec.compute_dtype == "float32"
     assert model.seen == (False, False)

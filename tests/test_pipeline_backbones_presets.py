@@ -93,7 +93,7 @@ def test_dinov3_turns_the_tokens_of_a_grid_that_is_not_square(tmp_path: Path) ->
     pixels = torch.randn(1, 3, 48, 112)
 
     with torch.inference_mode():
-        found, _ = backbone.model(pixels)
+        [(found, _)] = backbone.model(pixels)
         expected = PLAIN["dinov3"].tokens(PLAIN["dinov3"], weights, pixels, N_HEADS)
     assert difference(found, expected) < 1e-5
 
@@ -215,7 +215,10 @@ def test_on_a_pretended_gpu_nothing_is_mixed_and_the_residual_stream_stays_in_fl
             for tensors in parts:
                 some = {key: value for key, value in tensors.items() if value is not None}
                 tensors.update({key: pretended(value) for key, value in some.items()})
-        backbone.device, backbone.spec = torch.device("cuda"), replace(spec, compute_dtype=dtype)
+        backbone.device, backbone.specs = (
+            torch.device("cuda"),
+            (replace(spec, compute_dtype=dtype),),
+        )
         found = backbone(torch.zeros(2, 3, spec.height, spec.width)).tokens
 
     assert (found.device.type, found.dtype) == ("cuda", torch.float32)

@@ -241,7 +241,7 @@ def test_pixels_of_another_size_are_refused() -> None:
 
 def test_tokens_that_do_not_fill_the_grid_are_refused() -> None:
     good = load_backbone("gabor", image_size=96)
-    bad = Backbone(good.model, replace(good.spec, grid=PatchGrid(5, 7)), good.device)
+    bad = Backbone(good.model, [replace(good.spec, grid=PatchGrid(5, 7))], good.device)
 
     with pytest.raises(BackboneError, match="5 x 7 patch grid; were the prefix tokens dropped"):
         bad(torch.zeros(1, 3, 96, 96))

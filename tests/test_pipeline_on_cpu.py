@@ -21,10 +21,11 @@ class Patches(nn.Module):
         self.has_cls = has_cls
         self.embed = nn.Linear(12, 5)
 
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Turn `(B, 3, 4, 4)` into `(B, 4, 5)` and `(B, 5)`."""
+    def forward(self, pixels: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        """Turn `(B, 3, 4, 4)` into `(B, 4, 5)` and `(B, 5)`, of two layers."""
         tokens = self.embed(functional.unfold(pixels, 2, stride=2).transpose(1, 2))
-        return tokens, tokens.mean(1) if self.has_cls else None
+        first = tokens, tokens.mean(1) if self.has_cls else None
+        return [first, (2 * tokens, first[1])]
 
 
 @pytest.fixture
@@ -42,15 +43,17 @@ def two_threads() -> Iterator[None]:
 def test_images_shared_out_come_back_in_order(n_images: int, has_cls: bool) -> None:
     torch.manual_seed(0)
     model, pixels = Patches(has_cls), torch.randn(n_images, 3, 4, 4)
-    expected, expected_cls = model(pixels)
+    layers = model(pixels)
 
-    tokens, cls = forward_on_cpu(model, pixels)
+    found = forward_on_cpu(model, pixels)
 
-    torch.testing.assert_close(tokens, expected, rtol=1e-5, atol=1e-6)
-    if expected_cls is None:
-        assert cls is None
-    else:
-        torch.testing.assert_close(cls, expected_cls, rtol=1e-5, atol=1e-6)
+    assert len(found) == len(layers) == 2
+    for (tokens, cls), (expected, expected_cls) in zip(found, layers, strict=True):
+        torch.testing.assert_close(tokens, expected, rtol=1e-5, atol=1e-6)
+        if expected_cls is None:
+            assert cls is None
+        else:
+            torch.testing.assert_close(cls, expected_cls, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.usefixtures("two_threads")

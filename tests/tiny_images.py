@@ -52,7 +52,7 @@ class PatchColours(torch.nn.Module):
 
     def forward(self, pixels):
         patches = torch.nn.functional.avg_pool2d(pixels, 16)
-        return patches.flatten(2).transpose(1, 2), patches.mean((2, 3))
+        return [(patches.flatten(2).transpose(1, 2), patches.mean((2, 3)))]
 
 
 def tiny_backbone(config: ExtractConfig) -> Backbone:
@@ -77,4 +77,4 @@ def tiny_backbone(config: ExtractConfig) -> Backbone:
         compute_dtype="float32",
         exif=False,
     )
-    return Backbone(PatchColours(), spec, torch.device("cpu"))
+    return Backbone(PatchColours(), [spec], torch.device("cpu"))

@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.backbones.spec import BackboneRequest, BackboneSpec
 from pipeline.backbones.timm_models import check_image_size
@@ -14,7 +14,19 @@ DEFAULT_IMAGE_SIZE = 448
 MEAN = STD = (0.5, 0.5, 0.5)
 
 
-def open_gabor(request: BackboneRequest) -> tuple[nn.Module, BackboneSpec]:
+class OnlyLayer(nn.Module):
+    """A model without blocks to choose from, in the form of those that have some."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+        """Turn pixels `(B, 3, height, width)` into tokens `(B, n, d)`, of one layer."""
+        return [self.model(pixels)]
+
+
+def open_gabor(request: BackboneRequest) -> tuple[nn.Module, tuple[BackboneSpec, ...]]:
     """Build the descriptor, and say what it is.
 
     Raises:
@@ -27,7 +39,6 @@ def open_gabor(request: BackboneRequest) -> tuple[nn.Module, BackboneSpec]:
     spec = request.spec(
         library="spg_core",
         model=VERSION,
-        layer=None,
         final_norm=False,
         size=size,
         patch=(PATCH_SIZE, PATCH_SIZE),
@@ -37,7 +48,8 @@ def open_gabor(request: BackboneRequest) -> tuple[nn.Module, BackboneSpec]:
         std=STD,
     )
     digest = hashlib.sha256(VERSION.encode()).hexdigest()
-    return model, replace(spec, weights_sha256=digest, position_embedding="none", activation="none")
+    spec = replace(spec, weights_sha256=digest, position_embedding="none", activation="none")
+    return OnlyLayer(model), (spec,)
 
 
 def _refuse_options(request: BackboneRequest) -> None:

@@ -4,12 +4,15 @@ B images, n patch tokens, d channels. What a preset leaves open is taken from th
 libraries are imported only when one of their models is asked for.
 """
 
+from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.backbones.layers import Layers
 from pipeline.backbones.near_names import near_backbone
 from pipeline.backbones.on_cpu import forward_on_cpu
 from pipeline.backbones.precision import ComputeDtype, computing_in
@@ -46,16 +49,42 @@ class PatchTokens(NamedTuple):
 
 
 class Backbone:
-    """A frozen model on a device; call it with normalised pixels."""
+    """A frozen model on a device: normalised pixels in, tokens of one layer or several out."""
 
-    def __init__(self, model: nn.Module, spec: BackboneSpec, device: torch.device) -> None:
+    def __init__(
+        self, model: nn.Module, specs: Sequence[BackboneSpec], device: torch.device
+    ) -> None:
         self.model = model.eval().requires_grad_(False).to(device)
-        self.spec = spec
+        self.specs = tuple(specs)
+        """One a layer, in the order in which the model gives them; alike in all else."""
         self.device = device
 
-    @torch.inference_mode()
+    @property
+    def spec(self) -> BackboneSpec:
+        """The first layer's spec; all of it but `layer` is true of every layer."""
+        return self.specs[0]
+
     def __call__(self, pixels: Tensor) -> PatchTokens:
-        """Give the patch tokens of a batch.
+        """Give the patch tokens of a batch, of a backbone loaded for one layer. See `layers`."""
+        [tokens] = self.layers(pixels)
+        return tokens
+
+    def only(self, chosen: Sequence[int]) -> "Backbone":
+        """Give the same backbone for some of its layers, by their places in `specs`.
+
+        Weights are shared, and blocks behind the last layer are left out.
+        """
+        if list(chosen) == list(range(len(self.specs))):
+            return self
+        model: Any = copy(self.model)
+        model.layers = tuple(model.layers[place] for place in chosen)
+        return Backbone(model, [self.specs[place] for place in chosen], self.device)
+
+    @torch.inference_mode()
+    def layers(self, pixels: Tensor) -> list[PatchTokens]:
+        """Give the patch tokens of a batch, of each of `specs`, from one forward pass.
+
+        Each has the bits that a backbone loaded for its layer alone gives.
 
         Args:
             pixels: `(B, 3, height, width)` float32, normalised by the spec's mean and std.
@@ -71,24 +100,28 @@ class Backbone:
             )
         match self.device.type:
             case "cpu":
-                tokens, cls = forward_on_cpu(self.model, pixels)
+                found = forward_on_cpu(self.model, pixels)
             case device_type:
                 with computing_in(spec.compute_dtype, device_type):
-                    tokens, cls = self.model(pixels.to(self.device, non_blocking=True))
+                    found = self.model(pixels.to(self.device, non_blocking=True))
         expected = (len(pixels), spec.grid.tokens_per_image, spec.d_model)
-        if tuple(tokens.shape) != expected:
-            raise BackboneError(
-                f"{spec.name} gave tokens of shape {tuple(tokens.shape)}, expected {expected} for "
-                f"a {spec.grid} patch grid; were the prefix tokens dropped?"
-            )
-        return PatchTokens(tokens.float(), None if cls is None else cls.float())
+        for tokens, _ in found:
+            if tuple(tokens.shape) != expected:
+                raise BackboneError(
+                    f"{spec.name} gave tokens of shape {tuple(tokens.shape)}, expected {expected} "
+                    f"for a {spec.grid} patch grid; were the prefix tokens dropped?"
+                )
+        return [
+            PatchTokens(tokens.float(), None if cls is None else cls.float())
+            for tokens, cls in found
+        ]
 
 
 def load_backbone(
     name: str,
     *,
     image_size: int | None = None,
-    layer: int | None = None,
+    layer: Layers = None,
     final_norm: bool | None = None,
     weights: Path | None = None,
     resize_filter: str | None = None,
@@ -104,7 +137,8 @@ def load_backbone(
         name: `dinov3`, `dinov2`, `siglip`, `openclip`, `gabor`, `timm:<model>` or
             `open_clip:<model>/<tag>`.
         image_size: side of the square input, in pixels.
-        layer: index of the block that the tokens leave, from 0; None is the last.
+        layer: the block that the tokens leave, from 0, or several; None is the last. In words of
+            `pipeline.backbones.layers`: 11, -1, "every:6", "last:4", or a list of these.
         final_norm: whether the model's final norm is applied to the tokens.
         weights: a local safetensors or torch file; None takes the hub's.
         resize_filter: `bilinear` or `bicubic`.
@@ -138,11 +172,11 @@ def load_backbone(
         compute_dtype=_compute_dtype(compute_dtype, place),
         exif=exif,
     )
-    model, spec = _open(preset.model, request)
-    return Backbone(model, spec, place)
+    model, specs = _open(preset.model, request)
+    return Backbone(model, specs, place)
 
 
-def _open(model_name: str, request: BackboneRequest) -> tuple[nn.Module, BackboneSpec]:
+def _open(model_name: str, request: BackboneRequest) -> tuple[nn.Module, tuple[BackboneSpec, ...]]:
     """Hand a request to the library that holds the model."""
     library, _, model = model_name.partition(":")
     match library:

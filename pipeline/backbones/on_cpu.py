@@ -18,11 +18,15 @@ from torch.overrides import TorchFunctionMode
 
 from spg_core.products import inner_products
 
+Taken = tuple[Tensor, Tensor | None]
+"""What a model gives of a layer: tokens `(B, n, d)`; class tokens `(B, d)`, if it has them."""
 
-def forward_on_cpu(model: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+
+def forward_on_cpu(model: nn.Module, pixels: Tensor) -> list[Taken]:
     """Run a frozen model on `(B, 3, H, W)` float32, with as many cores as PyTorch has threads.
 
-    Returns: what the model gives for all B images: tokens `(B, n, d)`, class tokens `(B, d)`.
+    Returns: what the model gives for all B images, a pair a layer: tokens `(B, n, d)`, class
+        tokens `(B, d)`.
     """
     n_parts = min(torch.get_num_threads(), len(pixels))
     if n_parts == 1:
@@ -30,15 +34,18 @@ def forward_on_cpu(model: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor | N
     with _one_thread_an_operation(), ThreadPoolExecutor(n_parts) as pool:
         parts = pixels.tensor_split(n_parts)
         found = list(pool.map(lambda part: _forward(model, part), parts))
-    classes = [cls for _, cls in found if cls is not None]
-    return torch.cat([tokens for tokens, _ in found]), torch.cat(classes) if classes else None
+    return [_joined(layer) for layer in zip(*found, strict=True)]
+
+
+def _joined(parts: Sequence[Taken]) -> Taken:
+    classes = [cls for _, cls in parts if cls is not None]
+    return torch.cat([tokens for tokens, _ in parts]), torch.cat(classes) if classes else None
 
 
 @torch.inference_mode()
-def _forward(model: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+def _forward(model: nn.Module, pixels: Tensor) -> list[Taken]:
     with OneDnnLinear():
-        tokens, cls = model(pixels)
-    return tokens, cls
+        return list(model(pixels))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ resamples the position embedding to the input size.
 Source: mlfoundations/open_clip, `open_clip.transformer.VisionTransformer`.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 
 from pipeline.backbones.digest import sha256_of_file, unchanged
 from pipeline.backbones.hub import hub_file
+from pipeline.backbones.layers import choose_layers
 from pipeline.backbones.near_names import near_backbone
 from pipeline.backbones.position_embedding import is_ours, resize_positions
 from pipeline.backbones.precision import keep_residual_stream
 from pipeline.backbones.rename import backbone_tensors
 from pipeline.backbones.spec import BackboneRequest, BackboneSpec, Channels
-from pipeline.backbones.timm_models import check_image_size, check_layer
+from pipeline.backbones.timm_models import check_image_size
 from pipeline.backbones.weights import read_state_dict, require_names, require_shapes
 from spg_core.errors import BackboneError, ConfigError
 
@@ -27,37 +29,49 @@ HUB_FILE_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 class OpenClipTokens(nn.Module):
-    """An open_clip image tower that gives the patch tokens of one block, and its class token."""
+    """An open_clip image tower that gives the patch tokens of some blocks, and class tokens."""
 
-    def __init__(self, visual: nn.Module, *, layer: int, final_norm: bool, project: bool) -> None:
+    def __init__(
+        self, visual: nn.Module, *, layers: Sequence[int], final_norm: bool, project: bool
+    ) -> None:
         super().__init__()
         self.visual = visual
-        self.layer = layer
+        self.layers = tuple(layers)
         self.final_norm = final_norm
         self.project = project
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn pixels `(B, 3, height, width)` into tokens `(B, n, d)` and class tokens `(B, d)`."""
+    def forward(self, pixels: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Turn pixels `(B, 3, height, width)` into tokens `(B, n, d)`, class tokens `(B, d)`.
+
+        A pair a layer, from one pass through the blocks.
+        """
         found = self.visual.forward_intermediates(  # type: ignore[operator]
             pixels,
-            indices=[self.layer],
+            indices=list(self.layers),
             stop_early=True,
             normalize_intermediates=self.final_norm,
             intermediates_only=True,
             output_fmt="NLC",
             output_extra_tokens=True,
         )
-        (tokens,) = found["image_intermediates"]
-        cls = found["image_intermediates_prefix"][0][:, 0]
+        prefixes = [prefix[:, 0] for prefix in found["image_intermediates_prefix"]]
+        pairs: Iterable[tuple[Tensor, Tensor]] = zip(
+            found["image_intermediates"], prefixes, strict=True
+        )
         if self.project:
             # The library projects the pooled token only; the same matrix takes each patch token
             # to the space that images and texts share.
-            return tokens @ self.visual.proj, cls @ self.visual.proj
-        return tokens, cls
+            projection: Any = self.visual.proj
+            pairs = ((tokens @ projection, cls @ projection) for tokens, cls in pairs)
+        # open_clip gives them as they leave the model, whatever the order of the indices
+        by_layer = dict(zip(sorted(self.layers), pairs, strict=True))
+        return [by_layer[layer] for layer in self.layers]
 
 
-def open_open_clip(model_and_tag: str, request: BackboneRequest) -> tuple[nn.Module, BackboneSpec]:
-    """Build an open_clip image tower with its weights, and say what it is.
+def open_open_clip(
+    model_and_tag: str, request: BackboneRequest
+) -> tuple[nn.Module, tuple[BackboneSpec, ...]]:
+    """Build an open_clip image tower with its weights, and say what it is, a spec a layer.
 
     Tokens are normed by default. Only `openclip` also projects them, and only while they are
     normed: `--no-final-norm` gives what the block gives.
@@ -77,7 +91,7 @@ def open_open_clip(model_and_tag: str, request: BackboneRequest) -> tuple[nn.Mod
     size = _pair(vision["image_size"])[0] if request.image_size is None else request.image_size
     check_image_size(size, patch_height, patch_width, request.name)
     depth = vision["layers"]
-    layer = check_layer(request.layer, depth, request.name)
+    layers = choose_layers(request.layer, depth, request.name)
     final_norm = request.final_norm is not False
     project = final_norm and request.projection
 
@@ -85,7 +99,6 @@ def open_open_clip(model_and_tag: str, request: BackboneRequest) -> tuple[nn.Mod
     spec = request.spec(
         library="open_clip",
         model=model_name,
-        layer=None if layer == depth - 1 else layer,
         final_norm=final_norm,
         size=size,
         patch=(patch_height, patch_width),
@@ -97,7 +110,8 @@ def open_open_clip(model_and_tag: str, request: BackboneRequest) -> tuple[nn.Mod
     with unchanged(weights):
         visual = _image_tower(config, spec, weights)
         spec = replace(spec, weights_sha256=sha256_of_file(weights))
-    return OpenClipTokens(visual, layer=layer, final_norm=final_norm, project=project), spec
+    taken = OpenClipTokens(visual, layers=layers, final_norm=final_norm, project=project)
+    return taken, spec.of_layers(layers, depth)
 
 
 def _configs(model_and_tag: str) -> tuple[str, dict[str, Any], dict[str, Any]]:

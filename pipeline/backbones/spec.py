@@ -4,8 +4,8 @@ Nothing here imports a model library, so a command may read and compare specs at
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from cache.key import explain_difference
+from pipeline.backbones.layers import Layers
 from spg_core.errors import ArtifactError, BackboneError
 from spg_core.fields import describe, field_types
 from spg_core.types import PatchGrid
@@ -109,6 +110,10 @@ class BackboneSpec:
             "exif": self.exif,
         }
 
+    def of_layers(self, layers: Sequence[int], depth: int) -> tuple["BackboneSpec", ...]:
+        """Give a spec for each of some blocks, from 0, of a model of `depth` blocks."""
+        return tuple(replace(self, layer=None if layer == depth - 1 else layer) for layer in layers)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneRequest:
@@ -118,8 +123,8 @@ class BackboneRequest:
     """As the user typed it."""
     image_size: int | None
     """Side of the square input, in pixels."""
-    layer: int | None
-    """Index of the block that the tokens leave, from 0."""
+    layer: Layers
+    """Which blocks tokens leave, in words of `pipeline.backbones.layers`."""
     final_norm: bool | None
     """Whether the final norm is applied."""
     weights: Path | None
@@ -148,7 +153,6 @@ class BackboneRequest:
         *,
         library: str,
         model: str,
-        layer: int | None,
         final_norm: bool,
         size: int,
         patch: tuple[int, int],
@@ -157,7 +161,7 @@ class BackboneRequest:
         mean: Channels,
         std: Channels,
     ) -> BackboneSpec:
-        """Say what a model is that answers this request; its weights' digest comes later.
+        """Say what a model is that answers this request; weights' digest and layer come later.
 
         Args: what only the model tells; `mean` and `std` where the request has none, `patch` the
             sides of a patch in pixels.
@@ -167,7 +171,7 @@ class BackboneRequest:
             library=library,
             model=model,
             weights_sha256="unknown",
-            layer=layer,
+            layer=None,
             final_norm=final_norm,
             projection=final_norm and self.projection,
             height=size,

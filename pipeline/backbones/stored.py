@@ -1,5 +1,6 @@
 """Load the very backbone that guides were fitted on, from the description they carry."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.backbones.digest import sha256_of_file
@@ -15,20 +16,35 @@ _LONG_TO_HASH = 2**32
 
 
 def load_stored_backbone(spec: BackboneSpec, weights: str | None, device: str) -> Backbone:
-    """Load the backbone that `spec` describes, with the weights whose digest it names.
+    """Load the backbone that `spec` describes: `load_stored_layers` of one."""
+    return load_stored_layers([spec], weights, device)
+
+
+def load_stored_layers(specs: Sequence[BackboneSpec], weights: str | None, device: str) -> Backbone:
+    """Load the backbone that some specs describe, with the weights whose digest they name.
+
+    Its `layers` gives the tokens of each spec, in their order, from one forward pass.
 
     A spec of tf32, bfloat16 or float16 asks for a GPU; on a CPU the model computes in float32,
     which is closer to exact, and says so.
 
     Args:
-        spec: the stored description.
+        specs: the stored descriptions, which differ in their layer alone, each in another one.
         weights: a local weights file; None asks the hub's cache, then the hub.
         device: auto, cpu, cuda or cuda:N.
 
     Raises:
-        ArtifactError: the weights are not those the guides were fitted with.
+        ArtifactError: the weights are not those the guides were fitted with, or the specs are of
+            more than one backbone.
         BackboneError, ConfigError: as `load_backbone`.
     """
+    spec = specs[0]
+    for other in specs[1:]:
+        require_same_tokens(
+            {**spec.covers(), "layer": None},
+            {**other.covers(), "layer": None},
+            *(f"layer {_layer(one)} of {one.name}" for one in (spec, other)),
+        )
     place = resolve_device(device)
     file = Path(weights) if weights else None
     if file is not None and spec.library != "spg_core":
@@ -43,7 +59,7 @@ def load_stored_backbone(spec: BackboneSpec, weights: str | None, device: str) -
     backbone = load_backbone(
         spec.name,
         image_size=spec.height,
-        layer=spec.layer,
+        layer=[_layer(one) for one in specs] if learned else None,
         final_norm=spec.final_norm if learned else None,
         weights=file,
         resize_filter=spec.resize_filter,
@@ -53,9 +69,14 @@ def load_stored_backbone(spec: BackboneSpec, weights: str | None, device: str) -
         compute_dtype=compute_dtype,
         exif=spec.exif,
     )
-    wanted = spec.covers() | {"compute_dtype": compute_dtype}
-    require_same_tokens(wanted, backbone.spec.covers(), "the guides", f"{spec.name} as loaded here")
+    for one, loaded in zip(specs, backbone.specs, strict=True):
+        wanted = one.covers() | {"compute_dtype": compute_dtype}
+        require_same_tokens(wanted, loaded.covers(), "the guides", f"{one.name} as loaded here")
     return backbone
+
+
+def _layer(spec: BackboneSpec) -> int:
+    return -1 if spec.layer is None else spec.layer
 
 
 def _require_digest(file: Path, spec: BackboneSpec) -> None:

@@ -6,6 +6,7 @@ position embeddings to the input size. Source: huggingface/pytorch-image-models.
 """
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.backbones.digest import sha256_of_file, unchanged
 from pipeline.backbones.hub import hub_file
+from pipeline.backbones.layers import choose_layers
 from pipeline.backbones.near_names import near_backbone
 from pipeline.backbones.spec import BackboneRequest, BackboneSpec
 from pipeline.backbones.timm_weights import timm_with_weights
@@ -24,36 +26,44 @@ HUB_FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
 
 
 class TimmTokens(nn.Module):
-    """A timm transformer that gives the patch tokens of one block, and its class token."""
+    """A timm transformer that gives the patch tokens of some blocks, and their class tokens."""
 
-    def __init__(self, model: nn.Module, *, layer: int, final_norm: bool, has_cls: bool) -> None:
+    def __init__(
+        self, model: nn.Module, *, layers: Sequence[int], final_norm: bool, has_cls: bool
+    ) -> None:
         super().__init__()
         self.model = model
-        self.layer = layer
+        self.layers = tuple(layers)
         self.final_norm = final_norm
         self.has_cls = has_cls
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Turn pixels `(B, 3, height, width)` into tokens `(B, n, d)` and class tokens `(B, d)`."""
+    def forward(self, pixels: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+        """Turn pixels `(B, 3, height, width)` into tokens `(B, n, d)`, class tokens `(B, d)`.
+
+        A pair a layer, from one pass through the blocks.
+        """
         # Prefix tokens are asked for only where there is a class token: timm's EVA models fail
         # when asked for those of a model without any.
-        (found,) = self.model.forward_intermediates(  # type: ignore[operator]
+        found = self.model.forward_intermediates(  # type: ignore[operator]
             pixels,
-            indices=[self.layer],
+            indices=list(self.layers),
             norm=self.final_norm,
             stop_early=True,
             intermediates_only=True,
             output_fmt="NLC",
             return_prefix_tokens=self.has_cls,
         )
+        # timm gives them as they leave the model, whatever the order of the indices
+        by_layer = dict(zip(sorted(self.layers), found, strict=True))
         if not self.has_cls:
-            return found, None
-        tokens, prefix = found
-        return tokens, prefix[:, 0]
+            return [(by_layer[layer], None) for layer in self.layers]
+        return [(by_layer[layer][0], by_layer[layer][1][:, 0]) for layer in self.layers]
 
 
-def open_timm(model_name: str, request: BackboneRequest) -> tuple[nn.Module, BackboneSpec]:
-    """Build a timm model with its weights, and say what it is.
+def open_timm(
+    model_name: str, request: BackboneRequest
+) -> tuple[nn.Module, tuple[BackboneSpec, ...]]:
+    """Build a timm model with its weights, and say what it is, a spec a layer.
 
     Args:
         model_name: timm's name, with or without a weights tag.
@@ -69,7 +79,7 @@ def open_timm(model_name: str, request: BackboneRequest) -> tuple[nn.Module, Bac
     size = config.input_size[-1] if request.image_size is None else request.image_size
     check_image_size(size, patch_height, patch_width, request.name)
     depth = len(draft.blocks)
-    layer = check_layer(request.layer, depth, request.name)
+    layers = choose_layers(request.layer, depth, request.name)
     final_norm = _final_norm(draft, request)
     has_cls = getattr(draft, "cls_token", None) is not None
 
@@ -77,7 +87,6 @@ def open_timm(model_name: str, request: BackboneRequest) -> tuple[nn.Module, Bac
     spec = request.spec(
         library="timm",
         model=model_name.partition(".")[0],
-        layer=None if layer == depth - 1 else layer,
         final_norm=final_norm,
         size=size,
         patch=(patch_height, patch_width),
@@ -89,7 +98,8 @@ def open_timm(model_name: str, request: BackboneRequest) -> tuple[nn.Module, Bac
     with unchanged(weights):
         model = timm_with_weights(model_name, spec, draft, weights, _heads(config))
         spec = replace(spec, weights_sha256=sha256_of_file(weights))
-    return TimmTokens(model, layer=layer, final_norm=final_norm, has_cls=has_cls), spec
+    taken = TimmTokens(model, layers=layers, final_norm=final_norm, has_cls=has_cls)
+    return taken, spec.of_layers(layers, depth)
 
 
 def check_image_size(size: int, patch_height: int, patch_width: int, name: str) -> None:
@@ -106,21 +116,6 @@ def check_image_size(size: int, patch_height: int, patch_width: int, name: str) 
     raise ConfigError(
         f"image size {size} is not a multiple of {name}'s patch size {step}; use {nearest}"
     )
-
-
-def check_layer(layer: int | None, depth: int, name: str) -> int:
-    """Give the block index that is meant, the last one for None.
-
-    Raises:
-        ConfigError: the model has no such block.
-    """
-    if layer is None:
-        return depth - 1
-    if not 0 <= layer < depth:
-        raise ConfigError(
-            f"--layer {layer}: {name} has {depth} blocks, counted from 0; use 0 to {depth - 1}"
-        )
-    return layer
 
 
 def _pretrained_config(model_name: str) -> Any:

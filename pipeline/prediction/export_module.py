@@ -27,6 +27,6 @@ class ExportedDetector(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Turn pixels `(B, 3, H, W)` in [0, 1] into maps `(B, H, W)` in [0, 1], scores `(B,)`."""
-        tokens, _ = self.tokens((pixels - self.mean) / self.std)
+        [(tokens, _)] = self.tokens((pixels - self.mean) / self.std)
         maps = self.detector.maps(tokens)
         return maps, self.detector.scores(maps)
