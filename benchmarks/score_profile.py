@@ -44,6 +44,7 @@ from pipeline.scoring.categories import finish_category, submit_category, submit
 from pipeline.scoring.detector import Detector, make_detector
 from pipeline.work import Here
 from spg_core.anomaly_map import map_operator
+from spg_core.pooling import Pooling
 from spg_core.types import PatchGrid
 
 READ, CAST, GUIDES = "tokens: read, checksums", "tokens: to float32, length 1", "guides, softmax"
@@ -147,7 +148,7 @@ def profile(
 ) -> tuple[dict[str, float], int]:
     """Score a category several times; give ms an image by stage, of the best round, and images."""
     config, best = ScoreConfig(), {"": float("inf")}
-    plans = [MapPlan(detector, (config.tau,))]
+    plans = [MapPlan(detector, (config.pooling,))]
     for _ in range(rounds + 1):  # the first warms up
         data, clock = opened(), Clock()
         rows = data.manifest.rows_of(category)
@@ -228,7 +229,7 @@ def write_wide(store: Objects, spec: BackboneSpec, n_images: int) -> Detector:
     writer.finish(manifest_to_bytes(wide_manifest(n_images)))
     guides = torch.from_numpy(np.stack([-direction, direction]))
     operator = map_operator(spec.grid, SIDE, SIDE, 4.0)
-    return Detector("made-up", spec, guides, temperature, operator, 0.0)
+    return Detector("made-up", spec, guides, temperature, operator, Pooling())
 
 
 def wide_manifest(n_images: int) -> Manifest:

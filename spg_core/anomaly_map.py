@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from spg_core.errors import ConfigError
+from spg_core.pooling import Pooling
 from spg_core.types import PatchGrid
 
 _TRUNCATE = 4.0  # SciPy's gaussian_filter stops at 4 sigma; matched so that maps agree
@@ -87,11 +88,18 @@ def gaussian_matrix(size: int, sigma: float) -> Tensor:
     return matrix.scatter_add_(1, source, kernel.expand(size, -1).contiguous())
 
 
-def image_scores(maps: Tensor, tau: float) -> Tensor:
-    """Pool maps `(B, H, W)` into one score an image, `(B,)`.
+def image_scores(maps: Tensor, pooling: Pooling) -> Tensor:
+    """Pool maps `(B, H, W)` into one score an image, `(B,)`. Raises: ConfigError."""
+    if pooling.top is not None:
+        return top_mean(maps, pooling.top)
+    return log_mean_exp(maps, pooling.tau)
 
-    `S_tau = tau log(mean exp(p / tau))`; `tau` 0 is its limit, the maximum, and `tau` infinite the
-    mean. Computed relative to the maximum, so a small tau cannot overflow.
+
+def log_mean_exp(maps: Tensor, tau: float) -> Tensor:
+    """Pool maps `(B, H, W)` into `S_tau = tau log(mean exp(p / tau))`, `(B,)`.
+
+    `tau` 0 is its limit, the maximum, and `tau` infinite the mean. Computed relative to the
+    maximum, so a small tau cannot overflow.
     """
     flat = maps.flatten(1)
     if tau == 0:
@@ -103,3 +111,17 @@ def image_scores(maps: Tensor, tau: float) -> Tensor:
     top = flat.amax(1, keepdim=True)
     # mean exp((p - top)/tau) is 1 + mean expm1(...): log1p keeps the digits when tau is large
     return top[:, 0] + tau * torch.log1p(torch.expm1((flat - top) / tau).mean(1))
+
+
+def top_mean(maps: Tensor, share: float) -> Tensor:
+    """Pool maps `(B, H, W)` into the mean `(B,)` of a share of the pixels, the largest.
+
+    As the release counts them: a part of a pixel is none, but one is taken at least.
+    """
+    if not 0 < share <= 1:
+        raise ConfigError(f"a share of the pixels is above 0 and at most 1, got {share}")
+    flat = maps.flatten(1)
+    # 1e-9: 0.29 of 100 pixels are 29, whatever the last bit of the product
+    n_pixels = max(1, int(flat.shape[1] * share + 1e-9))
+    # in order of size, so that the sum does not depend on how they were found
+    return flat.topk(n_pixels, dim=1).values.mean(1)

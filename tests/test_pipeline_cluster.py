@@ -35,6 +35,7 @@ from pipeline.scoring.score import score
 from pipeline.work import Here, Threads, open_workers
 from spg_core.errors import ClusterError, ConfigError, DatasetError, MetricError
 from spg_core.pixel_metrics import pixel_metrics
+from spg_core.pooling import Pooling
 from tests.cache_samples import folder_digests
 from tests.tiny_images import config_of, write_images
 
@@ -301,7 +302,7 @@ def test_scores_by_workers_have_the_bits_of_one_process(there, small_store, tmp_
 def test_blocks_change_no_bit_of_scores_and_pixel_metrics(small_store, monkeypatch):
     store = open_store(small_store.url)
     data = open_dataset(store, "target", "gabor")
-    plan = MapPlan(load_detector(store, small_store.guides.id), (0.0,))
+    plan = MapPlan(load_detector(store, small_store.guides.id), (Pooling(),))
     here = Here(open_scoring(store, data, [plan], "cpu"))
     rows = data.manifest.rows_of(data.manifest.categories[0])
     maps = compute_maps(plan.detector, data, rows)

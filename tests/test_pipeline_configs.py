@@ -19,8 +19,9 @@ from pipeline.configs import (
     caches,
 )
 from pipeline.options import field_help
-from spg_core.errors import ConfigError
+from spg_core.errors import ConfigError, OptionsDisagree
 from spg_core.fields import alternatives, bounds, field_types, is_list, option_name, words
+from spg_core.pooling import Pooling
 
 STAGES: list[type] = [
     one
@@ -166,6 +167,57 @@ def test_a_plain_text_is_a_name_a_path_or_a_word(stage, name, kind):
 def test_what_was_accepted_once_is_refused(stage, wrong):
     with pytest.raises(ConfigError, match="it must be"):
         made(stage, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("pool", "pooling"),
+    [
+        ("lse", Pooling(0.0)),
+        ("max", Pooling(0.0)),
+        ("mean", Pooling(math.inf)),
+        ("top:0.01", Pooling(top=0.01)),
+        ("top:.5", Pooling(top=0.5)),
+        ("top:1", Pooling(top=1.0)),
+    ],
+)
+def test_pool_says_how_maps_become_scores(pool, pooling):
+    assert ScoreConfig(pool=pool).pooling == pooling
+
+
+def test_one_way_of_pooling_has_one_config_however_it_is_typed():
+    assert ScoreConfig(pool="max") == ScoreConfig()
+    assert (
+        ScoreConfig(pool="mean")
+        == ScoreConfig(tau=math.inf)
+        == ScoreConfig(pool="mean", tau=math.inf)
+    )
+    assert ScoreConfig(pool="lse", tau=0.5).pooling == Pooling(0.5)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        "top",
+        "top:",
+        "top:0",
+        "top:0.0",
+        "top:1.01",
+        "top:2",
+        "top:-0.1",
+        "top:nan",
+        "top:1%",
+        "median",
+    ],
+)
+def test_a_pool_that_cannot_be_says_what_can(pool):
+    with pytest.raises(ConfigError, match=r"lse, max, mean or top:Q with Q above 0 and at most 1"):
+        ScoreConfig(pool=pool)
+
+
+@pytest.mark.parametrize("pool", ["max", "mean", "top:0.1"])
+def test_tau_is_for_lse_alone(pool):
+    with pytest.raises(OptionsDisagree, match=f"--pool {pool} and --tau 0.5"):
+        ScoreConfig(pool=pool, tau=0.5)
 
 
 def test_tau_takes_infinity_the_mean():

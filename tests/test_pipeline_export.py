@@ -126,16 +126,24 @@ def test_the_file_says_what_it_is(small, exported):
     assert beside["threshold"] is None
 
 
-@pytest.mark.parametrize("tau", [0.05, pytest.param(float("inf"), marks=pytest.mark.slow)])
-def test_other_pooling_and_no_blur_go_into_the_file(small, tmp_path, tau):
+@pytest.mark.parametrize(
+    ("config", "pooled"),
+    [
+        (ScoreConfig(sigma=0, tau=0.05), lambda maps: 0.05 * np.log(np.exp(maps / 0.05).mean(1))),
+        (ScoreConfig(sigma=0, pool="top:0.1"), lambda maps: np.sort(maps)[:, -921:].mean(1)),
+        pytest.param(
+            ScoreConfig(sigma=0, pool="mean"), lambda maps: maps.mean(1), marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_other_pooling_and_no_blur_go_into_the_file(small, tmp_path, config, pooled):
     guides, weights = small
 
-    made = export(guides, str(tmp_path / "a.onnx"), ScoreConfig(tau=tau, sigma=0), weights)
+    made = export(guides, str(tmp_path / "a.onnx"), config, weights)
 
     maps, scores = run(made.path, check_images(96, 96).numpy())
     values = maps.reshape(3, -1).astype(np.float64)
-    pooled = values.mean(1) if tau == float("inf") else tau * np.log(np.exp(values / tau).mean(1))
-    np.testing.assert_allclose(scores, pooled, atol=1e-5)
+    np.testing.assert_allclose(scores, pooled(values), atol=1e-5)
 
 
 @pytest.mark.slow

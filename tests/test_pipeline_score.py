@@ -24,6 +24,7 @@ from pipeline.work import Here
 from spg_core.errors import ArtifactError, ConfigError, NotInStore, StoreError
 from spg_core.image_metrics import image_metrics
 from spg_core.pixel_metrics import pixel_metrics
+from spg_core.pooling import Pooling
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ def test_a_category_with_one_class_has_null_with_a_reason(small_store):
     store = open_store(small_store.url)
     data = open_dataset(store, "target", "gabor")
     normal = np.flatnonzero(data.manifest.labels == 0)[:2]
-    plan = MapPlan(load_detector(store, small_store.guides.id), (0.0,))
+    plan = MapPlan(load_detector(store, small_store.guides.id), (Pooling(),))
     here = Here(open_scoring(store, data, [plan], "cpu"))
 
     pending = submit_category(here, submit_inputs(here, data, "x", normal), 0)

@@ -25,6 +25,7 @@ from pipeline.scoring.detector import Detector, load_detector
 from pipeline.scoring.score import score, score_group
 from spg_core.anomaly_map import map_operator
 from spg_core.errors import CorruptStore, MetricError, NotInStore, StoreError
+from spg_core.pooling import Pooling
 from spg_core.types import PatchGrid
 from tests.artifact_samples import forge_tensors
 
@@ -60,7 +61,7 @@ def _content(made):
 
 def _detector(pair):
     spec = SimpleNamespace(height=4, width=6, d_model=pair.shape[1])
-    return Detector("x", spec, pair, 0.5, map_operator(PatchGrid(2, 3), 4, 6, 1.0), 0.0)
+    return Detector("x", spec, pair, 0.5, map_operator(PatchGrid(2, 3), 4, 6, 1.0), Pooling())
 
 
 def _data(tokens):

@@ -161,9 +161,8 @@ def test_a_threshold_for_other_scores_is_not_used(small_store, own_guides):
     same = choose_threshold(own_guides, ScoreConfig(tau=float("inf")), None)
 
     assert chosen.value is None
-    assert "is for tau inf, sigma 4.0, coefficients ema, these scores are for tau 0.0" in (
-        chosen.reason
-    )
+    assert "is for pool lse, tau inf, sigma 4.0, coefficients ema, these" in chosen.reason
+    assert "these scores are for pool lse, tau 0.0, sigma 4.0" in chosen.reason
     assert same.value is not None
 
 

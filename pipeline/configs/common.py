@@ -12,6 +12,14 @@ from spg_core.fields import FilePath, Name, check_fields
 Recipe = Literal["released", "paper"]
 Coefficients = Literal["ema", "raw"]
 Aupro = Literal["exact", "clip200"]
+Pool = Annotated[
+    str,
+    Meta(
+        pattern=r"^(lse|max|mean|top:(1(\.0*)?|0?\.[0-9]{0,8}[1-9][0-9]{0,8}))$",
+        description="lse, max, mean or top:Q with Q above 0 and at most 1",
+    ),
+]
+"""How a map becomes an image score, as it is typed."""
 Epochs = Annotated[int, Meta(ge=1, le=100_000)]
 Images = Annotated[int, Meta(ge=1, le=100_000)]
 BatchSize = Annotated[int, Meta(ge=1, le=4096)]

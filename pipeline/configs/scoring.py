@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from pipeline.configs.common import Aupro, Checked, Coefficients, Recipe
-from spg_core.errors import ConfigError
+from pipeline.configs.common import Aupro, Checked, Coefficients, Pool, Recipe
+from spg_core.errors import ConfigError, OptionsDisagree
 from spg_core.fields import Device, FilePath, Name, Paper
+from spg_core.pooling import Pooling
 
 TableFile = Annotated[
     str,
@@ -24,8 +25,11 @@ TableFile = Annotated[
 class ScoreConfig(Checked):
     """How cached or unseen images are scored with fitted guides."""
 
+    pool: Pool = "lse"
+    """Image score of a map: lse (log-sum-exp at tau), max or mean (lse at tau 0 and inf, kept as
+    that), or the mean of a share of its pixels, the largest, as in top:0.01."""
     tau: Annotated[float, Meta(ge=0, description="0 to 1e+06 or inf")] = 0.0
-    """Temperature of pooling a map into an image score; 0 is the maximum, inf the mean."""
+    """Temperature of pooling by lse; 0 is the maximum, inf the mean."""
     sigma: Annotated[float, Meta(ge=0, le=1000), Paper(0.0)] = 4.0
     """Gaussian on the map, in pixels of the model input; 0 leaves it out."""
     coefficients: Coefficients = "ema"
@@ -40,6 +44,21 @@ class ScoreConfig(Checked):
         super().__post_init__()
         if 1e6 < self.tau < math.inf:
             raise ConfigError(f"--tau is {self.tau}; it must be a number, 0 to 1e+06 or inf")
+        if self.pool == "lse":
+            return
+        limit = {"max": 0.0, "mean": math.inf}.get(self.pool)
+        if self.tau not in (0.0, limit):
+            raise OptionsDisagree(f"--pool {self.pool} and --tau {self.tau:g}: tau is lse's alone")
+        if limit is not None:
+            object.__setattr__(self, "pool", "lse")
+            object.__setattr__(self, "tau", limit)
+
+    @property
+    def pooling(self) -> Pooling:
+        """How a map becomes an image score."""
+        if self.pool == "lse":
+            return Pooling(self.tau)
+        return Pooling(top=float(self.pool.removeprefix("top:")))
 
 
 @dataclass(frozen=True, kw_only=True)

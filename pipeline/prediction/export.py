@@ -63,7 +63,7 @@ def export(
     Args:
         guides: the fitted guides.
         out: path of the file, ending in `.onnx`; an earlier file of that name is replaced.
-        config: tau, sigma and coefficients that go into the file.
+        config: pooling, sigma and coefficients that go into the file.
         weights: the backbone's weights file; None asks the hub's cache, then the hub.
 
     Raises:

@@ -2,7 +2,7 @@
 
 `calibrate` scores the cached auxiliary images, whose labels are known, picks a threshold and
 writes `threshold.json` beside the guides. It belongs to one way of pooling and smoothing: with
-another tau, sigma or set of coefficients the scores mean something else, and it is not used.
+another pooling, sigma or set of coefficients the scores mean something else, and it is not used.
 
 The guides were fitted on those same images, so the rates measured there are better than what new
 images will show; the document and the command say so.
@@ -81,7 +81,7 @@ def calibrate(
     detector = make_detector(guides, config).to(resolve_device(config.device))
     rows = np.arange(data.cache.n_images)
     blocks = np.array_split(rows, max(1, len(rows) // 64))
-    scores = np.concatenate([pool(compute_maps(detector, data, b), config.tau) for b in blocks])
+    scores = np.concatenate([pool(compute_maps(detector, data, b), config.pooling) for b in blocks])
     labels = data.manifest.labels.astype(np.bool_)
     value = f1max_threshold(scores, labels) if fpr is None else fpr_threshold(scores, labels, fpr)
     require_use(scores, labels, value)
@@ -101,7 +101,9 @@ def calibrate(
 
 def scoring_of(config: ScoreConfig) -> Scoring:
     """Give the settings that a score, and so a threshold, depends on."""
-    return Scoring(tau=config.tau, sigma=config.sigma, coefficients=config.coefficients)
+    return Scoring(
+        pool=config.pool, tau=config.tau, sigma=config.sigma, coefficients=config.coefficients
+    )
 
 
 def choose_threshold(
@@ -209,8 +211,8 @@ def require_use(scores: NDArray[np.float32], labels: NDArray[np.bool_], threshol
     ]
     raise MetricError(
         f"the threshold {threshold:.4f} flags {'every' if flagged.any() else 'no'} image it was "
-        f"chosen on, so it judges nothing: {' and '.join(ranges)}; take other guides, tau or "
-        "sigma, or give a rate with --fpr"
+        f"chosen on, so it judges nothing: {' and '.join(ranges)}; take other guides, "
+        "pooling or sigma, or give a rate with --fpr"
     )
 
 

@@ -31,6 +31,7 @@ from spg_core.anomaly_map import image_scores
 from spg_core.defect_pixels import DefectPixels, defect_pixels, merge_defects
 from spg_core.guides import unit
 from spg_core.pixel_counts import NormalCounts, count_normals
+from spg_core.pooling import Pooling
 
 BLOCK_IMAGES = 64
 _BATCH_IMAGES = 16
@@ -44,8 +45,8 @@ class MapPlan:
     """One set of maps: what makes them, and what is taken from them."""
 
     detector: Detector
-    taus: tuple[float, ...]
-    """Image scores are pooled at each."""
+    poolings: tuple[Pooling, ...]
+    """Image scores are made by each."""
     aupros: tuple[str, ...] = ("exact",)
     """Pixels are counted for each; clip200 takes up to twice the time."""
     kept_as: tuple[str, ...] = ()
@@ -136,8 +137,8 @@ def maps_shape(data: CachedDataset) -> tuple[int, int, int]:
 
 
 def block_scores(scoring: Scoring, maps: Maps, which: int) -> NDArray[np.float32]:
-    """Give image scores `(taus, n)` by each tau of a plan."""
-    return np.stack([pool(maps, tau) for tau in scoring.plans[which].taus])
+    """Give image scores `(poolings, n)` by each pooling of a plan."""
+    return np.stack([pool(maps, pooling) for pooling in scoring.plans[which].poolings])
 
 
 def block_defects(_: Scoring, inputs: BlockInputs, maps: Maps) -> DefectPixels:
@@ -197,10 +198,12 @@ def compute_maps(detector: Detector, data: CachedDataset, rows: Rows) -> Maps:
     return draw_maps(detector, patch_values([detector], data, rows)[0])
 
 
-def pool(maps: Maps, tau: float) -> NDArray[np.float32]:
+def pool(maps: Maps, pooling: Pooling) -> NDArray[np.float32]:
     """Give image scores `(n,)` of maps `(n, height, width)`, batch by batch."""
     batches = range(0, len(maps), _BATCH_IMAGES)
-    parts = [image_scores(torch.from_numpy(maps[at : at + _BATCH_IMAGES]), tau) for at in batches]
+    parts = [
+        image_scores(torch.from_numpy(maps[at : at + _BATCH_IMAGES]), pooling) for at in batches
+    ]
     pooled: NDArray[np.float32] = torch.cat(parts).numpy()
     return pooled
 

@@ -44,6 +44,7 @@ from spg_core.pixel_metrics import (
     metrics_from_counts,
     pixel_curves,
 )
+from spg_core.pooling import Pooling
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class CategoryScores:
     rows: Rows
     scores: NDArray[np.float32]
     """`(n,)`."""
-    scores_by_tau: dict[float, NDArray[np.float32]]
-    """`(n,)` by every tau of the plan."""
+    scores_by_pooling: dict[Pooling, NDArray[np.float32]]
+    """`(n,)` by every pooling of the plan."""
     image: ImageMetrics
     pixel: PixelMetrics
     image_curves: ImageCurves | None
@@ -97,7 +98,7 @@ def score_categories(
         workers: who, for a `Scoring` of the same data and plans.
         data: the target.
         plans: the maps to make.
-        configs: for each plan, those that want something of its maps: a tau, an AUPRO.
+        configs: for each plan, those that want something of its maps: a pooling, an AUPRO.
 
     Returns:
         For each plan a list of categories, each with the scores by each config; or the error where
@@ -182,7 +183,7 @@ def finish_category(
     """
     labels = data.manifest.labels[pending.inputs.rows]
     pooled = np.concatenate(workers.gather(pending.scores), axis=1)
-    by_tau = dict(zip(plan.taus, pooled, strict=True))
+    by_pooling = dict(zip(plan.poolings, pooled, strict=True))
     partials = None
     if pending.defects is not None:
         [defects] = workers.gather([pending.defects])
@@ -193,12 +194,12 @@ def finish_category(
     }
     found = []
     for config in configs:
-        scores = by_tau[config.tau]
+        scores = by_pooling[config.pooling]
         one = CategoryScores(
             category=pending.inputs.category,
             rows=pending.inputs.rows,
             scores=scores,
-            scores_by_tau=by_tau,
+            scores_by_pooling=by_pooling,
             image=image_metrics(scores, labels),
             pixel=pixel[config.aupro],
             image_curves=image_curves(scores, labels) if plan.curves else None,

@@ -20,6 +20,7 @@ from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ScoreConfig
 from spg_core.anomaly_map import MapOperator, image_scores, map_operator
 from spg_core.guides import patch_probabilities, unit
+from spg_core.pooling import Pooling
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,12 @@ class Detector:
     """`(2, d_model)` float32: normal, anomalous."""
     temperature: float
     operator: MapOperator
-    tau: float
+    pooling: Pooling
 
     def __repr__(self) -> str:
         spec, device = self.spec, self.guides.device
         size = f"{spec.height} x {spec.width} px"
-        return f"Detector {self.id}: tokens of {spec.name}, {size}, tau {self.tau:g}, on {device}"
+        return f"Detector {self.id}: tokens of {spec.name}, {size}, {self.pooling}, on {device}"
 
     def patch_probabilities(self, tokens: Tensor) -> Tensor:
         """Give p_A of patches `(B, patches)` in [0, 1] for tokens `(B, patches, d_model)`."""
@@ -58,7 +59,7 @@ class Detector:
 
     def scores(self, maps: Tensor) -> Tensor:
         """Give image scores `(B,)` for maps `(B, height, width)`."""
-        return image_scores(maps, self.tau)
+        return image_scores(maps, self.pooling)
 
     def to(self, device: torch.device | str) -> "Detector":
         """Give the same detector on another device."""
@@ -68,7 +69,7 @@ class Detector:
             self.guides.to(device),
             self.temperature,
             self.operator.to(device),
-            self.tau,
+            self.pooling,
         )
 
 
@@ -90,4 +91,4 @@ def make_detector(artifact: Artifact[GuidesDocument], config: ScoreConfig) -> De
     spec = artifact.document.backbone.spec
     operator = map_operator(spec.grid, spec.height, spec.width, config.sigma)
     temperature = artifact.document.config.temperature
-    return Detector(artifact.id, spec, pair.float(), temperature, operator, config.tau)
+    return Detector(artifact.id, spec, pair.float(), temperature, operator, config.pooling)

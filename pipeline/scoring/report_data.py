@@ -1,6 +1,5 @@
 """Gather what a report shows from scores, cache and guides, and render the page."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +35,7 @@ from pipeline.scoring.controls import control_rows
 from pipeline.scoring.detector import Detector
 from spg_core.errors import CorruptStore, IncompleteCache, NotInStore
 from spg_core.image_metrics import image_metrics
+from spg_core.pooling import Pooling
 
 _PER_CATEGORY = 12
 _ATOMS_PER_GUIDE = 8
@@ -81,18 +81,12 @@ def _run_card(
         "SAE": guides.document.parents.sae,
         "Recipe": f"{document.recipe}, seed {guides.document.config.seed}",
         "Map": f"{config.coefficients} coefficients, Gaussian sigma {config.sigma:g} px",
-        "Image score": _pooling(config.tau),
+        "Image score": str(config.pooling),
         "AUPRO": "every threshold up to FPR 0.3, 8-connected regions"
         if document.aupro == "exact"
         else "200 thresholds (the released definition; depends on the scale of the scores)",
         "Versions": ", ".join(f"{k} {v}" for k, v in guides.document.versions.items()),
     }
-
-
-def _pooling(tau: float) -> str:
-    if tau == 0:
-        return "maximum of the map"
-    return "mean of the map" if math.isinf(tau) else f"log-mean-exp of the map, tau {tau:g}"
 
 
 def _images(found: Sequence[CategoryScores], data: CachedDataset) -> list[ImageRow]:
@@ -157,7 +151,9 @@ def _tau_curve(found: Sequence[CategoryScores], data: CachedDataset) -> LinePlot
         return None
     aurocs, aps = [], []
     for tau in report_taus():
-        each = [image_metrics(one.scores_by_tau[tau], labels[one.rows]) for one in defined]
+        each = [
+            image_metrics(one.scores_by_pooling[Pooling(tau)], labels[one.rows]) for one in defined
+        ]
         aurocs.append(float(np.mean([metrics.auroc for metrics in each])))
         aps.append(float(np.mean([metrics.ap for metrics in each])))
     return LinePlot(

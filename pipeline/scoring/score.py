@@ -2,7 +2,7 @@
 
 Any number of guides score a target in one pass over its tokens and masks (`score_group`); `score`
 is a group of one, and what comes out does not depend on the company. Guides that differ in their
-config's tau or AUPRO alone share their maps and pixel counts as well, so a sweep over tau costs
+config's pooling or AUPRO alone share their maps and pixel counts as well, so a sweep over tau costs
 little more than one of its points. A group holds one category's maps at a time, as a single one
 does, and 3 kB an image of the category and detector; no group has to be split for memory.
 """
@@ -38,10 +38,12 @@ from pipeline.scoring.blocks import (
     report_taus,
 )
 from pipeline.scoring.categories import CategoryScores, score_categories
+from pipeline.scoring.chance import remark_chance
 from pipeline.scoring.detector import Detector, make_detector
 from pipeline.scoring.document import categories_file, images_table, scores_document
 from pipeline.work import open_workers
 from spg_core.errors import MetricError, SpgError
+from spg_core.pooling import Pooling
 
 MAPS = "maps.zarr"
 REPORT = "report.html"
@@ -92,6 +94,7 @@ def score(
         raise made
     if direct:
         make_latest(made.place, made.id)
+    remark_chance(store, made, guides)
     return made
 
 
@@ -240,12 +243,13 @@ def _score_all(
 def _plan(store: Objects, requests: Sequence[_Request], extras: _Extras) -> MapPlan:
     """Plan the maps that some requests share; those that are kept already stay as they are."""
     shape = maps_shape(requests[0].data)
-    taus = [one.config.tau for one in requests] + list(report_taus() if extras.report else ())
+    poolings = [one.config.pooling for one in requests]
+    poolings += [Pooling(tau) for tau in report_taus()] if extras.report else []
     names = [f"{folder('scores', one.id)}/{MAPS}" for one in requests] if extras.save_maps else []
     missing = tuple(name for name in names if not has_maps(store, name, shape))
     return MapPlan(
         detector=requests[0].detector,
-        taus=tuple(dict.fromkeys(taus)),
+        poolings=tuple(dict.fromkeys(poolings)),
         aupros=tuple(dict.fromkeys(one.config.aupro for one in requests)),
         kept_as=missing,
         curves=extras.report,
