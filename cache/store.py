@@ -30,11 +30,11 @@ def open_store(url_or_path: AnyStore, read_only: bool = False) -> Objects:
     if not isinstance(url_or_path, str | Path):
         return url_or_path
     text = str(url_or_path)
-    if not text.strip() or "\0" in text:
+    scheme = _SCHEME.match(text)
+    if not text.strip() or "\0" in text or not _has_bytes(text, is_url=scheme is not None):
         raise StoreError(
             f"{text!r} names no store; give a folder such as ./spg-store, or s3://bucket/prefix"
         )
-    scheme = _SCHEME.match(text)
     if scheme is None:
         return LocalObjects(Path(text), read_only)
     if scheme[1] == "file":
@@ -61,6 +61,15 @@ def open_existing_store(url_or_path: AnyStore, read_only: bool = False) -> Objec
     return objects
 
 
+def _has_bytes(text: str, *, is_url: bool) -> bool:
+    """Tell whether a name can be written: a file system's may be bytes that are not UTF-8."""
+    try:
+        text.encode(errors="strict" if is_url else "surrogateescape")
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
+
+
 def _file_path(text: str) -> Path:
     """Give the folder of `file:///folder`, its escapes resolved."""
     host, slash, path = text.removeprefix("file:").removeprefix("//").partition("/")
@@ -69,7 +78,7 @@ def _file_path(text: str) -> Path:
             f"cannot open the store {text}: a file URL has three slashes and a path from the root, "
             "file:///data/store; or give the folder itself"
         )
-    return Path("/" + unquote(path))
+    return Path("/" + unquote(path, errors="surrogateescape"))
 
 
 def _is_plain(url: str) -> bool:

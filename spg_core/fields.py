@@ -40,9 +40,11 @@ Rate = Annotated[float, Meta(gt=0, le=1e3)]
 """An optimiser's step size."""
 Decay = Annotated[float, Meta(ge=0, lt=1)]
 """The share of an average that stays at each step."""
-Name = Annotated[str, Meta(pattern=r"^[^\0]+$")]
+_TYPED = r"^[^\0\ud800-\udc7f\udd00-\udfff]+$"
+"""What can be typed: of lone surrogates, only those that stand for bytes that are not UTF-8."""
+Name = Annotated[str, Meta(pattern=_TYPED)]
 """What something is called; not empty."""
-FilePath = Annotated[str, Meta(pattern=r"^[^\0]+$", extra={"path": True})]
+FilePath = Annotated[str, Meta(pattern=_TYPED, extra={"path": True})]
 """A file, a folder or a URL; `~` stands for the home folder."""
 Device = Annotated[
     str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$", description="auto, cpu, cuda or cuda:N")

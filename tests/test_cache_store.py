@@ -18,6 +18,8 @@ from spg_core.errors import NotInStore, SpgError, StoreError
         ("", r"'' names no store; give a folder such as \./spg-store"),
         (" ", "' ' names no store"),
         ("a\0b", "names no store"),
+        ("a\ud800/b", r"'a\\ud800/b' names no store"),
+        ("s3://b/\udcff", r"'s3://b/\\udcff' names no store"),
         ("memory://", "memory://: it would keep nothing; give a folder"),
         ("memory:///x", "it would keep nothing"),
         ("s3:/b", r"did you mean s3://b \?"),
@@ -65,6 +67,18 @@ def test_a_file_url_is_the_folder_that_a_browser_would_show(tmp_path: Path, name
     assert isinstance(store, LocalObjects)
     assert store.root == folder
     assert store.where == str(folder)
+
+
+@pytest.mark.parametrize("named", ["{}/a\udcff", "file://{}/a%FF"])
+def test_a_folder_whose_name_is_not_utf8_is_a_store_like_any_other(
+    tmp_path: Path, named: str
+) -> None:
+    folder = Path(os.fsdecode(bytes(tmp_path) + b"/a\xff"))
+
+    open_store(named.format(tmp_path)).put_new("x/y", [b"1"])
+
+    assert list(tmp_path.iterdir()) == [folder]
+    assert (folder / "x" / "y").read_bytes() == b"1"
 
 
 def test_home_and_relative_folders_are_found(

@@ -10,6 +10,8 @@ from msgspec import Meta
 from spg_core.errors import ConfigError
 from spg_core.fields import (
     Count,
+    FilePath,
+    Name,
     Paper,
     Seed,
     Weight,
@@ -18,6 +20,24 @@ from spg_core.fields import (
     field_types,
     paper_values,
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    path: FilePath = "x"
+    name: Name = "x"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def test_a_path_may_be_bytes_that_are_not_utf8_but_not_what_no_system_can_write():
+    assert Named(path="/data/\udcff é 😀").path == "/data/\udcff é 😀"
+    for half in ("\ud800", "a\udc7f", "\udd00/b", "\udfff"):
+        with pytest.raises(ConfigError, match=r"--path is '.*'; it must be a path"):
+            Named(path=half)
+        with pytest.raises(ConfigError, match=r"--name is '.*'; it must be text, not empty"):
+            Named(name=half)
 
 
 @dataclass(frozen=True, kw_only=True)
