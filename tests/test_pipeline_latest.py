@@ -12,7 +12,7 @@ from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
 from pipeline.reproduce.figures import fig3, fig_s1
 from pipeline.scoring.score import score
-from spg_core.errors import CorruptStore, NotInStore
+from spg_core.errors import CorruptStore, NotInStore, StoreError
 from tests.small_store import GUIDES, SAE
 
 SMALL = ReproduceConfig(
@@ -78,14 +78,26 @@ def test_a_reference_is_answered_with_what_it_means(small_store, own, capsys):
     assert f"guideslatest:{small_store.guides.id}" in said
 
 
-def test_a_latest_that_was_removed_or_torn_is_named(small_store, own):
+def test_a_latest_that_was_removed_is_named(small_store, own):
     shutil.rmtree(own.local_path(f"guides/{small_store.guides.id}"))
     with pytest.raises(NotInStore, match=f"were {small_store.guides.id}, which are not in"):
         load_artifact(own, "guides", "latest")
 
-    own.replace("latest/guides.json", [b'{"id": 3'])
-    with pytest.raises(CorruptStore, match=r"latest/guides\.json"):
+
+@pytest.mark.parametrize("torn", [b'{"id": 3', b'{"format": 1, "kind": "latest"}', None])
+def test_a_latest_that_cannot_be_read_is_named_with_what_to_give_instead(small_store, own, torn):
+    own.delete("latest/guides.json")
+    if torn is None:
+        own.local_path("latest/guides.json").mkdir()
+    else:
+        own.replace("latest/guides.json", [torn])
+
+    with pytest.raises(
+        StoreError,
+        match=rf"latest/guides\.json.*; give an id instead: .*{small_store.guides.id}.*fit-guides",
+    ) as refusal:
         load_artifact(own, "guides", "latest")
+    assert isinstance(refusal.value, CorruptStore) == (torn is not None)
 
 
 def test_a_store_that_is_only_read_keeps_its_latest(small_store, own, tmp_path):

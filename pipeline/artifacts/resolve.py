@@ -13,7 +13,7 @@ from pipeline.artifacts.notes import LatestDocument, read_note, write_note
 from pipeline.artifacts.terms import is_part
 from pipeline.kinds import BODY, JSON, MAKE, SAY, Kind, folder
 from pipeline.progress import say
-from spg_core.errors import ArtifactError, NotInStore, StoreError
+from spg_core.errors import ArtifactError, CorruptStore, NotInStore, StoreError
 from spg_core.nearest import near
 
 D_co = TypeVar("D_co", bound=Document, covariant=True)
@@ -148,13 +148,19 @@ def _latest(kind: Kind) -> str:
 
 
 def _read_latest(store: Objects, kind: Kind) -> str:
-    """Give the id that `latest` means. Raises: NotInStore, CorruptStore."""
+    """Give the id that `latest` means. Raises: NotInStore, StoreError."""
     try:
         identifier = read_note(store, _latest(kind), LatestDocument).id
     except NotInStore:
         raise NotInStore(
             f"no {SAY[kind]} 'latest' in {store.where}/{kind}: `spg-pipe {MAKE[kind]}` has made "
             f"none there that is not a control; there are: {_listed(kind, _ids(store, kind))}"
+        ) from None
+    except StoreError as error:  # torn, say
+        kind_of_error = CorruptStore if isinstance(error, CorruptStore) else StoreError
+        raise kind_of_error(
+            f"{error}; give an id instead: {_listed(kind, _ids(store, kind))}; the next "
+            f"`spg-pipe {MAKE[kind]}` writes it anew"
         ) from None
     if not _is_there(store, kind, identifier):
         raise NotInStore(
