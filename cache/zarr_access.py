@@ -27,6 +27,9 @@ def open_zarr(cache: TokenCache) -> Any:
 def as_dask_array(cache: TokenCache, array: str = "tokens", as_float32: bool = False) -> Any:
     """Return an array of a cache as a lazy `dask.array`, one block a shard, digests checked.
 
+    It is indexed as any dask array, so also where dask differs from NumPy: True stands for 1, and
+    of several lists of indices one has to be asked for after the other.
+
     Args:
         cache: an open cache.
         array: `tokens`, `cls` or `masks`.

@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import dask.array
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -125,6 +126,23 @@ def test_dask_indexes_as_numpy_does(shared: TokenCache, array: str, index: Any) 
 
     np.testing.assert_array_equal(found, expected)
     assert (np.asarray(found).dtype, np.shape(found)) == (expected.dtype, expected.shape)
+
+
+@pytest.mark.parametrize(
+    "index", [True, np.s_[:, True], 5.0, "a", [[1, 2], [3, 4]], np.s_[[1, 2], [0, 1]]], ids=str
+)
+def test_what_dask_does_not_index_as_numpy_is_as_in_any_dask_array(
+    shared: TokenCache, index: Any
+) -> None:
+    def outcome(lazy: Any) -> Any:
+        try:
+            return lazy[index].compute().tolist()
+        except (IndexError, KeyError, TypeError, NotImplementedError) as error:
+            return type(error), str(error)
+
+    plain = dask.array.from_array(SAMPLE.tokens, chunks=(64, 6, 5))
+
+    assert outcome(as_dask_array(shared)) == outcome(plain)
 
 
 def test_dask_slices_of_slices_read_the_right_images(shared: TokenCache) -> None:
