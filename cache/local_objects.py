@@ -30,6 +30,8 @@ from cache.objects import (
 from spg_core.errors import CorruptStore, NotInStore, StoreError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_OBJECT = (errno.EINVAL, errno.EISDIR, errno.ELOOP)
+"""Something lies there that is no object, and will the next time."""
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 _NOT_THERE = (FileNotFoundError, NotADirectoryError)
@@ -237,7 +239,8 @@ class LocalObjects:
             if is_temporary(name):
                 shown = f"to {self.where}, the store; give one of your own with --store"
             return StoreError(f"no permission to {verb} {shown} ({error.strerror})")
-        return StoreError(f"cannot {verb} {shown}: {error.strerror or error}")
+        kind = CorruptStore if error.errno in _NO_OBJECT else StoreError
+        return kind(f"cannot {verb} {shown}: {error.strerror or error}")
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
