@@ -2,12 +2,13 @@
 
 from typing import Literal
 
-Kind = Literal["saes", "guides", "scores", "sweeps", "figures"]
+Kind = Literal["saes", "guides", "memories", "scores", "sweeps", "figures"]
 """Also the name of the folder that holds those of a kind."""
 
 JSON: dict[Kind, str] = {
     "saes": "sae.json",
     "guides": "guides.json",
+    "memories": "memory.json",
     "scores": "metrics.json",
     "sweeps": "sweep.json",
     "figures": "figure.json",
@@ -15,6 +16,7 @@ JSON: dict[Kind, str] = {
 BODY: dict[Kind, str] = {
     "saes": "sae.safetensors",
     "guides": "guides.safetensors",
+    "memories": "memory.safetensors",
     "scores": "images.parquet",
     "sweeps": "sweep.parquet",
     "figures": "points.parquet",
@@ -23,6 +25,7 @@ BODY: dict[Kind, str] = {
 SAY: dict[Kind, str] = {
     "saes": "SAE",
     "guides": "guides",
+    "memories": "memory",
     "scores": "scores",
     "sweeps": "sweep",
     "figures": "figure",
@@ -30,6 +33,7 @@ SAY: dict[Kind, str] = {
 MAKE: dict[Kind, str] = {
     "saes": "fit-sae",
     "guides": "fit-guides",
+    "memories": "fit-memory",
     "scores": "score",
     "sweeps": "sweep",
     "figures": "reproduce",

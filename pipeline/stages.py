@@ -18,6 +18,8 @@ from pipeline.configs import (
     FigureConfig,
     FitGuidesConfig,
     FitGuidesSource,
+    FitMemoryConfig,
+    FitMemorySource,
     FitSaeConfig,
     FitSaeSource,
     PredictConfig,
@@ -34,7 +36,12 @@ from pipeline.options import Asked, Without
 if TYPE_CHECKING:
     from cache.store import AnyStore
     from pipeline.artifacts import Artifact
-    from pipeline.artifacts.documents import GuidesDocument, SaeDocument, ScoresDocument
+    from pipeline.artifacts.documents import (
+        GuidesDocument,
+        MemoryDocument,
+        SaeDocument,
+        ScoresDocument,
+    )
     from pipeline.artifacts.notes import ThresholdDocument
     from pipeline.atoms.files import AtomFiles
     from pipeline.extraction.extract import Extraction
@@ -74,6 +81,18 @@ def fit_guides(
     from pipeline.fitting.guides import fit_guides as run
 
     return run(open_store(store), source.sae, config, name=source.name)
+
+
+def fit_memory(
+    store: "AnyStore", source: FitMemorySource, config: FitMemoryConfig
+) -> "Artifact[MemoryDocument]":
+    """Keep the tokens of a few normal images of each category; what is far from them is odd."""
+    from cache.store import open_store
+    from pipeline.fitting.memory import fit_memory as run
+    from pipeline.fitting.normal_images import open_normal_images
+
+    objects = open_store(store)
+    return run(objects, open_normal_images(objects, source), config, name=source.name)
 
 
 def score(

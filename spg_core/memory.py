@@ -32,7 +32,8 @@ def nearest_distances(tokens: Tensor, memory: Tensor) -> Tensor:
     """
     found = tokens.new_full(tokens.shape[:-1], -1.0)
     for image, nearest in zip(tokens, found, strict=True):
-        for block in memory.split(_BLOCK_TOKENS):
+        for at in range(0, len(memory), _BLOCK_TOKENS):
+            block = memory[at : at + _BLOCK_TOKENS]
             torch.maximum(nearest, inner_products(image, block).amax(-1), out=nearest)
     return (1 - found).clamp(0, 2)  # rounding can leave a cosine at 1 + 1e-7
 

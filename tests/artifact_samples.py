@@ -26,6 +26,7 @@ from pipeline.artifacts.documents import (
     SweepDocument,
     SweepParents,
 )
+from pipeline.artifacts.memory import CategoryMemory, MemoryDocument, MemoryParents
 from pipeline.artifacts.notes import LatestDocument, Measured, Scoring, ThresholdDocument
 from pipeline.artifacts.resolve import Place
 from pipeline.artifacts.terms import Backbone, CacheParent, Metrics, Row
@@ -33,6 +34,7 @@ from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import (
     FigureConfig,
     FitGuidesConfig,
+    FitMemoryConfig,
     FitSaeConfig,
     ReproduceConfig,
     ScoreConfig,
@@ -117,6 +119,29 @@ def guides_tensors(seed: int = 0, d_model: int = 3) -> dict[str, torch.Tensor]:
             f"coefficients_{kind}": torch.rand(2, ATOMS, generator=generator)
             for kind in ("ema", "raw")
         },
+    }
+
+
+def memory_document(identifier: str = "nuts-tiny-1-shot-00000006") -> MemoryDocument:
+    """What a memory of two categories, of one image and two tokens each, says of itself."""
+    kept = [
+        CategoryMemory(images=[hashlib.sha256(bytes([row])).hexdigest()], rows=[row], tokens=2)
+        for row in (5, 7)
+    ]
+    return MemoryDocument(
+        id=identifier,
+        config=FitMemoryConfig(shots=1, coreset=0.35),
+        parents=MemoryParents(cache=CACHE),
+        backbone=_backbone(None),
+        categories=dict(zip(("hex", "wing"), kept, strict=True)),
+    )
+
+
+def memory_tensors() -> dict[str, torch.Tensor]:
+    """Two tokens of each category, and where they are from."""
+    return {
+        "tokens": torch.arange(1, 13).view(4, 3).half(),
+        "origins": torch.tensor([[5, 0], [5, 4], [7, 1], [7, 3]], dtype=torch.int32),
     }
 
 

@@ -24,6 +24,8 @@ from tests.artifact_samples import (
     guides_document,
     guides_tensors,
     latest_document,
+    memory_document,
+    memory_tensors,
     sae_document,
     sae_tensors,
     scores_document,
@@ -42,6 +44,7 @@ WRONG = [
 ARTIFACTS = {
     "saes": (sae_document(), sae_tensors()),
     "guides": (guides_document(), guides_tensors()),
+    "memories": (memory_document(), memory_tensors()),
     "scores": (scores_document(), scores_table()),
     "sweeps": (sweep_document(), scores_table()),
     "figures": (figure_document(), scores_table()),
@@ -152,7 +155,7 @@ def test_a_field_forged_in_json_and_numbers_is_refused_by_name_or_read_as_it_is(
     made = save_artifact(store, document, numbers)
     raw = json.loads(store.get(made.place.name(JSON[kind])))
     carried = {k: v for k, v in raw.items() if k not in ("created", "digest")}
-    encode = encode_tensors if kind in ("saes", "guides") else encode_table
+    encode = encode_tensors if kind in ("saes", "guides", "memories") else encode_table
     n_tried = 0
 
     for path, wrong in changes(carried, share):

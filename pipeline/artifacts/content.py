@@ -4,17 +4,18 @@ from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING
 
-from pipeline.artifacts.documents import Document, GuidesDocument, SaeDocument
+from pipeline.artifacts.documents import Document, GuidesDocument, MemoryDocument, SaeDocument
 from spg_core.errors import CorruptStore
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
-_VALUE_BYTES = {"float32": 4, "bool": 1}
+_VALUE_BYTES = {"float32": 4, "float16": 2, "int32": 4, "bool": 1}
 _BY = {
     "saes": "config.width and backbone.covers.d_model",
     "guides": "dictionary.atoms and backbone.covers.d_model",
+    "memories": "categories.NAME.tokens and backbone.covers.d_model",
 }
 """The fields that the shapes follow from."""
 
@@ -28,8 +29,11 @@ def check_tensors(document: Document, tensors: Mapping[str, "Tensor"], where: st
     if layout:
         _check_layout(layout, tensors, where, document.kind)
         _check_finite(tensors, where)
-    if isinstance(document, GuidesDocument):
-        _check_guides(document, tensors, where)
+    match document:
+        case GuidesDocument():
+            _check_guides(document, tensors, where)
+        case MemoryDocument():
+            _check_origins(document, tensors["origins"], where)
 
 
 def tensor_bytes(document: Document) -> int:
@@ -49,6 +53,10 @@ def _layout(document: Document) -> Layout:
             return {f"guides_{kind}": vectors for kind in ("ema", "raw")} | {
                 f"coefficients_{kind}": coefficients for kind in ("ema", "raw")
             }
+        case MemoryDocument():
+            n_tokens = sum(one.tokens for one in document.categories.values())
+            tokens = ("float16", (n_tokens, document.backbone.spec.d_model))
+            return {"tokens": tokens, "origins": ("int32", (n_tokens, 2))}
     return {}
 
 
@@ -84,3 +92,23 @@ def _check_guides(document: GuidesDocument, tensors: Mapping[str, "Tensor"], whe
                 raise CorruptStore(f"{where}: {name} is 0 everywhere for the {guide} guide")
         if name.startswith("coefficients") and not free and bool((tensor < 0).any()):
             raise CorruptStore(f"{where}: {name} holds coefficients below 0")
+
+
+def _check_origins(document: MemoryDocument, origins: "Tensor", where: str) -> None:
+    """Refuse tokens that come from elsewhere than their category's images, or twice from there."""
+    n_patches = document.backbone.spec.grid.tokens_per_image
+    for name, span in document.spans:
+        rows, known = set(origins[span, 0].tolist()), set(document.categories[name].rows)
+        if not rows <= known:
+            raise CorruptStore(
+                f"{where}: origins names image row {min(rows - known)}, which is not in "
+                f"categories.{name}.rows"
+            )
+        patches = origins[span, 1]
+        if int(patches.min()) < 0 or int(patches.max()) >= n_patches:
+            raise CorruptStore(
+                f"{where}: origins names patches {int(patches.min())} to {int(patches.max())}; "
+                f"backbone.covers.grid has {n_patches}"
+            )
+        if len(set(map(tuple, origins[span].tolist()))) < len(patches):
+            raise CorruptStore(f"{where}: origins names a token of categories.{name} twice")

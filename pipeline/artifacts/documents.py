@@ -5,11 +5,14 @@ and in agreement with itself. A field with a default may be absent.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
+from pipeline.artifacts.base import Document as Document
+from pipeline.artifacts.base import check_backbone
+from pipeline.artifacts.memory import MemoryDocument as MemoryDocument
 from pipeline.artifacts.terms import (
     Amount,
     Backbone,
@@ -19,12 +22,8 @@ from pipeline.artifacts.terms import (
     Pair,
     Part,
     Row,
-    Sha256,
     Share,
     Text,
-    Time,
-    Versions,
-    now,
 )
 from pipeline.configs import (
     FigureConfig,
@@ -35,24 +34,7 @@ from pipeline.configs import (
     SweepConfig,
 )
 from pipeline.kinds import Kind
-from pipeline.versions import library_versions
-from spg_core.errors import ArtifactError, BackboneError, ConfigError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Document:
-    """What every artifact says of itself."""
-
-    kind: ClassVar[Kind]
-    id: Part
-    """Also the name of its folder."""
-    versions: Versions = field(default_factory=library_versions)
-    created: Time = field(default_factory=now)
-    digest: Sha256 = field(default_factory=str)
-    """SHA-256 of the file that holds its numbers; known once that is written."""
-
-    def check(self) -> None:
-        """Raises: ArtifactError, naming a field, where the document contradicts itself."""
+from spg_core.errors import ArtifactError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +77,7 @@ class SaeDocument(Document):
 
     def check(self) -> None:
         """Raises: ArtifactError."""
-        _check_backbone(self.backbone)
+        check_backbone(self.backbone)
         if self.quality.dead_atoms > self.config.width:
             raise ArtifactError(
                 f"quality.dead_atoms is {self.quality.dead_atoms} of {self.config.width} atoms"
@@ -157,7 +139,7 @@ class GuidesDocument(Document):
 
     def check(self) -> None:
         """Raises: ArtifactError."""
-        _check_backbone(self.backbone)
+        check_backbone(self.backbone)
         if self.dictionary.kind != self.config.dictionary:
             raise ArtifactError(
                 f"dictionary.kind is {self.dictionary.kind}, config.dictionary "
@@ -189,7 +171,7 @@ class ScoresDocument(Document):
 
     def check(self) -> None:
         """Raises: ArtifactError."""
-        _check_backbone(self.backbone)
+        check_backbone(self.backbone)
         if self.aupro != self.config.aupro:
             raise ArtifactError(f"aupro is {self.aupro}, config.aupro {self.config.aupro}")
         if not self.categories:
@@ -238,12 +220,12 @@ class ReproducedDocument(Document):
 
 DOCUMENTS: Mapping[Kind, type[Document]] = {
     one.kind: one
-    for one in (SaeDocument, GuidesDocument, ScoresDocument, SweepDocument, ReproducedDocument)
+    for one in (
+        SaeDocument,
+        GuidesDocument,
+        MemoryDocument,
+        ScoresDocument,
+        SweepDocument,
+        ReproducedDocument,
+    )
 }
-
-
-def _check_backbone(backbone: Backbone) -> None:
-    try:
-        _ = backbone.spec
-    except (BackboneError, ConfigError) as error:
-        raise ArtifactError(f"backbone.covers: {error}") from None

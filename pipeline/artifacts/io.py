@@ -1,4 +1,4 @@
-"""SAEs, guides, scores, sweeps and figures in the store: how they are written and read.
+"""SAEs, guides, memories, scores, sweeps and figures in the store: how they are written and read.
 
 An artifact is a folder `<kind>/<id>`. The file of its numbers carries its document and is published
 create-only, so of two who make the same artifact one wins; then whoever is there writes the JSON
@@ -23,6 +23,7 @@ from pipeline.artifacts.documents import (
     DOCUMENTS,
     Document,
     GuidesDocument,
+    MemoryDocument,
     SaeDocument,
     ScoresDocument,
 )
@@ -142,6 +143,10 @@ def find_artifact(
 ) -> Artifact[GuidesDocument] | None: ...
 @overload
 def find_artifact(
+    store: Objects, kind: Literal["memories"], identifier: str
+) -> Artifact[MemoryDocument] | None: ...
+@overload
+def find_artifact(
     store: Objects, kind: Literal["scores"], identifier: str, extras: Extras[ScoresDocument] = ...
 ) -> Artifact[ScoresDocument] | None: ...
 def find_artifact(
@@ -185,6 +190,10 @@ def load_artifact(
 def load_artifact(
     store: Objects, kind: Literal["guides"], reference: str
 ) -> Artifact[GuidesDocument]: ...
+@overload
+def load_artifact(
+    store: Objects, kind: Literal["memories"], reference: str
+) -> Artifact[MemoryDocument]: ...
 @overload
 def load_artifact(
     store: Objects, kind: Literal["scores"], reference: str

@@ -2,7 +2,13 @@
 
 from collections.abc import Mapping
 
-from pipeline.artifacts.documents import Document, GuidesDocument, SaeDocument, ScoresDocument
+from pipeline.artifacts.documents import (
+    Document,
+    GuidesDocument,
+    MemoryDocument,
+    SaeDocument,
+    ScoresDocument,
+)
 from pipeline.metrics import METRICS, percent
 from spg_core.errors import ArtifactError
 
@@ -21,6 +27,8 @@ def told(document: Document, path: str) -> str:
             ]
         case GuidesDocument():
             lines = [document.id, *_of_guides(document)]
+        case MemoryDocument():
+            lines = [document.id, *_of_memory(document)]
         case ScoresDocument():
             names = ("image_auroc", "pixel_auroc", "pixel_aupro")
             mean = document.mean.values
@@ -47,6 +55,12 @@ def _of_guides(document: GuidesDocument) -> list[str]:
             f"{document.training.steps} steps, so it stays dense"
         )
     return lines
+
+
+def _of_memory(document: MemoryDocument) -> list[str]:
+    held = document.categories.values()
+    n_images, n_tokens = sum(len(one.images) for one in held), sum(one.tokens for one in held)
+    return [f"  {n_tokens} tokens of {n_images} normal images of {', '.join(document.categories)}"]
 
 
 def rows_of(document: Document) -> list[Mapping[str, object]]:

@@ -28,7 +28,7 @@ from pipeline.caches.answers import (
 )
 from spg_core.errors import IncompleteCache, NotInStore, SpgError, StoreError
 
-_KINDS = {"saes": "SAE", "guides": "guides", "scores": "scores"}
+_KINDS = {"saes": "SAE", "guides": "guides", "memories": "memory", "scores": "scores"}
 _DOCUMENT_BYTES = 1 << 26
 """No JSON of an artifact is larger."""
 _NOT_A_DOCUMENT = (SpgError, ValueError, LookupError, TypeError, AttributeError, RecursionError)

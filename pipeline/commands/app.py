@@ -18,6 +18,7 @@ COMMANDS = {
     "extract": "Write the patch tokens of a dataset, once.",
     "fit-sae": "Train a sparse autoencoder on cached tokens.",
     "fit-guides": "Learn two guides over an SAE.",
+    "fit-memory": "Keep tokens of a few normal images.",
     "score": "Maps, image scores and metrics of a dataset.",
     "sweep": "Fit and score a grid in one pass.",
     "table": "Print scores beside the published ones.",

@@ -11,7 +11,12 @@ from pipeline.printable import printable, printable_line
 
 if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
-    from pipeline.artifacts.documents import GuidesDocument, SaeDocument, ScoresDocument
+    from pipeline.artifacts.documents import (
+        GuidesDocument,
+        MemoryDocument,
+        SaeDocument,
+        ScoresDocument,
+    )
     from pipeline.artifacts.notes import ThresholdDocument
     from pipeline.atoms.files import AtomFiles
     from pipeline.extraction.extract import Extraction
@@ -42,6 +47,12 @@ def fit_sae(made: "Artifact[SaeDocument]", as_json: bool) -> None:
 def fit_guides(made: "Artifact[GuidesDocument]", as_json: bool) -> None:
     """Print how sparse they are, and where they are."""
     show({"id": made.id, "path": made.path}, as_json, repr(made))
+
+
+def fit_memory(made: "Artifact[MemoryDocument]", as_json: bool) -> None:
+    """Print what it holds, and where it is."""
+    held = {name: vars(one) for name, one in made.document.categories.items()}
+    show({"id": made.id, "path": made.path, "categories": held}, as_json, repr(made))
 
 
 def score(made: "Artifact[ScoresDocument]", as_json: bool) -> None:

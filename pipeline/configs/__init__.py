@@ -17,7 +17,14 @@ from pipeline.configs.common import (
     StoreConfig,
 )
 from pipeline.configs.extract import ExtractConfig
-from pipeline.configs.fitting import FitGuidesConfig, FitGuidesSource, FitSaeConfig, FitSaeSource
+from pipeline.configs.fitting import (
+    FitGuidesConfig,
+    FitGuidesSource,
+    FitMemoryConfig,
+    FitMemorySource,
+    FitSaeConfig,
+    FitSaeSource,
+)
 from pipeline.configs.grids import FigureConfig, ReproduceConfig, ReproduceSource, SweepConfig
 from pipeline.configs.prediction import (
     CalibrateSource,
@@ -48,6 +55,8 @@ __all__ = [
     "FigureConfig",
     "FitGuidesConfig",
     "FitGuidesSource",
+    "FitMemoryConfig",
+    "FitMemorySource",
     "FitSaeConfig",
     "FitSaeSource",
     "GuidesSource",

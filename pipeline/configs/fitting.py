@@ -1,10 +1,13 @@
-"""What `fit-sae` and `fit-guides` can be told besides what the maths is."""
+"""What `fit-sae`, `fit-guides` and `fit-memory` can be told besides what the maths is."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pipeline.configs.common import Epochs, Images, Named, Recipe
-from spg_core.fields import Device, Name, Paper
+from msgspec import Meta
+
+from pipeline.configs.common import Checked, Epochs, Images, Named, Recipe
+from spg_core.errors import ConfigError
+from spg_core.fields import Device, Name, Paper, Seed
 from spg_core.guide_config import GuideConfig
 from spg_core.sae_config import SaeConfig
 
@@ -63,3 +66,45 @@ class FitGuidesConfig(GuideConfig):
     """sae, or a control without it: pca, random, or none (free vectors, neither ReLU nor l1)."""
     device: Device = "auto"
     """Where to train."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitMemorySource(Named):
+    """Whose normal tokens are kept."""
+
+    dataset: Name
+    """Dataset that holds normal images of the train split, by its name in the store."""
+    backbone: Name | None = None
+    """Backbone whose tokens are kept; the only one of the dataset otherwise."""
+    key: Name | None = None
+    """Key of the cache, or its start; the only one with normal train images otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitMemoryConfig(Checked):
+    """Keep the tokens of a few normal images of each category."""
+
+    shots: Annotated[int, Meta(ge=0, le=100_000)] = 4
+    """Normal images a category; 0 takes all."""
+    coreset: Annotated[float, Meta(gt=0, le=1e6)] | None = None
+    """Keep this share of a category's tokens, or above 1 this number; all otherwise."""
+    seed: Seed = 111
+    """Seed of which images are taken; fewer shots are part of more."""
+    device: Device = "auto"
+    """Where a coreset is chosen."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a value out of range."""
+        super().__post_init__()
+        if self.coreset is not None and self.coreset > 1 and not self.coreset.is_integer():
+            raise ConfigError(
+                f"--coreset is {self.coreset}; it must be a share, at most 1, or a whole number"
+            )
+
+    def n_kept(self, n_tokens: int) -> int:
+        """Give how many of a category's tokens are kept."""
+        if self.coreset is None:
+            return n_tokens
+        if self.coreset > 1:
+            return min(n_tokens, int(self.coreset))
+        return max(1, int(n_tokens * self.coreset))
