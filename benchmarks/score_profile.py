@@ -38,13 +38,12 @@ from manifests.table import Manifest, manifest_to_bytes
 from pipeline.artifacts import load_artifact
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ScoreConfig
+from pipeline.detection.detector import Detector, detector_of, make_detector
+from pipeline.detection.parts import GuidesPart
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.scoring.blocks import MapPlan, Scoring
 from pipeline.scoring.categories import finish_category, submit_category, submit_inputs
-from pipeline.scoring.detector import Detector, make_detector
 from pipeline.work import Here
-from spg_core.anomaly_map import map_operator
-from spg_core.pooling import Pooling
 from spg_core.types import PatchGrid
 
 READ, CAST, GUIDES = "tokens: read, checksums", "tokens: to float32, length 1", "guides, softmax"
@@ -57,8 +56,8 @@ BLOCKS, CATEGORIES = "pipeline.scoring.blocks", "pipeline.scoring.categories"
 DEFECTS, COUNTS = "spg_core.defect_pixels", "spg_core.pixel_counts"
 STAGES: dict[str, tuple[str, ...]] = {
     READ: ("cache.reader.TokenCache.tokens",),
-    CAST: (f"{BLOCKS}.patch_values", f"{BLOCKS}.unit"),
-    GUIDES: ("pipeline.scoring.detector.Detector.unit_probabilities",),
+    CAST: (f"{BLOCKS}.part_values", "pipeline.detection.values.unit"),
+    GUIDES: ("pipeline.detection.parts.GuidesPart.values",),
     MAPS: (f"{BLOCKS}.draw_maps",),
     POOL: (
         f"{CATEGORIES}.block_scores",
@@ -228,8 +227,8 @@ def write_wide(store: Objects, spec: BackboneSpec, n_images: int) -> Detector:
         writer.write_shard(shard, tokens, None, np.stack([mask for _, mask in made]))
     writer.finish(manifest_to_bytes(wide_manifest(n_images)))
     guides = torch.from_numpy(np.stack([-direction, direction]))
-    operator = map_operator(spec.grid, SIDE, SIDE, 4.0)
-    return Detector("made-up", spec, guides, temperature, operator, Pooling())
+    part = GuidesPart("made-up", spec, guides, temperature)
+    return detector_of("made-up", [part], ScoreConfig())
 
 
 def wide_manifest(n_images: int) -> Manifest:

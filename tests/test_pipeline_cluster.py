@@ -24,13 +24,14 @@ from cache.store import open_store
 from pipeline import cluster as cluster_module
 from pipeline import cluster_client, cluster_store, device
 from pipeline.configs import ClusterConfig, ScoreConfig
+from pipeline.detection.detector import load_detector
+from pipeline.detection.values import compute_maps
 from pipeline.extraction import fill
 from pipeline.extraction.extract import extract
 from pipeline.inputs import open_dataset
 from pipeline.scoring import blocks as score_blocks
-from pipeline.scoring.blocks import MapPlan, compute_maps, open_scoring
+from pipeline.scoring.blocks import MapPlan, open_scoring
 from pipeline.scoring.categories import finish_category, submit_category, submit_inputs
-from pipeline.scoring.detector import load_detector
 from pipeline.scoring.score import score
 from pipeline.work import Here, Threads, open_workers
 from spg_core.errors import ClusterError, ConfigError, DatasetError, MetricError

@@ -26,6 +26,7 @@ from pipeline.configs import (
     PredictConfig,
     ScoreConfig,
 )
+from pipeline.detection.detector import make_detector
 from pipeline.extraction.extract import extract
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
@@ -34,7 +35,6 @@ from pipeline.prediction.export import TOLERANCE, check_images, describe_file, e
 from pipeline.prediction.inputs import find_images
 from pipeline.prediction.predict import predict
 from pipeline.prediction.threshold import calibrate
-from pipeline.scoring.detector import make_detector
 from pipeline.scoring.score import score
 from spg_core.errors import ArtifactError, BackboneError, ConfigError, StoreError
 from spg_core.image_metrics import image_metrics

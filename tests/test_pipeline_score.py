@@ -15,10 +15,11 @@ from cache.store import open_store
 from pipeline.artifacts import load_artifact, save_artifact, to_json
 from pipeline.artifacts.terms import Backbone
 from pipeline.configs import ScoreConfig
+from pipeline.detection.detector import load_detector
+from pipeline.detection.values import compute_maps
 from pipeline.inputs import open_dataset
-from pipeline.scoring.blocks import MapPlan, compute_maps, open_scoring
+from pipeline.scoring.blocks import MapPlan, open_scoring
 from pipeline.scoring.categories import finish_category, submit_category, submit_inputs
-from pipeline.scoring.detector import load_detector
 from pipeline.scoring.score import score
 from pipeline.work import Here
 from spg_core.errors import ArtifactError, ConfigError, NotInStore, StoreError
@@ -182,12 +183,13 @@ def test_the_library_gives_the_same_scores_as_the_command(small_store, scored):
 @pytest.mark.parametrize("sigma", [1.0, 2.5, 4.0, 8.0, 20.0])
 def test_maps_stay_in_0_1_where_every_patch_is_surely_anomalous(small_store, sigma):
     detector = load_detector(small_store.url, small_store.guides.id, ScoreConfig(sigma=sigma))
-    sure = dataclasses.replace(detector, temperature=1e-4)
-    tokens = detector.guides[1].expand(1, detector.spec.grid.tokens_per_image, -1)
+    [part], [operator] = detector.parts, detector.operators
+    sure = dataclasses.replace(detector, parts=(dataclasses.replace(part, temperature=1e-4),))
+    tokens = part.guides[1].expand(1, detector.spec.grid.tokens_per_image, -1)
 
     maps = sure.maps(tokens)
 
-    assert float(detector.operator(sure.patch_probabilities(tokens)).min()) > 0.99
+    assert float(operator(*sure.values(tokens)).min()) > 0.99
     assert float(maps.max()) <= 1
 
 

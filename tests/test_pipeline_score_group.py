@@ -18,10 +18,11 @@ from cache.reader import TokenCache
 from cache.store import open_store
 from pipeline.artifacts import list_artifacts, save_artifact
 from pipeline.configs import ScoreConfig
+from pipeline.detection.detector import Detector, load_detector
+from pipeline.detection.parts import GuidesPart
+from pipeline.detection.values import compute_maps, part_values
 from pipeline.inputs import open_dataset
 from pipeline.scoring import blocks, categories
-from pipeline.scoring.blocks import patch_values
-from pipeline.scoring.detector import Detector, load_detector
 from pipeline.scoring.score import score, score_group
 from spg_core.anomaly_map import map_operator
 from spg_core.errors import CorruptStore, MetricError, NotInStore, StoreError
@@ -59,9 +60,10 @@ def _content(made):
     ]
 
 
-def _detector(pair):
+def _detector(pair, identifier="x"):
     spec = SimpleNamespace(height=4, width=6, d_model=pair.shape[1])
-    return Detector("x", spec, pair, 0.5, map_operator(PatchGrid(2, 3), 4, 6, 1.0), Pooling())
+    part = GuidesPart(identifier, spec, pair, 0.5)
+    return Detector(identifier, (part,), (map_operator(PatchGrid(2, 3), 4, 6, 1.0),), Pooling())
 
 
 def _data(tokens):
@@ -73,7 +75,8 @@ def test_patches_of_two_detectors_are_the_sigmoids_of_their_cosines():
     tokens = np.array([[[3, 0], [0, 2]]], np.float16)
     one = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
 
-    found = patch_values([_detector(one), _detector(one.flip(0))], _data(tokens), np.array([0]))
+    both = [_detector(one, "a"), _detector(one.flip(0), "b")]
+    found = list(part_values(both, _data(tokens), np.array([0])).values())
 
     low, high = 1 / (1 + exp(2)), 1 / (1 + exp(-2))  # cosines 0 and 1, temperature 0.5
     np.testing.assert_allclose(found, [[[low, high]], [[high, low]]], rtol=1e-6)
@@ -89,12 +92,14 @@ def test_patches_of_two_detectors_are_the_sigmoids_of_their_cosines():
 def test_a_detectors_bits_do_not_depend_on_its_company(seed, d_model, chosen, n_images):
     made = torch.Generator().manual_seed(seed)
     tokens = torch.randn(20, 6, d_model, generator=made).half().numpy()
-    every = [_detector(torch.randn(2, d_model, generator=made)) for _ in range(9)]
-    whole = patch_values(every, _data(tokens), np.arange(20))
+    every = [_detector(torch.randn(2, d_model, generator=made), str(i)) for i in range(9)]
+    whole = part_values(every, _data(tokens), np.arange(20))
 
-    part = patch_values([every[i] for i in chosen], _data(tokens), np.arange(n_images))
+    part = part_values([every[i] for i in chosen], _data(tokens), np.arange(n_images))
 
-    np.testing.assert_array_equal(part, whole[chosen, :n_images])
+    assert len(part) == len(set(chosen))
+    for key, values in part.items():
+        np.testing.assert_array_equal(values, whole[key][:n_images])
 
 
 def test_scores_of_a_group_are_those_of_each_alone_to_the_last_bit(small_store, copy, tmp_path):
@@ -129,9 +134,10 @@ def test_a_group_reads_each_token_and_mask_once_and_maps_serve_every_tau(copy, m
     monkeypatch.setattr(TokenCache, "read_rows", counted)
     real_maps = blocks.draw_maps
 
-    def draw(detector, patches):
-        drawn[detector.id] += len(patches)
-        return real_maps(detector, patches)
+    def draw(detector, values):
+        maps = real_maps(detector, values)
+        drawn[detector.id] += len(maps)
+        return maps
 
     monkeypatch.setattr(blocks, "draw_maps", draw)
     plain = ScoreConfig()
@@ -150,9 +156,9 @@ def test_maps_of_one_category_and_detector_are_held_at_a_time(copy, monkeypatch)
     held, most = [], []
     real = blocks.draw_maps
 
-    def draw(detector, patches):
+    def draw(detector, values):
         most.append(sum(len(one()) for one in held if one() is not None))
-        maps = real(detector, patches)
+        maps = real(detector, values)
         held.append(weakref.ref(maps))
         return maps
 
@@ -170,8 +176,8 @@ def _nan_of(identifier):
     """Draw maps as ever, but those of one detector as NaN."""
     drawn = blocks.draw_maps
 
-    def draw(detector, patches):
-        maps = drawn(detector, patches)
+    def draw(detector, values):
+        maps = drawn(detector, values)
         return maps * np.float32("nan") if detector.id == identifier else maps
 
     return draw
@@ -245,7 +251,7 @@ def test_the_library_detector_draws_the_maps_of_a_group(copy):
     detector = load_detector(copy, "g3-0")
     rows = np.array([4, 1, 2])
 
-    maps = blocks.compute_maps(detector, data, rows)
+    maps = compute_maps(detector, data, rows)
 
     by_hand = detector.maps(torch.from_numpy(data.cache.tokens(rows)))
     np.testing.assert_allclose(maps, by_hand.numpy(), atol=1e-6)

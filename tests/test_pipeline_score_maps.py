@@ -8,10 +8,10 @@ import zarr
 
 from cache.store import open_store
 from pipeline.configs import ScoreConfig
+from pipeline.detection.detector import load_detector
+from pipeline.detection.values import compute_maps
 from pipeline.inputs import open_dataset
 from pipeline.scoring import categories
-from pipeline.scoring.blocks import compute_maps
-from pipeline.scoring.detector import load_detector
 from pipeline.scoring.score import score
 from spg_core.errors import StoreError
 

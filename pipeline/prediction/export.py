@@ -28,10 +28,10 @@ from pipeline.backbones.load import Backbone
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.backbones.stored import load_stored_backbone
 from pipeline.configs import ScoreConfig
+from pipeline.detection.detector import Detector, make_detector
 from pipeline.files import check_place, new_file, write_file
 from pipeline.prediction.export_module import ExportedDetector
 from pipeline.prediction.threshold import describe, load_threshold, scoring_of
-from pipeline.scoring.detector import Detector, make_detector
 from pipeline.versions import library_versions
 from spg_core.errors import ArtifactError, BackboneError, ConfigError
 

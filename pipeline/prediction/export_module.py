@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.backbones.load import Backbone
-from pipeline.scoring.detector import Detector
+from pipeline.detection.detector import Detector
 
 
 class ExportedDetector(nn.Module):

@@ -26,12 +26,12 @@ from pipeline.backbones.preprocess import preprocess
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.backbones.stored import load_stored_backbone
 from pipeline.configs import PredictConfig, ScoreConfig
+from pipeline.detection.detector import Detector, make_detector
 from pipeline.drawing.mark import is_marked
 from pipeline.drawing.overlay import heatmap, overlay, save_picture
 from pipeline.files import check_place, new_file
 from pipeline.prediction.inputs import HEATMAP, OVERLAY, Listed, output_names
 from pipeline.prediction.threshold import Threshold, choose_threshold
-from pipeline.scoring.detector import Detector, make_detector
 from spg_core.errors import ConfigError, DatasetError, StoreError
 
 

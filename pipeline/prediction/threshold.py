@@ -67,10 +67,11 @@ def calibrate(
         NotInStore, StoreError.
     """
     from pipeline.backbones.spec import require_same_tokens
+    from pipeline.detection.detector import make_detector
+    from pipeline.detection.values import compute_maps
     from pipeline.device import resolve_device
     from pipeline.inputs import open_dataset
-    from pipeline.scoring.blocks import compute_maps, pool
-    from pipeline.scoring.detector import make_detector
+    from pipeline.scoring.blocks import pool
 
     if fpr is not None and not 0 <= fpr < 1:
         raise ConfigError(f"fpr is a share of the normal images in [0, 1), got {fpr}")

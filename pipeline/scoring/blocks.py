@@ -1,43 +1,33 @@
 """What is done to a block, 64 images of one category, here or by Dask workers, with the same bits.
 
-The tokens and masks of a block are read once, whoever many detectors score it: what is kept of the
-tokens are patch probabilities, 3 kB an image and detector. Maps, 800 kB an image, are made of them
-for one detector at a time and stay where they were made; what travels are image scores and the
-partial results of `spg_core.pixel_counts`, which merge exactly. The functions here are what workers
-run: each takes the opened `Scoring` first.
+The tokens and masks of a block are read once, however many detectors score it: what is kept of the
+tokens are the values of their parts, 3 kB an image and part, each part's once. Maps, 800 kB an
+image, are made of them for one detector at a time and stay where they were made; what travels are
+image scores and the partial results of `spg_core.pixel_counts`, which merge exactly. The functions
+here are what workers run: each takes the opened `Scoring` first.
 
-Each detector's probabilities are a product of its own, though one product for all would read the
-tokens once: a matrix product's last bit may depend on its width, and then scores would depend on
-the company. Between them the tokens of one image stay in the processor's cache, so 25 products of
-16 images (d = 1024) took 23 ms instead of 18, of about a second that scoring these takes in all.
-
-Axes: G detectors; n images of a block; P patches.
+Axes: n images of a block; P patches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cache.maps import write_maps
 from cache.objects import Objects
+from pipeline.detection.detector import Detector
+from pipeline.detection.values import IMAGES_A_BATCH, Maps, Rows, Values, draw_maps, part_values
 from pipeline.device import resolve_device
 from pipeline.inputs import CachedDataset, open_dataset
-from pipeline.scoring.detector import Detector
 from spg_core.anomaly_map import image_scores
 from spg_core.defect_pixels import DefectPixels, defect_pixels, merge_defects
-from spg_core.guides import unit
 from spg_core.pixel_counts import NormalCounts, count_normals
 from spg_core.pooling import Pooling
 
 BLOCK_IMAGES = 64
-_BATCH_IMAGES = 16
-
-Maps = NDArray[np.float32]
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -83,8 +73,8 @@ class BlockInputs:
     """What every detector shares of a block."""
 
     rows: Rows
-    patches: NDArray[np.float32]
-    """p_A `(G, n, P)` in [0, 1]."""
+    values: Mapping[str, Values]
+    """Of every part, by its key."""
     masks: NDArray[np.uint8] | None
     """`(n, height, width)` of 0 and 1; None where no pixel metric is wanted."""
 
@@ -112,11 +102,11 @@ def cut_blocks(rows: Rows) -> list[Rows]:
     return [rows[start : start + BLOCK_IMAGES] for start in range(0, len(rows), BLOCK_IMAGES)]
 
 
-def block_inputs(scoring: Scoring, rows: Rows, with_masks: bool) -> BlockInputs:
-    """Read a block once, for all detectors."""
+def block_inputs(scoring: Scoring, category: str, rows: Rows, with_masks: bool) -> BlockInputs:
+    """Read a block of a category once, for all detectors."""
     return BlockInputs(
         rows,
-        patch_values([plan.detector for plan in scoring.plans], scoring.data, rows),
+        part_values([plan.detector for plan in scoring.plans], scoring.data, rows, category),
         scoring.data.cache.masks(rows) if with_masks else None,
     )
 
@@ -124,7 +114,7 @@ def block_inputs(scoring: Scoring, rows: Rows, with_masks: bool) -> BlockInputs:
 def block_maps(scoring: Scoring, inputs: BlockInputs, which: int) -> Maps:
     """Make the maps of a plan for a block, and keep them in the store where that was asked."""
     plan = scoring.plans[which]
-    maps = draw_maps(plan.detector, inputs.patches[which])
+    maps = draw_maps(plan.detector, inputs.values)
     for name in plan.kept_as:
         # a chunk is an image, so no two blocks share one
         write_maps(scoring.store, name, maps_shape(scoring.data), inputs.rows, maps)
@@ -162,47 +152,11 @@ def block_counts(
     return count_normals(maps, inputs.masks, defects, threads=threads, clip200=clip200)
 
 
-@torch.inference_mode()
-def patch_values(
-    detectors: Sequence[Detector], data: CachedDataset, rows: Rows
-) -> NDArray[np.float32]:
-    """Give p_A `(G, n, P)` in [0, 1] of some rows by each detector, all on one device."""
-    device = detectors[0].guides.device
-    patches = np.empty((len(detectors), len(rows), data.cache.tokens_per_image), np.float32)
-    step = _images_at_once(device)
-    for start in range(0, len(rows), _BATCH_IMAGES):
-        batch = torch.from_numpy(data.cache.tokens(rows[start : start + _BATCH_IMAGES]))
-        for at in range(0, len(batch), step):
-            here = slice(start + at, start + min(at + step, len(batch)))
-            units = unit(batch[at : at + step].to(device).float())
-            for values, detector in zip(patches, detectors, strict=True):
-                values[here] = detector.unit_probabilities(units).cpu().numpy()
-    return patches
-
-
-@torch.inference_mode()
-def draw_maps(detector: Detector, patches: NDArray[np.float32]) -> Maps:
-    """Give the final maps `(n, height, width)` float32 in [0, 1] of p_A `(n, P)`."""
-    device = detector.guides.device
-    maps = np.empty((len(patches), detector.spec.height, detector.spec.width), np.float32)
-    step = _images_at_once(device)
-    for at in range(0, len(patches), step):
-        drawn: Tensor = detector.draw(torch.from_numpy(patches[at : at + step]).to(device))
-        # rounding can leave a sum of weights at 1 + 1e-7
-        maps[at : at + step] = drawn.cpu().numpy()
-    return maps
-
-
-def compute_maps(detector: Detector, data: CachedDataset, rows: Rows) -> Maps:
-    """Give the final maps `(n, height, width)` float32 in [0, 1] of some rows."""
-    return draw_maps(detector, patch_values([detector], data, rows)[0])
-
-
 def pool(maps: Maps, pooling: Pooling) -> NDArray[np.float32]:
     """Give image scores `(n,)` of maps `(n, height, width)`, batch by batch."""
-    batches = range(0, len(maps), _BATCH_IMAGES)
+    batches = range(0, len(maps), IMAGES_A_BATCH)
     parts = [
-        image_scores(torch.from_numpy(maps[at : at + _BATCH_IMAGES]), pooling) for at in batches
+        image_scores(torch.from_numpy(maps[at : at + IMAGES_A_BATCH]), pooling) for at in batches
     ]
     pooled: NDArray[np.float32] = torch.cat(parts).numpy()
     return pooled
@@ -211,12 +165,3 @@ def pool(maps: Maps, pooling: Pooling) -> NDArray[np.float32]:
 def report_taus() -> tuple[float, ...]:
     """Give the pooling temperatures of Fig. 3, from 0.001 to 100."""
     return tuple(float(tau) for tau in np.logspace(-3, 2, 11))
-
-
-def _images_at_once(device: torch.device) -> int:
-    """Give how many images fill a device; on a CPU as many as its cache holds.
-
-    One image of 784 tokens of 1024 takes 3 MB. Cast and scaled one by one, 16 of them took 5 ms,
-    all at once 50.
-    """
-    return 1 if device.type == "cpu" else _BATCH_IMAGES

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.configs import ScoreConfig
+from pipeline.detection.values import Rows
 from pipeline.inputs import CachedDataset
 from pipeline.progress import bar
 from pipeline.scoring.blocks import (
     MapPlan,
-    Rows,
     Scoring,
     block_counts,
     block_defects,
@@ -144,7 +144,7 @@ def submit_inputs(
     """Have the blocks of a category read."""
     without_mask = _defective_without_mask(data, rows)
     blocks = cut_blocks(rows)
-    handles = [workers.submit(block_inputs, block, not without_mask) for block in blocks]
+    handles = [workers.submit(block_inputs, category, block, not without_mask) for block in blocks]
     return CategoryInputs(category, rows, blocks, handles, without_mask)
 
 

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from cache.objects import Objects
 from pipeline.artifacts import Artifact, load_artifact
 from pipeline.artifacts.documents import GuidesDocument, ScoresDocument
+from pipeline.detection.detector import Detector, make_detector
+from pipeline.detection.values import Rows, compute_maps
 from pipeline.device import resolve_device
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.metrics import percent
 from pipeline.progress import say
-from pipeline.scoring.blocks import Rows, compute_maps, cut_blocks, pool
-from pipeline.scoring.detector import Detector, make_detector
+from pipeline.scoring.blocks import cut_blocks, pool
 from spg_core.errors import SpgError
 from spg_core.image_metrics import image_metrics
 from spg_core.pooling import Pooling

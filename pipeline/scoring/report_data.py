@@ -10,6 +10,8 @@ from pipeline.artifacts import Artifact, folder
 from pipeline.artifacts.documents import GuidesDocument, ScoresDocument
 from pipeline.atoms.find import find_atoms, has_atoms
 from pipeline.configs import AtomsConfig, ScoreConfig
+from pipeline.detection.detector import Detector
+from pipeline.detection.values import compute_maps
 from pipeline.fitting.log import GUIDE_PANELS, SAE_PANELS, read_log
 from pipeline.inputs import CachedDataset
 from pipeline.metrics import METRICS
@@ -29,10 +31,9 @@ from pipeline.report.data import (
 )
 from pipeline.report.gallery import select_gallery
 from pipeline.report.render import render_report
-from pipeline.scoring.blocks import compute_maps, report_taus
+from pipeline.scoring.blocks import report_taus
 from pipeline.scoring.categories import CategoryScores
 from pipeline.scoring.controls import control_rows
-from pipeline.scoring.detector import Detector
 from spg_core.errors import CorruptStore, IncompleteCache, NotInStore
 from spg_core.image_metrics import image_metrics
 from spg_core.pooling import Pooling

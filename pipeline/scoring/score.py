@@ -25,6 +25,7 @@ from pipeline.artifacts import (
 from pipeline.artifacts.documents import GuidesDocument, ScoresDocument
 from pipeline.backbones.spec import require_same_tokens
 from pipeline.configs import ClusterConfig, ScoreConfig
+from pipeline.detection.detector import Detector, make_detector
 from pipeline.device import resolve_device
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.progress import say
@@ -39,7 +40,6 @@ from pipeline.scoring.blocks import (
 )
 from pipeline.scoring.categories import CategoryScores, score_categories
 from pipeline.scoring.chance import remark_chance
-from pipeline.scoring.detector import Detector, make_detector
 from pipeline.scoring.document import categories_file, images_table, scores_document
 from pipeline.work import open_workers
 from spg_core.errors import MetricError, SpgError

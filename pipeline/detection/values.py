@@ -1,0 +1,88 @@
+"""Cached tokens to values, values to maps: a detector's work on rows of a cache, batch by batch.
+
+Each part's values are a product of its own, though one product for all would read the tokens once:
+a matrix product's last bit may depend on its width, and then scores would depend on the company.
+Between them the tokens of one image stay in the processor's cache, so 25 products of 16 images
+(d = 1024) took 23 ms instead of 18, of about a second that scoring these takes in all.
+
+Axes: n images; P patches.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.detection.detector import Detector
+from pipeline.inputs import CachedDataset
+from spg_core.guides import unit
+
+IMAGES_A_BATCH = 16
+
+Rows: TypeAlias = NDArray[np.int64]
+Maps: TypeAlias = NDArray[np.float32]
+"""`(n, height, width)` in [0, 1]."""
+Values: TypeAlias = NDArray[np.float32]
+"""`(n, P)` in [0, 1]."""
+
+
+@torch.inference_mode()
+def part_values(
+    detectors: Sequence[Detector], data: CachedDataset, rows: Rows, category: str | None = None
+) -> dict[str, Values]:
+    """Give the values of some rows by each part of the detectors, by its key.
+
+    Args:
+        detectors: all on one device.
+        data: whose tokens they take.
+        rows: images.
+        category: of these; None where they are of several, or nobody knows.
+    """
+    parts = {part.key: part for detector in detectors for part in detector.parts}
+    device = detectors[0].device
+    n_images, n_patches = len(rows), data.cache.tokens_per_image
+    values = {key: np.empty((n_images, n_patches), np.float32) for key in parts}
+    step = _images_at_once(device)
+    for start in range(0, n_images, IMAGES_A_BATCH):
+        batch = torch.from_numpy(data.cache.tokens(rows[start : start + IMAGES_A_BATCH]))
+        for at in range(0, len(batch), step):
+            here = slice(start + at, start + min(at + step, len(batch)))
+            units = unit(batch[at : at + step].to(device).float())
+            for key, part in parts.items():
+                values[key][here] = part.values(units, category).cpu().numpy()
+    return values
+
+
+@torch.inference_mode()
+def draw_maps(detector: Detector, values: Mapping[str, Values]) -> Maps:
+    """Give the final maps `(n, height, width)` float32 in [0, 1] of values by the parts' keys."""
+    of_parts = [torch.from_numpy(values[part.key]) for part in detector.parts]
+    n_images, spec = len(of_parts[0]), detector.spec
+    maps = np.empty((n_images, spec.height, spec.width), np.float32)
+    step = _images_at_once(detector.device)
+    for at in range(0, n_images, step):
+        batch = [one[at : at + step].to(detector.device) for one in of_parts]
+        maps[at : at + step] = detector.draw(*batch).cpu().numpy()
+    return maps
+
+
+def compute_maps(detector: Detector, data: CachedDataset, rows: Rows) -> Maps:
+    """Give the final maps `(n, height, width)` float32 in [0, 1] of some rows of any categories."""
+    maps = np.empty((len(rows), detector.spec.height, detector.spec.width), np.float32)
+    categories = np.array(data.manifest.select(rows)["category"].to_pylist())
+    for category in dict.fromkeys(categories.tolist()):
+        chosen = np.flatnonzero(categories == category)
+        values = part_values([detector], data, rows[chosen], category)
+        maps[chosen] = draw_maps(detector, values)
+    return maps
+
+
+def _images_at_once(device: torch.device) -> int:
+    """Give how many images fill a device; on a CPU as many as its cache holds.
+
+    One image of 784 tokens of 1024 takes 3 MB. Cast and scaled one by one, 16 of them took 5 ms,
+    all at once 50.
+    """
+    return 1 if device.type == "cpu" else IMAGES_A_BATCH
