@@ -22,7 +22,8 @@ _ARTIFACT = rf"(?:{'|'.join(_ARTIFACT_KINDS)})/[^/]+-[0-9a-f]{{8}}"
 _TEMPORARY = re.compile(
     r"\.tmp-probe-[0-9a-f]{16}"
     rf"|{_CACHE}/(?:.+/)?\.tmp-[^/]+"
-    rf"|(?:{_ARTIFACT}|figures/[^/]+)/(?:.+/)?\.tmp-[0-9a-f]{{16}}",
+    rf"|(?:{_ARTIFACT}|figures/[^/]+)/(?:.+/)?\.tmp-[0-9a-f]{{16}}"
+    r"|(?:latest|names/[^/]+)/\.tmp-[0-9a-f]{16}",
     re.DOTALL,
 )
 """Where a store has temporaries. In a cache any writer's, elsewhere named as ours are."""
@@ -54,7 +55,7 @@ def find_garbage(
     if not caches:
         _refuse_other_folders(objects)
     for cache in remove:
-        _refuse_links(objects, cache.folder)
+        refuse_links(objects, cache.folder)
     found = [
         Garbage(info.name, info.size_bytes, "temporary of a writer that ended")
         for info in objects.temporaries("")
@@ -64,7 +65,7 @@ def find_garbage(
     for cache in caches:
         if cache.folder in named:
             found += _whole_cache(objects, cache)
-        elif cache.state == "complete" and _link_on_the_way(objects, cache.folder) is None:
+        elif cache.state == "complete" and link_on_the_way(objects, cache.folder) is None:
             found += _orphans(objects, cache, grace_seconds)
     return found
 
@@ -92,8 +93,9 @@ def _refuse_other_folders(objects: Objects) -> None:
         )
 
 
-def _refuse_links(objects: Objects, folder: str) -> None:
-    link = _link_on_the_way(objects, folder)
+def refuse_links(objects: Objects, folder: str) -> None:
+    """Refuse a folder that is reached through a link. Raises: StoreError."""
+    link = link_on_the_way(objects, folder)
     if link is not None:
         raise StoreError(
             f"{objects.where}/{folder} is reached through a link, {link}; what it leads to is not "
@@ -101,8 +103,8 @@ def _refuse_links(objects: Objects, folder: str) -> None:
         )
 
 
-def _link_on_the_way(objects: Objects, folder: str) -> Path | None:
-    """Return the first link on the way from the store down to a folder of it."""
+def link_on_the_way(objects: Objects, folder: str) -> Path | None:
+    """Give the first link on the way from the store down to a folder of it."""
     parts = folder.split("/")
     for depth in range(1, len(parts) + 1):
         path = objects.local_path("/".join(parts[:depth]))

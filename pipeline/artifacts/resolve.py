@@ -147,21 +147,29 @@ def _latest(kind: Kind) -> str:
     return f"latest/{kind}.json"
 
 
+def latest_id(store: Objects, kind: Kind) -> str | None:
+    """Give the id that `latest` means, be it there or not. Raises: CorruptStore."""
+    try:
+        return read_note(store, _latest(kind), LatestDocument).id
+    except NotInStore:
+        return None
+
+
 def _read_latest(store: Objects, kind: Kind) -> str:
     """Give the id that `latest` means. Raises: NotInStore, StoreError."""
     try:
-        identifier = read_note(store, _latest(kind), LatestDocument).id
-    except NotInStore:
-        raise NotInStore(
-            f"no {SAY[kind]} 'latest' in {store.where}/{kind}: `spg-pipe {MAKE[kind]}` has made "
-            f"none there that is not a control; there are: {_listed(kind, _ids(store, kind))}"
-        ) from None
+        identifier = latest_id(store, kind)
     except StoreError as error:  # torn, say
         kind_of_error = CorruptStore if isinstance(error, CorruptStore) else StoreError
         raise kind_of_error(
             f"{error}; give an id instead: {_listed(kind, _ids(store, kind))}; the next "
             f"`spg-pipe {MAKE[kind]}` writes it anew"
         ) from None
+    if identifier is None:
+        raise NotInStore(
+            f"no {SAY[kind]} 'latest' in {store.where}/{kind}: `spg-pipe {MAKE[kind]}` has made "
+            f"none there that is not a control; there are: {_listed(kind, _ids(store, kind))}"
+        )
     if not _is_there(store, kind, identifier):
         raise NotInStore(
             f"the latest {SAY[kind]} were {identifier}, which are not in {store.where} any more; "

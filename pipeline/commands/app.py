@@ -6,6 +6,7 @@ A command imports its stage when it runs, so that `spg-pipe --help` does not wai
 from collections import UserDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -28,9 +29,15 @@ COMMANDS = {
     "predict": "Judge unseen images.",
     "export": "Write the detector as one ONNX file.",
     "demo": "All of it on a generated sample, offline.",
+    "ls": "List SAEs, guides and scores.",
+    "show": "Show one, and what it stands on.",
+    "rm": "Remove some, a dry run first.",
+    "name": "Call one by a name.",
     "cache": "Look at, check, copy and tidy the token caches.",
 }
 """Each is a function of `pipeline.stages`, and one of `shown`; `cache` has some of its own."""
+_REGISTRY = ("ls", "show", "rm", "name")
+"""These are functions of `pipeline.registry.stages`, and of `commands.registry`."""
 
 STYLE: dict[str, Any] = {
     "rich_markup_mode": None,
@@ -53,10 +60,11 @@ def _our_way() -> Iterator[None]:
 
 def _app_of(name: str) -> typer.Typer:
     """Make a command of the stage and of the words of its name."""
-    from pipeline import stages
-    from pipeline.commands import shown
     from pipeline.commands.from_config import from_config
 
+    kept = name in _REGISTRY
+    stages = import_module("pipeline.registry.stages" if kept else "pipeline.stages")
+    shown = import_module(f"pipeline.commands.{'registry' if kept else 'shown'}")
     place = name.replace("-", "_")
     made = typer.Typer(add_completion=False, **STYLE)
     made.command(name)(from_config(getattr(stages, place), getattr(shown, place)))

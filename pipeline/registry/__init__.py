@@ -1,0 +1,1 @@
+"""What a store keeps besides caches: listed, shown, removed, pushed and pulled."""
