@@ -12,15 +12,15 @@ import os
 import textwrap
 from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cache.reader import TokenCache
 from cache.store import AnyStore, open_store
 from pipeline import stages
 from pipeline.inputs import open_dataset
-from pipeline.options import Option, fill, help_of, options_of
+from pipeline.options import Option, Stage, fill, help_of, options_of
 from spg_core.errors import ConfigError
-from spg_core.fields import ARGUMENT, is_list
+from spg_core.fields import ARGUMENT, FieldType, is_list
 
 if TYPE_CHECKING:
     from pipeline.prediction.predict import Prediction
@@ -52,7 +52,7 @@ def plain(stage: Callable[..., Made], give: Callable[[Made], Given]) -> Callable
     kinds = {one.name: one.kind for one in options}
 
     @wraps(stage)
-    def call(*things: Any, **given: Any) -> Given:
+    def call(*things: object, **given: object) -> Given:
         asked = dict(zip(by_place, things, strict=False)) | given
         if len(things) > len(by_place) or "store" not in asked:
             raise ConfigError(
@@ -67,7 +67,7 @@ def plain(stage: Callable[..., Made], give: Callable[[Made], Given]) -> Callable
     return call
 
 
-def _value(kind: Any, given: Any) -> Any:
+def _value(kind: FieldType, given: object) -> object:
     """Give what a config takes for what a notebook has: paths, NumPy's numbers, one for a list."""
     if isinstance(given, os.PathLike):
         return os.fspath(given)
@@ -81,7 +81,7 @@ def _value(kind: Any, given: Any) -> Any:
     return given
 
 
-def _signature(stage: Callable[..., Any], options: list[Option]) -> inspect.Signature:
+def _signature(stage: Stage, options: list[Option]) -> inspect.Signature:
     by_place, by_name = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
     told = [inspect.Parameter("store", by_place)]
     for one in sorted(options, key=lambda one: ARGUMENT not in one.marks):

@@ -10,13 +10,18 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, NoReturn, Protocol, runtime_checkable
 
 from spg_core.errors import ConfigError, SpgError
+
+if TYPE_CHECKING:
+    import typer
+
+    Handler = Callable[[int, FrameType | None], object]
 
 INTERRUPTED = 130
 _OF_STREAMS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -99,18 +104,29 @@ def _told(error: Exception) -> int | None:
             return 1
         case typer.Abort():
             return INTERRUPTED
-        case _ if hasattr(error, "format_message"):  # of typer's own click, which has no other name
+        case _Mistyped():
             return _usage(error)
     return None
 
 
-def _usage(error: Any) -> int:
+@runtime_checkable
+class _Mistyped(Protocol):
+    """An error of the click that typer brings along, where it has no public name."""
+
+    exit_code: int
+
+    def format_message(self) -> str: ...
+
+    def show(self) -> None: ...
+
+
+def _usage(error: _Mistyped) -> int:
     """Say what is wrong with the words typed in one line, or show the help that was asked for."""
     message = error.format_message()
     if "\n" in message:
         error.show()
     else:
-        where = error.ctx.command_path if error.ctx else "spg-pipe"
+        where = getattr(getattr(error, "ctx", None), "command_path", "spg-pipe")
         _say(f"error: {message[:1].lower()}{message[1:].rstrip('.?')}; see {where} -h")
     return int(error.exit_code)
 
@@ -142,7 +158,7 @@ def _say(text: str) -> None:
         console.print(printable(text), markup=False, highlight=False, style="red")
 
 
-def _listen(handler: Any) -> None:
+def _listen(handler: "Handler") -> None:
     """Have Ctrl-C handled, unless it is ignored, as in a job in the background."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, handler)
@@ -155,10 +171,10 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _end(text: str) -> Any:
+def _end(text: str) -> "Callable[[int, FrameType | None], NoReturn]":
     """Give a handler that says a line and ends the process without looking back."""
 
-    def end(number: int, frame: FrameType | None) -> None:
+    def end(number: int, frame: FrameType | None) -> NoReturn:
         show_cursor = "\x1b[?25h" if os.isatty(2) else ""
         with suppress(OSError):
             os.write(2, f"{show_cursor}{text}\n".encode())
@@ -167,14 +183,14 @@ def _end(text: str) -> Any:
     return end
 
 
-def _unraisable(unraisable: Any) -> None:
+def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     """End on a Ctrl-C that came where Python can raise nothing, and would forget it."""
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
         _end(_KEPT)(signal.SIGINT, None)
     sys.__unraisablehook__(unraisable)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "typer.Typer":
     """Give the typer app, for pages and tests, without importing it for those who only run it."""
     if name == "app":
         from pipeline.commands.app import app

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Lock
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, cast
+from typing import TYPE_CHECKING, Generic, TypedDict, cast
 
 from cache.objects import Objects
 from pipeline import device
@@ -46,6 +46,13 @@ class Job(Generic[Told, Opened]):
     """Threads of a worker's maths; None leaves the worker as it was started."""
     places: Mapping[str, int]
     """For each worker's address, how many others of its machine come before it."""
+
+
+class KnownWorker(TypedDict):
+    """What is used of all that a scheduler knows of a worker."""
+
+    nthreads: int
+    host: str
 
 
 class DaskWorkers(Generic[Opened]):
@@ -147,7 +154,7 @@ class DaskWorkers(Generic[Opened]):
                 f"{_ALONE_SECONDS:.0f} s; what was written is kept, start workers and run again"
             )
 
-    def _known(self) -> dict[str, dict[str, Any]]:
+    def _known(self) -> "dict[str, KnownWorker]":
         """Give what the scheduler knows of each worker, by address."""
         try:
             return dict(self._client.scheduler_info(n_workers=-1)["workers"])
@@ -197,12 +204,12 @@ def open_dask_workers(
         yield DaskWorkers(client, Job(name, ticket, open_job, job, torch_threads(cluster), places))
 
 
-def _places(known: Mapping[str, Mapping[str, object]]) -> dict[str, int]:
+def _places(known: Mapping[str, KnownWorker]) -> dict[str, int]:
     """Number the workers of each machine."""
     places: dict[str, int] = {}
     on_host: dict[str, int] = {}
     for address in sorted(known):
-        host = str(known[address].get("host"))
+        host = known[address]["host"]
         places[address] = on_host.get(host, 0)
         on_host[host] = places[address] + 1
     return places

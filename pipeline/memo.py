@@ -13,7 +13,6 @@ import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from cache.key import canonical_json
 from pipeline import __version__
@@ -30,14 +29,14 @@ def memo_folder() -> Path | None:
         return None
 
 
-def fingerprint(facts: Mapping[str, Any]) -> str:
+def fingerprint(facts: Mapping[str, object]) -> str:
     """Digest what was asked, with the versions of the libraries that would answer."""
     versions = {name: version(name) for name in ("timm", "open_clip_torch", "torch", "pillow")}
     text = canonical_json({**facts, "versions": versions, "spg": __version__})
     return hashlib.sha256(text).hexdigest()
 
 
-def file_facts(path: Path | None) -> list[Any]:
+def file_facts(path: Path | None) -> list[str | int]:
     """Give what tells whether a file changed, without reading it; empty for no file."""
     if path is None:
         return []

@@ -15,14 +15,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Generic, get_args, get_origin
 
-from pipeline.recipes import from_recipe
+from pipeline.recipes import Config, from_recipe
 from spg_core.errors import ConfigError
-from spg_core.fields import bounds, check_value, field_types, paper_values
+from spg_core.fields import FieldType, bounds, check_value, field_types, paper_values
 from spg_core.nearest import near
 
-Config = TypeVar("Config")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Stage = Callable[..., object]
+"""A function of a store and configs."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +34,15 @@ class Asked(Generic[Config]):
     """What a user set of a config whose recipe is not known yet: the guides' own."""
 
     stage: type[Config]
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
 
     def __post_init__(self) -> None:
         """Raises: ConfigError for a value out of range, before anything is opened."""
-        self.stage(**self.values)
+        self.under("released")
 
     def under(self, recipe: str) -> Config:
         """Give the config: the recipe's, except for what was set."""
-        make: Any = from_recipe
-        return cast(Config, make(self.stage, recipe, self.values))
+        return from_recipe(self.stage, recipe, self.values)
 
 
 class Without:
@@ -54,11 +57,11 @@ class Option:
     """One field that can be set."""
 
     name: str
-    kind: Any
-    default: Any
+    kind: FieldType
+    default: object
     """`MISSING` where it must be given."""
     help: str
-    paper: Any = None
+    paper: object = None
     """What the paper's recipe says instead, where it does."""
 
     @property
@@ -67,7 +70,7 @@ class Option:
         return self.default is MISSING
 
     @property
-    def marks(self) -> tuple[Any, ...]:
+    def marks(self) -> tuple[object, ...]:
         """What stands beside its type."""
         return get_args(self.kind)[1:] if get_origin(self.kind) is Annotated else ()
 
@@ -77,12 +80,12 @@ class _Part:
     """A parameter of a function that takes a config."""
 
     parameter: str
-    stage: type[Any]
+    stage: "type[DataclassInstance]"
     is_asked: bool
     without: tuple[str, ...]
 
 
-def options_of(function: Callable[..., Any]) -> list[Option]:
+def options_of(function: Stage) -> list[Option]:
     """List what can be set, in the order of the function's configs and of their fields."""
     found = []
     for part in _parts(function):
@@ -104,16 +107,16 @@ def help_of(option: Option) -> str:
     return f"{option.help} ({'; '.join(notes)})" if notes else option.help
 
 
-def _word(value: Any) -> str:
+def _word(value: object) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value}"
 
 
-def from_text(option: Option, text: Any) -> Any:
+def from_text(option: Option, text: object) -> object:
     """Read what was typed for an option. Raises: ConfigError."""
     return check_value(option.name, option.kind, text, as_text=True)
 
 
-def fill(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def fill(function: Stage, given: Mapping[str, object]) -> dict[str, object]:
     """Make the configs of a function from what a user gave. Raises: ConfigError."""
     known = [option.name for option in options_of(function)]
     for name in given:
@@ -130,26 +133,20 @@ def fill(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, An
     return made
 
 
-def _config(part: _Part, own: dict[str, Any]) -> Any:
+def _config(part: _Part, own: dict[str, object]) -> object:
     if part.is_asked:
         return Asked(part.stage, own)
-    if paper_values(part.stage):
-        recipe = own.pop("recipe", part.stage.recipe)
-        return from_recipe(part.stage, recipe, own)
-    missing = [
-        field.name
-        for field in fields(part.stage)
-        if _default(field) is MISSING and field.name not in own
-    ]
+    defaults = {field.name: _default(field) for field in fields(part.stage)}
+    missing = [name for name, value in defaults.items() if value is MISSING and name not in own]
     if missing:
         raise ConfigError(f"{', '.join(missing)} must be given")
-    return part.stage(**own)
+    return from_recipe(part.stage, own.pop("recipe", defaults.get("recipe", "released")), own)
 
 
-def _parts(function: Callable[..., Any]) -> list[_Part]:
+def _parts(function: Stage) -> list[_Part]:
     found = []
     for parameter in inspect.signature(function).parameters.values():
-        kind: Any = parameter.annotation
+        kind: FieldType = parameter.annotation
         without: tuple[str, ...] = ()
         if get_origin(kind) is Annotated:
             kind, *marks = get_args(kind)
@@ -161,11 +158,11 @@ def _parts(function: Callable[..., Any]) -> list[_Part]:
     return found
 
 
-def _default(field: Field[Any]) -> Any:
+def _default(field: "Field[object]") -> object:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def field_help(stage: type[Any]) -> dict[str, str]:
+def field_help(stage: type) -> dict[str, str]:
     """Give the text below each field of a dataclass, those it inherits included."""
     told: dict[str, str] = {}
     for one in reversed(stage.__mro__[:-1]):

@@ -4,24 +4,26 @@ Both stand beside each field: its default, and `Paper`.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from pipeline.configs import FitGuidesConfig, FitSaeConfig, ScoreConfig
 from spg_core.errors import ConfigError
 from spg_core.fields import paper_values
 
-Config = TypeVar("Config", FitSaeConfig, FitGuidesConfig, ScoreConfig)
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 
 
-def from_recipe(stage: type[Config], recipe: str, given: Mapping[str, Any]) -> Config:
+def from_recipe(stage: type[Config], recipe: object, given: Mapping[str, object]) -> Config:
     """Make a stage's config from a named recipe and the fields a user set, which win.
 
     Raises: ConfigError for an unknown recipe or field.
     """
     match recipe:
         case "released":
-            preset: dict[str, Any] = {}
+            preset: dict[str, object] = {}
         case "paper":
             preset = paper_values(stage)
         case _:
@@ -33,4 +35,4 @@ def from_recipe(stage: type[Config], recipe: str, given: Mapping[str, Any]) -> C
     chosen = {**preset, **given}
     if "recipe" in fields:
         chosen["recipe"] = recipe
-    return stage(**chosen)
+    return cast("Callable[..., Config]", stage)(**chosen)

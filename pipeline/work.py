@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from queue import SimpleQueue
-from typing import Any, Generic, Protocol, TypeVar, TypeVarTuple, cast
+from typing import Generic, Protocol, Self, TypeVar, TypeVarTuple, cast
 
 from cache.objects import Objects
 from pipeline.configs import ClusterConfig
@@ -196,7 +196,7 @@ def open_workers(
 class Ending(Protocol):
     """A future, of a thread or of Dask."""
 
-    def add_done_callback(self, fn: Callable[[Any], object], /) -> object:
+    def add_done_callback(self, fn: Callable[[Self], object], /) -> object:
         """Have `fn` called with this future when it ended."""
         ...
 

@@ -7,13 +7,17 @@ from collections import UserDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 from typer.core import TyperGroup
 
 from pipeline import __version__
 from pipeline.cli import INTERRUPTED, explain
+
+if TYPE_CHECKING:
+    from typer._click.core import Command, Context
+    from typer._click.formatting import HelpFormatter
 
 COMMANDS = {
     "extract": "Write the patch tokens of a dataset, once.",
@@ -39,7 +43,15 @@ COMMANDS = {
 _REGISTRY = ("ls", "show", "rm", "name")
 """These are functions of `pipeline.registry.stages`, and of `commands.registry`."""
 
-STYLE: dict[str, Any] = {
+
+class _Style(TypedDict):
+    rich_markup_mode: None
+    pretty_exceptions_enable: bool
+    context_settings: dict[str, list[str]]
+    no_args_is_help: bool
+
+
+STYLE: _Style = {
     "rich_markup_mode": None,
     "pretty_exceptions_enable": False,
     "context_settings": {"help_option_names": ["-h", "--help"]},
@@ -71,10 +83,10 @@ def _app_of(name: str) -> typer.Typer:
     return made
 
 
-class _OnDemand(UserDict[str, Any]):
+class _OnDemand(UserDict[str, "Command"]):
     """All commands by name, each made when it is asked for, so that help does not wait for it."""
 
-    def __missing__(self, name: str) -> Any:
+    def __missing__(self, name: str) -> "Command":
         if name not in COMMANDS:
             raise KeyError(name)
         if name == "cache":
@@ -101,21 +113,23 @@ class _Ours(TyperGroup):
         super().__init__(**more)
         self.commands = _OnDemand()
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: "Context") -> list[str]:
         """Give the names."""
         return list(COMMANDS)
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
+    def format_commands(self, ctx: "Context", formatter: "HelpFormatter") -> None:
         """List the commands in the help."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
-    def make_context(self, *arguments: Any, **more: Any) -> Any:
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: "Context | None" = None, **more: Any
+    ) -> "Context":
         """Read the words, and print help and version where they ask for it."""
         with _our_way():
-            return super().make_context(*arguments, **more)
+            return super().make_context(info_name, args, parent, **more)
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: "Context") -> object:
         """Run a command."""
         with _our_way():
             return super().invoke(ctx)

@@ -8,7 +8,7 @@ against the fields before the function is called; what was not is left to the fu
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 
@@ -16,17 +16,19 @@ from pipeline.configs import StoreConfig
 from pipeline.options import Option, fill, from_text, help_of, options_of
 from spg_core.fields import ARGUMENT, REPEATED, alternatives, is_list, words
 
-Show = Callable[[Any, bool], None]
+Made = TypeVar("Made")
 _JSON = {"predict": "Print one JSON line an image."}
 
 
-def from_config(function: Callable[..., Any], show: Show) -> Callable[..., None]:
+def from_config(
+    function: Callable[..., Made], show: Callable[[Made, bool], None]
+) -> Callable[..., None]:
     """Make the command that calls `function` with what was typed and prints by `show`."""
     options = options_of(function)
     takes_store = "store" in inspect.signature(function).parameters
     place = options_of(_of_store) if takes_store else []
 
-    def command(ctx: typer.Context, **_: Any) -> None:
+    def command(ctx: typer.Context, **_: object) -> None:
         given = {
             one.name: from_text(one, ctx.params[one.name]) for one in options if _typed(ctx, one)
         }
@@ -58,18 +60,23 @@ def _typed(ctx: typer.Context, option: Option) -> bool:
 
 def _parameter(option: Option) -> inspect.Parameter:
     """Say an option in typer's words."""
-    kind, name = _annotation(option), option.name.replace("_", "-")
+    kind, flag = _annotation(option), f"--{option.name.replace('_', '-')}"
     default = inspect.Parameter.empty if option.is_required else _shown(option.default)
-    facts: dict[str, Any] = {"help": help_of(option)}
-    if words(option.kind):
-        facts["autocompletion"] = lambda: words(option.kind)
+    told, known = help_of(option), words(option.kind)
+    complete = (lambda: known) if known else None
+    info: object
     if ARGUMENT in option.marks:
-        info: Any = typer.Argument(metavar=option.name.upper(), **facts)
+        info = typer.Argument(help=told, autocompletion=complete, metavar=option.name.upper())
     elif kind is bool:
-        info = typer.Option(f"--{name}/--no-{name}", **facts)
+        info = typer.Option(f"{flag}/--no-{flag[2:]}", help=told, autocompletion=complete)
     else:
-        facts |= {"envvar": _ENVIRONMENT.get(option.name), "metavar": _metavar(option)}
-        info = typer.Option(f"--{name}", **facts)
+        info = typer.Option(
+            flag,
+            help=told,
+            autocompletion=complete,
+            metavar=_metavar(option),
+            envvar=_ENVIRONMENT.get(option.name),
+        )
     whole: Any = Annotated[kind | None if default is None else kind, info]
     return inspect.Parameter(option.name, _KEYWORD, default=default, annotation=whole)
 
@@ -77,7 +84,7 @@ def _parameter(option: Option) -> inspect.Parameter:
 _ENVIRONMENT = {"store": "SPG_STORE"}
 
 
-def _annotation(option: Option) -> Any:
+def _annotation(option: Option) -> type:
     """Give what typer has to know: a switch, a text, or texts; the fields' types do the rest."""
     if bool in alternatives(option.kind):
         return bool
@@ -85,7 +92,7 @@ def _annotation(option: Option) -> Any:
     return list[str] if is_many else str
 
 
-def _shown(default: Any) -> Any:
+def _shown(default: object) -> object:
     """Give a default as one would type it."""
     if not isinstance(default, tuple):
         return default

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pipeline.tables import Table
 
 
-def show(result: Mapping[str, Any], as_json: bool, text: str) -> None:
+def show(result: Mapping[str, object], as_json: bool, text: str) -> None:
     """Print a result on stdout: one JSON object, or text for people."""
     typer.echo(json.dumps(result) if as_json else printable(text))
 

@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from cache.objects import Objects
 from spg_core.errors import StoreError
@@ -13,6 +12,9 @@ from spg_core.errors import StoreError
 LOG = "training.jsonl"
 PICTURE = "training.png"
 _LARGEST = 1e300
+
+Line = dict[str, float]
+"""Of a log: a step, and what was measured there."""
 
 SAE_PANELS: dict[str, list[str]] = {"loss": ["loss"], "FVU": ["fvu"], "dead atoms": ["dead"]}
 """What is drawn of an SAE's log: the title of a panel, the fields in it."""
@@ -36,7 +38,7 @@ class TrainingLog:
         """Start a log, or go on after step `keep` of the one that is there. Raises: StoreError."""
         self._store = store
         self._name = f"{folder}/{LOG}"
-        self.lines: list[dict[str, Any]] = []
+        self.lines: list[Line] = []
         if keep and store.size(self._name) is not None:
             self.lines = [line for line in read_log(store, folder) if line["step"] <= keep]
         self.save()
@@ -44,7 +46,7 @@ class TrainingLog:
         with self._explained():
             self._file = None if path is None else path.open("a", encoding="utf-8")
 
-    def add(self, line: Mapping[str, Any]) -> None:
+    def add(self, line: Mapping[str, float]) -> None:
         """Append one line. Raises: StoreError."""
         self.lines.append(dict(line))
         if self._file is not None:
@@ -81,9 +83,9 @@ class TrainingLog:
             ) from error
 
 
-def read_log(store: Objects, folder: str) -> list[dict[str, Any]]:
+def read_log(store: Objects, folder: str) -> list[Line]:
     """Give the lines of a fit's log, up to a torn or foreign one. Raises: NotInStore."""
-    lines: list[dict[str, Any]] = []
+    lines: list[Line] = []
     for text in store.get(f"{folder}/{LOG}").splitlines():
         try:
             line = json.loads(text)
@@ -95,7 +97,7 @@ def read_log(store: Objects, folder: str) -> list[dict[str, Any]]:
     return lines
 
 
-def _is_line(line: Mapping[str, Any]) -> bool:
+def _is_line(line: Mapping[str, object]) -> bool:
     """Tell whether a line is of a fit: a step and numbers, none so large that no axis holds it."""
     return type(line.get("step")) is int and all(
         isinstance(value, int | float) and not _LARGEST < abs(value) < math.inf

@@ -5,7 +5,6 @@ indices are selected from the copy there, and nothing crosses the bus after the 
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -91,7 +90,7 @@ class TokenSource:
     def _take(self, items: Tensor, indices: NDArray[np.int64]) -> Tensor:
         return items.index_select(0, self._send(indices))
 
-    def _send(self, array: NDArray[Any]) -> Tensor:
+    def _send(self, array: NDArray[np.generic]) -> Tensor:
         tensor = torch.from_numpy(array)
         if self.device.type != "cuda":
             return tensor.to(self.device)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -190,7 +190,7 @@ def pause_after(seconds: float) -> float:
     return max(_SECONDS_BETWEEN_CHECKPOINTS, seconds / _CHECKPOINT_SHARE)
 
 
-def _note(member: Member[Any]) -> str:
+def _note(member: Member[T]) -> str:
     """Show the last line that is known; asking the device for a newer one would make it wait."""
     if member.error is not None:
         return f"{member.id} failed"
