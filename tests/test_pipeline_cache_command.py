@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from cache.find import find_caches
 from cache.layout import shard_name
 from cache.store import open_store
-from pipeline.caches.report import name_cache
+from pipeline.caches.report import listing, name_cache
 from pipeline.cli import app
 from pipeline.extraction import shards as heavy
 from pipeline.extraction.extract import extract
@@ -95,6 +95,26 @@ def test_ls_shows_size_state_images_and_users(store):
     text = cache("ls", "--store", store.where)
     assert nuts["key"] in text
     assert "SAE nuts-gabor-c4" in text
+
+
+WRONG = [7, [], {}, "nuts", {"key": 7}, {"key": None}, {"key": "0"}, {"cache": {}}]
+TORN = [b"", b"[" * 200_000, b'{"parents": NaN}', b"\xff", b'{"parents": {"cache": {"key"']
+
+
+def used_by(store, document: bytes):
+    store.replace("saes/nuts-gabor-c4/sae.json", [document])
+    return [list(one.used_by) for one in listing(store).caches if one.dataset == "nuts"]
+
+
+def test_users_are_known_by_documents_of_any_version_and_torn_ones_are_passed_over(store):
+    cache = {"key": find_caches(store, "nuts")[0].key}
+    sound = {"parents": {"cache": cache}, "format": 99}
+
+    assert used_by(store, json.dumps(sound).encode()) == [["SAE nuts-gabor-c4"]]
+    for name in ("parents", "fitted_on"):
+        for wrong in WRONG:
+            assert used_by(store, json.dumps(sound | {name: wrong}).encode()) == [[]]
+    assert [used_by(store, torn) for torn in TORN] == [[[]]] * len(TORN)
 
 
 def test_ls_calls_an_edited_record_damaged_and_lists_the_rest(store):

@@ -5,6 +5,7 @@ import safetensors.torch
 import torch
 
 from cache.store import open_store
+from pipeline.artifacts.bodies import carried_document, encode_tensors
 from pipeline.drawing.plots import draw_training
 from pipeline.fitting import train
 from pipeline.fitting.checkpoint import drop_checkpoint, load_checkpoint, save_checkpoint
@@ -105,6 +106,21 @@ DAMAGES = {
         {"w": {"dtype": "F6_E3M2", "shape": [32], "data_offsets": [0, 24]}}, bytes(24)
     ),
 }
+
+
+@pytest.mark.parametrize("field", ["format", "kind", "steps", "blake3"])
+@pytest.mark.parametrize("wrong", [None, True, -1, 6, 2**64, 0.5, "", "x" * 64, "0" * 64, [], {}])
+def test_a_field_of_a_checkpoint_that_is_another_is_told_by_name(tmp_path, field, wrong):
+    store = open_store(tmp_path)
+    save_checkpoint(store, "saes/x", STATE)
+    path = tmp_path / "saes" / "x" / "checkpoint.safetensors"
+    document = json.loads(carried_document(path.read_bytes(), "it"))
+    without = {name: value for name, value in document.items() if name != field}
+
+    for forged in (document | {field: wrong}, without):
+        path.write_bytes(encode_tensors(STATE, json.dumps(forged)))
+        with pytest.raises(CorruptStore, match=r"saes/x/checkpoint\.safetensors is damaged \("):
+            load_checkpoint(store, "saes/x", like=STATE)
 
 
 def _safetensors(header, tensors):

@@ -12,7 +12,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, cast
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def read_among_objects(path: Path) -> Any:
+def read_among_objects(path: Path) -> object:
     """Read a torch file that holds objects of classes that are not to be imported.
 
     Returns: what `torch.load` would, with a bag of no use for each such object; None where that
@@ -68,7 +68,7 @@ _BROKEN = (
 """What damaged archives, and those of another kind, end in."""
 
 
-def _unpickled(path: Path, reader: "type[_Reader]") -> Any:
+def _unpickled(path: Path, reader: "type[_Reader]") -> object:
     with zipfile.ZipFile(path) as archive:
         (listing,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
         with archive.open(listing) as file:
@@ -78,41 +78,41 @@ def _unpickled(path: Path, reader: "type[_Reader]") -> Any:
 class _Bag:
     """An object of a foreign class: what it was given to hold, and no behaviour."""
 
-    held: Any = None
+    held: object = None
 
-    def __new__(cls, *_: Any, **__: Any) -> "_Bag":
+    def __new__(cls, *_: object, **__: object) -> "_Bag":
         return object.__new__(cls)
 
-    def __init__(self, *_: Any, **__: Any) -> None:
+    def __init__(self, *_: object, **__: object) -> None:
         pass
 
-    def __setitem__(self, _key: Any, _value: Any) -> None:
+    def __setitem__(self, _key: object, _value: object) -> None:
         pass
 
-    def append(self, _value: Any) -> None:
+    def append(self, _value: object) -> None:
         """Take what a pickle puts into lists of a class of its own."""
 
-    def extend(self, _values: Any) -> None:
+    def extend(self, _values: object) -> None:
         """Take several of these."""
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         self.held = state
 
 
 class _Reader(pickle.Unpickler):
     """Read `data.pkl`; a storage is looked up in the archive."""
 
-    def __init__(self, file: Any, archive: zipfile.ZipFile, folder: str) -> None:
+    def __init__(self, file: IO[bytes], archive: zipfile.ZipFile, folder: str) -> None:
         super().__init__(file)
         self._archive, self._folder = archive, folder
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         """Give the few things that such a pickle may name; classes of the archive become bags."""
         if module == "__torch__" or module.startswith("__torch__."):
             return type("_Bag", (_Bag,), {})
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
-        known: dict[tuple[str, str], Callable[..., Any]] = {
+        known: dict[tuple[str, str], Callable[..., object]] = {
             ("collections", "OrderedDict"): OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2"): _view,
             ("torch._utils", "_rebuild_parameter"): _first,
@@ -124,9 +124,9 @@ class _Reader(pickle.Unpickler):
             raise pickle.UnpicklingError(f"it names {module}.{name}")
         return known[module, name]
 
-    def persistent_load(self, pid: Any) -> Tensor:
+    def persistent_load(self, pid: object) -> Tensor:
         """Give a storage as a flat tensor."""
-        kind, dtype, key, _, n_values = pid
+        kind, dtype, key, _, n_values = cast("tuple[str, torch.dtype, str, str, int]", pid)
         info = self._archive.getinfo(f"{self._folder}/{key}")
         if kind != "storage" or info.compress_type != zipfile.ZIP_STORED:
             raise pickle.UnpicklingError(f"it holds {info.filename} in a form of its own")
@@ -140,7 +140,7 @@ class _Reader(pickle.Unpickler):
 class _LooseReader(_Reader):
     """The same, but a class that is not known is a bag."""
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         """Give what the other reader gives, else a bag."""
         try:
             return super().find_class(module, name)
@@ -149,16 +149,16 @@ class _LooseReader(_Reader):
 
 
 def _view(
-    storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
+    storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
 ) -> Tensor:
     return storage.as_strided(size, stride, offset)
 
 
-def _first(value: Any, *_: Any) -> Any:
+def _first(value: object, *_: object) -> object:
     return value
 
 
-def _named(module: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def _named(module: object, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     if not isinstance(module, _Bag) or not isinstance(module.held, dict):
         return
     for name, value in module.held.items():

@@ -5,7 +5,7 @@ import stat
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from spg_core.errors import BackboneError
 
@@ -101,7 +101,8 @@ def _check_safetensors(path: Path) -> None:
         (n_header,) = struct.unpack("<Q", file.read(8))
         try:
             header = json.loads(file.read(min(n_header, size)))
-            ends = [int(entry["data_offsets"][1]) for entry in _tensors(header)]
+            tensors = [entry for name, entry in header.items() if name != "__metadata__"]
+            ends = [int(entry["data_offsets"][1]) for entry in tensors]
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise BackboneError(
                 f"{path} is a damaged safetensors file (its header cannot be read); download it "
@@ -113,10 +114,6 @@ def _check_safetensors(path: Path) -> None:
             f"{path} is a damaged safetensors file: its header describes {expected} bytes, it has "
             f"{size}; download it again"
         )
-
-
-def _tensors(header: dict[str, Any]) -> list[Any]:
-    return [entry for name, entry in header.items() if name != "__metadata__"]
 
 
 def _kind_of_zip(path: Path) -> Kind:

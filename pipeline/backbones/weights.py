@@ -9,7 +9,6 @@ import pickle
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +30,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         BackboneError: the file is damaged, holds other objects, or holds no named tensors.
     """
+    content: object
     match kind_of(path):
         case "safetensors":
             content = _read_safetensors(path)
@@ -44,19 +44,19 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return {_bare(key): value for key, value in state.items()}
 
 
-def _read_safetensors(path: Path) -> Any:
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        return dict(load_file(path))
     except (SafetensorError, OSError, RuntimeError) as error:
         raise BackboneError(
             f"{path} is a damaged safetensors file ({first_line(error)}); download it again"
         ) from error
 
 
-def _read_torch(path: Path) -> Any:
+def _read_torch(path: Path) -> object:
     try:
         # An open file: of a path, torch judges by its name, too. timm keeps its options in the
         # files, as a Namespace, which can do no harm.
@@ -81,7 +81,7 @@ def _read_torch(path: Path) -> Any:
         ) from error
 
 
-def _unwrapped(content: Any) -> dict[str, Tensor]:
+def _unwrapped(content: object) -> dict[str, Tensor]:
     """Find the named tensors in what a file held, the averaged ones first, as timm does."""
     if not isinstance(content, dict):
         return {}

@@ -1,17 +1,14 @@
 """What the cache commands tell about the caches of a store."""
 
-import json
-import logging
 import re
 import sys
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from cache.find import CacheInfo, held_caches, inspect_cache, read_record, resolve_caches, survey
 from cache.key import explain_difference
-from cache.layout import GROUP, IMAGES_PER_SHARD, MANIFEST
+from cache.layout import IMAGES_PER_SHARD, MANIFEST
 from cache.objects import Objects
 from cache.record import CacheRecord
 from cache.store import open_store
@@ -26,15 +23,8 @@ from pipeline.caches.answers import (
     State,
     Trouble,
 )
+from pipeline.caches.stated import planned_images, users
 from spg_core.errors import IncompleteCache, NotInStore, SpgError, StoreError
-
-_KINDS = {"saes": "SAE", "guides": "guides", "memories": "memory", "scores": "scores"}
-_DOCUMENT_BYTES = 1 << 26
-"""No JSON of an artifact is larger."""
-_NOT_A_DOCUMENT = (SpgError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
-"""What reading a torn or foreign JSON document can end in."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,7 +88,7 @@ def _listed(store: Objects, info: CacheInfo, used_by: list[str]) -> Listed:
         except StoreError as error:
             state, images, of, problem = "damaged", None, None, str(error)
     else:
-        of = _planned_images(store, info)
+        of = planned_images(store, info)
         most = of if of is not None else sys.maxsize
         starts = [shard * IMAGES_PER_SHARD for shard in _receipts(store, info)]
         images = sum(max(0, min(IMAGES_PER_SHARD, most - start)) for start in starts)
@@ -119,46 +109,6 @@ def _receipts(store: Objects, info: CacheInfo) -> list[int]:
     """Give the shards that have receipts; other files in their folder do not count."""
     names = (PurePosixPath(found.name).name for found in store.walk(f"{info.folder}/receipts"))
     return [int(name.split(".")[0]) for name in names if re.fullmatch(r"[0-9]{5,9}\.json", name)]
-
-
-def _planned_images(store: Objects, info: CacheInfo) -> int | None:
-    name = f"{info.folder}/{GROUP}/tokens/zarr.json"
-    try:
-        planned = json.loads(store.get(name, max_bytes=_DOCUMENT_BYTES))["shape"][0]
-    except _NOT_A_DOCUMENT:
-        return None
-    return planned if type(planned) is int and planned > 0 else None
-
-
-def users(store: Objects) -> dict[str, list[str]]:
-    """Give for each key the artifacts whose parents name it, such as `SAE visa-gabor-...`.
-
-    Torn documents are passed over: they are for other commands to complain about. A kind that
-    cannot be listed is left out with a warning.
-    """
-    found: dict[str, list[str]] = defaultdict(list)
-    for kind, title in _KINDS.items():
-        try:
-            entries = list(store.walk(kind))
-        except StoreError as error:
-            _log.warning("left out: %s", error)
-            continue
-        for entry in entries:
-            parts = entry.name.split("/")
-            if len(parts) != 3 or not parts[2].endswith(".json"):
-                continue
-            for key in sorted(_keys_in(store, entry.name)):
-                found[key].append(f"{title} {parts[1]}")
-    return dict(found)
-
-
-def _keys_in(store: Objects, name: str) -> set[str]:
-    try:
-        document = json.loads(store.get(name, max_bytes=_DOCUMENT_BYTES))
-        places = [document["parents"]["cache"], document.get("fitted_on")]
-        return {str(place["key"]) for place in places if place is not None}
-    except _NOT_A_DOCUMENT:
-        return set()
 
 
 def describe_cache(named: NamedCache) -> Facts:

@@ -21,7 +21,8 @@ from pipeline.caches.answers import (
     Trouble,
     Verified,
 )
-from pipeline.caches.report import NamedCache, name_cache, spoilt, troubles, users
+from pipeline.caches.report import NamedCache, name_cache, spoilt, troubles
+from pipeline.caches.stated import users
 from pipeline.progress import Advance, bar, say
 from spg_core.errors import IncompleteCache, NotInStore, StoreError
 

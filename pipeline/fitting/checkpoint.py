@@ -3,18 +3,36 @@
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
-import safetensors
-import safetensors.torch
 import torch
 from blake3 import blake3
+from msgspec import Meta
 from torch import Tensor
 
 from cache.objects import Objects
+from pipeline.artifacts.bodies import carried_document, decode_tensors, encode_tensors
+from pipeline.artifacts.parse import FORMAT, parse_document, read_document, to_json
+from pipeline.artifacts.terms import Number
 from spg_core.errors import CorruptStore, StoreError
 
 CHECKPOINT = "checkpoint.safetensors"
 _HEADER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointDocument:
+    """What a checkpoint says of itself."""
+
+    kind: ClassVar[str] = "checkpoint"
+    steps: Number
+    """Taken so far."""
+    blake3: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z", description="64 hex digits")]
+    """Of the names, types, shapes and values of the tensors."""
+
+    def check(self) -> None:
+        """Nothing can contradict itself here."""
 
 
 def save_checkpoint(store: Objects, folder: str, state: Mapping[str, Tensor]) -> None:
@@ -22,9 +40,9 @@ def save_checkpoint(store: Objects, folder: str, state: Mapping[str, Tensor]) ->
 
     One that cannot be written leaves the one before as it is.
     """
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
-    data = safetensors.torch.save(tensors, {"blake3": _digest(tensors)})
-    store.replace(f"{folder}/{CHECKPOINT}", [data])
+    document = to_json(_describe(state))
+    text = json.dumps({"format": FORMAT, "kind": CheckpointDocument.kind, **document})
+    store.replace(f"{folder}/{CHECKPOINT}", [encode_tensors(state, text)])
 
 
 def load_checkpoint(
@@ -38,17 +56,21 @@ def load_checkpoint(
     size_bytes = store.size(name)
     if size_bytes is None:
         return None
-    most = sum(tensor.nbytes for tensor in like.values()) + _HEADER_BYTES
-    if size_bytes > most:
-        raise CorruptStore(f"{store.where}/{name} is damaged (it holds {size_bytes} bytes)")
-    data = store.get(name, most)
     try:
-        tensors = dict(safetensors.torch.load(data))
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except (safetensors.SafetensorError, ValueError, LookupError, TypeError) as error:
+        most = sum(tensor.nbytes for tensor in like.values()) + _HEADER_BYTES
+        if size_bytes > most:
+            raise CorruptStore(f"it holds {size_bytes} bytes")
+        return _checked(store.get(name, most))
+    except CorruptStore as error:
         raise CorruptStore(f"{store.where}/{name} is damaged ({error})") from None
-    if (header.get("__metadata__") or {}).get("blake3") != _digest(tensors):
-        raise CorruptStore(f"{store.where}/{name} is damaged (its checksum is another)")
+
+
+def _checked(data: bytes) -> dict[str, Tensor]:
+    """Give the tensors of a file, if they are those that it describes. Raises: CorruptStore."""
+    raw = read_document(carried_document(data, "it"), "it", CheckpointDocument.kind, "a checkpoint")
+    document, tensors = parse_document(raw, CheckpointDocument, "it"), decode_tensors(data, "it")
+    if "n_steps" not in tensors or _describe(tensors) != document:
+        raise CorruptStore("its steps or its checksum are others")
     return tensors
 
 
@@ -64,9 +86,10 @@ def drop_leftover(store: Objects, folder: str) -> None:
             drop_checkpoint(store, folder)
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
+def _describe(state: Mapping[str, Tensor]) -> CheckpointDocument:
     digest = blake3()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    for name, tensor in sorted(state.items()):
+        values = tensor.cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return CheckpointDocument(steps=int(state["n_steps"]), blake3=digest.hexdigest())
