@@ -140,7 +140,10 @@ def _config(part: _Part, own: dict[str, object]) -> object:
     missing = [name for name, value in defaults.items() if value is MISSING and name not in own]
     if missing:
         raise ConfigError(f"{', '.join(missing)} must be given")
-    return from_recipe(part.stage, own.pop("recipe", defaults.get("recipe", "released")), own)
+    if paper_values(part.stage):
+        return from_recipe(part.stage, own.pop("recipe", defaults["recipe"]), own)
+    make: Callable[..., object] = part.stage
+    return make(**own)
 
 
 def _parts(function: Stage) -> list[_Part]:
