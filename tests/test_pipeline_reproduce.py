@@ -5,16 +5,18 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from cache.store import open_store
 from pipeline.artifacts import list_artifacts, load_artifact
 from pipeline.cli import app
-from pipeline.configs import ReproduceConfig
+from pipeline.configs import FigureConfig, ReproduceConfig
 from pipeline.extraction.extract import extract
 from pipeline.metrics import PUBLISHED
 from pipeline.reproduce.needs import Need, both_datasets, extract_command, require_caches
@@ -137,6 +139,54 @@ def test_both_directions_are_fitted_once_and_laid_beside_the_published(
     again = table1(store, SMALL)
     assert again.table == made.table
     assert counts == {kind: list_artifacts(store, kind) for kind in counts}  # type: ignore[arg-type]
+
+
+def test_one_direction_alone_fits_one_set_alone(small_store: SmallStore, tmp_path: Path) -> None:
+    store = open_store(shutil.copytree(small_store.url, tmp_path / "store"))
+
+    made = table1(store, replace(SMALL, directions="one", seed=7))
+
+    assert {row.section for row in made.table.rows} == {"aux -> target"}
+    assert [one.document.fitted_on.dataset for one in made.scores] == ["aux"]
+
+
+def test_a_figure_is_made_of_both_directions_in_one_call(
+    reproduced: tuple[Path, Table1], tmp_path: Path
+) -> None:
+    store, table = reproduced
+    options = ["--aux", "aux", "--target", "target", "--backbone", "gabor", "--width", "32"]
+    options += ["--k", "4", "--sae-epochs", "1", "--guide-epochs", "1", "--store", str(store)]
+    options += ["--taus", "0.5", "--pools", "max,mean"]
+
+    both = CliRunner().invoke(app, ["reproduce", "fig3", *options, "--json"])
+    one = CliRunner().invoke(app, ["reproduce", "fig3", *options, "--directions", "one", "--json"])
+
+    assert (both.exit_code, one.exit_code) == (0, 0), both.output + one.output
+    points = json.loads(both.stdout, parse_constant=pytest.fail)["points"]
+    assert [point["direction"] for point in points] == [
+        *["aux -> target"] * 3,
+        *["target -> aux"] * 3,
+    ]
+    assert [point["tau"] for point in points[:3]] == [0.5, 0.0, "inf"]
+    # the maximum is what table 1 has of the same fits
+    for point, scores in zip(points[1::3], table.scores, strict=True):
+        assert point["image_auroc"] == scores.document.mean.image_auroc
+    assert json.loads(one.stdout)["points"] == points[:3]
+    with (
+        Image.open(f"{json.loads(both.stdout)['path']}/figure.png") as two,
+        Image.open(f"{json.loads(one.stdout)['path']}/figure.png") as single,
+    ):
+        assert two.size == (single.width, 2 * single.height)
+        assert two.crop((0, 0, *single.size)).tobytes() == single.convert("RGB").tobytes()
+
+
+def test_fig3_has_the_temperatures_of_the_release() -> None:
+    released = (
+        "0.001 0.005 0.01 0.05 0.1 0.5 1.0 5.0 10.0 20.0 30.0 40.0 50.0 60.0 70.0 80.0 90.0 100.0"
+    )
+
+    assert FigureConfig().taus == tuple(map(float, released.split()))
+    assert FigureConfig().pools == ("max", "mean")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The scores of a sweep: one pass over the target for all points, a failure its own row."""
 
+import math
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -17,6 +18,7 @@ from pipeline.reproduce.figures import fig3
 from pipeline.scoring import score as scoring
 from pipeline.sweep.run import sweep
 from spg_core.errors import ArtifactError
+from spg_core.pooling import Pooling
 
 SHORT = ("sae.epochs=1", "sae.images_per_step=4", "guides.epochs=1", "guides.images_per_step=4")
 SMALL = SweepConfig(
@@ -84,14 +86,18 @@ def test_fig3_pools_one_set_of_maps_at_every_tau(fresh, target_reads):
         aux="aux", target="target", backbone="gabor", width=24, k=2, sae_epochs=1, guide_epochs=1
     )
 
-    figure = fig3(fresh, config, FigureConfig(taus=(0.01, 1, 100)))
+    figure = fig3(
+        fresh, config, FigureConfig(taus=(0.01, 1, 100), pools=("max", "mean", "top:0.1"))
+    )
 
-    assert [row["tau"] for row in figure.rows] == [0.01, 1.0, 100.0, 0.0]
+    assert [row["tau"] for row in figure.rows] == [0.01, 1.0, 100.0, 0.0, math.inf, None]
+    assert [row["pool"] for row in figure.rows] == [*(["lse"] * 5), "top:0.1"]
     assert set(target_reads.values()) == {1}
     scores = [load_artifact(fresh, "scores", name) for name in list_artifacts(fresh, "scores")]
-    by_tau = {one.document.config.tau: one.document.mean.values for one in scores}
+    by_pooling = {one.document.config.pooling: one.document.mean.values for one in scores}
     for row in figure.rows:
-        assert row["image_ap"] == by_tau[row["tau"]]["image_ap"]
+        pooling = Pooling(row["tau"]) if row["pool"] == "lse" else Pooling(top=0.1)
+        assert row["image_ap"] == by_pooling[pooling]["image_ap"]
 
 
 def test_a_damaged_sae_or_damaged_guides_are_named_and_made_again(fresh, capsys):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from pipeline.configs.common import Aupro, Checked, Epochs, Recipe
+from pipeline.configs.common import Aupro, Checked, Epochs, Pool, Recipe
 from pipeline.configs.fitting import FitGuidesConfig, FitSaeConfig, Order
 from spg_core.fields import ARGUMENT, REPEATED, Device, FilePath, Name, Seed
 from spg_core.sae_config import Atoms
@@ -67,6 +67,8 @@ class ReproduceConfig(Checked):
     """First dataset, by its name in the store; fits in one direction, is scored in the other."""
     target: Name = "mvtec"
     """Second dataset, by its name in the store."""
+    directions: Literal["both", "one"] = "both"
+    """both, or one: fitted on --aux and scored on --target alone."""
     backbone: Name = "dinov3"
     """Backbone whose tokens are used."""
     aux_key: Name | None = None
@@ -100,10 +102,12 @@ class FigureConfig(Checked):
     ks: Annotated[tuple[Atoms, ...], FEW] = (8, 16, 32, 64, 128)
     """k of fig2: a list."""
     taus: Annotated[tuple[Positive, ...], FEW] = (
-        *(0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
-        *(1.0, 3.0, 10.0, 30.0, 100.0),
+        *(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0),
+        *(10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0),
     )
     """Pooling temperatures of fig3: a list."""
+    pools: Annotated[tuple[Pool, ...], FEW] = ("max", "mean")
+    """Poolings that fig3 draws across, beside those by temperature: a list."""
     backbones: Annotated[tuple[Name, ...], FEW] = ("dinov3", "dinov2", "siglip", "openclip")
     """Backbones of fig4: a list."""
     guide_ks: Annotated[tuple[Atoms, ...], FEW] = (8, 16, 32, 64, 128, 256, 512, 1024)

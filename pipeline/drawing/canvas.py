@@ -28,6 +28,23 @@ def panels(
     return figure, list(axes)
 
 
+def one_below_the_other(pictures: Sequence[bytes]) -> bytes:
+    """Give PNG pictures as one, on white; a single one as it is."""
+    from PIL import Image
+
+    if len(pictures) == 1:
+        return pictures[0]
+    shown = [Image.open(io.BytesIO(data)).convert("RGB") for data in pictures]
+    size = max(one.width for one in shown), sum(one.height for one in shown)
+    sheet, top = Image.new("RGB", size, "white"), 0
+    for one in shown:
+        sheet.paste(one, (0, top))
+        top += one.height
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def as_png(figure: "Figure") -> bytes:
     """Give a figure as a PNG file; the same figure gives the same bytes."""
     buffer = io.BytesIO()

@@ -4,6 +4,7 @@ Metrics are shares in [0, 1], drawn in %.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from pipeline.metrics import METRICS, PUBLISHED, percent
 
 Row = Mapping[str, str | float | None]
 """A point or a line of a log: settings and numbers by name."""
+
+_STYLES = ("--", ":", "-.", (0, (1, 4)))
+"""Of lines across."""
 
 
 def draw_lines(
@@ -31,16 +35,16 @@ def draw_lines(
         label: what that axis is called.
         metrics: fields to draw.
         title: above all.
-        references: further results, drawn as dashed lines: name -> row.
+        references: further results, drawn as broken lines across: name -> row.
     """
     figure, axes = panels(len(metrics), title)
     for panel, metric in zip(axes, metrics, strict=True):
         x, y = _points(rows, axis_name, metric)
         panel.plot(x, 100 * y, marker="o", markersize=4)
-        for name, row in (references or {}).items():
+        for (name, row), style in zip((references or {}).items(), cycle(_STYLES), strict=False):
             if not np.isnan(_number(row, metric)):
                 height = 100 * _number(row, metric)
-                panel.axhline(height, linestyle="--", color="grey", label=name)
+                panel.axhline(height, linestyle=style, color="grey", label=name)
                 panel.legend(fontsize=8)
         if len(x):
             panel.set_xscale("log")

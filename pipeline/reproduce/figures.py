@@ -1,11 +1,12 @@
-"""The figures of the paper, each from sweeps or from one fit scored again."""
+"""The figures of the paper, from sweeps or one fit scored again; in one direction or both."""
 
 from dataclasses import replace
 
 from cache.objects import Objects
 from pipeline.artifacts import Artifact
 from pipeline.artifacts.documents import ScoresDocument
-from pipeline.configs import FigureConfig, ReproduceConfig
+from pipeline.configs import FigureConfig, ReproduceConfig, ScoreConfig
+from pipeline.drawing.canvas import one_below_the_other
 from pipeline.drawing.plots import Row, draw_bars, draw_heatmaps, draw_lines
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
@@ -20,7 +21,34 @@ from spg_core.errors import ConfigError, SpgError
 
 
 def make_figure(name: str, store: Objects, config: ReproduceConfig, varied: FigureConfig) -> Figure:
-    """Make fig2, fig3, fig4 or figS1. Raises: ConfigError for another, and as the figure does."""
+    """Make fig2, fig3, fig4 or figS1, in the directions asked for.
+
+    Points say which they are of; the pictures stand one below the other.
+
+    Raises: ConfigError for another name, and as the figure does.
+    """
+    made = [(one, _one_figure(name, store, one, varied)) for one in directions(config)]
+    rows: list[Row] = [
+        {"direction": f"{one.aux} -> {one.target}", **row}
+        for one, each in made
+        for row in each.rows
+    ]
+    return Figure(name, rows, one_below_the_other([each.picture for _, each in made]))
+
+
+def directions(config: ReproduceConfig) -> list[ReproduceConfig]:
+    """Give the config of each direction: as it is, and with its datasets exchanged."""
+    back = replace(
+        config,
+        aux=config.target,
+        target=config.aux,
+        aux_key=config.target_key,
+        target_key=config.aux_key,
+    )
+    return [config, back] if config.directions == "both" else [config]
+
+
+def _one_figure(name: str, store: Objects, config: ReproduceConfig, varied: FigureConfig) -> Figure:
     match name:
         case "fig2":
             return fig2(store, config, varied)
@@ -42,10 +70,10 @@ def fig2(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> Figur
 
 
 def fig3(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> Figure:
-    """Fig. 3: image metrics over the temperature tau of pooling, and for the maximum of the map.
+    """Fig. 3: image metrics over the temperature tau of pooling, other poolings drawn across.
 
-    What is missing is fitted. Each tau gives scores of its own in the store, all of them from the
-    same maps, in one pass over the target; tau 0 is the maximum.
+    What is missing is fitted. Each pooling gives scores of its own in the store, all of them from
+    the same maps, in one pass over the target; the maximum has tau 0, the mean an infinite one.
 
     Raises: as `fit_sae`, `fit_guides` and `score`.
     """
@@ -53,22 +81,25 @@ def fig3(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> Figur
     aux = open_dataset(store, config.aux, config.backbone, config.aux_key)
     sae = fit_sae(store, aux, stages.sae, direct=False)
     guides = fit_guides(store, sae.id, stages.guides, direct=False)
-    every = [*dict.fromkeys(varied.taus), 0.0]
-    wanted = [(guides.id, replace(stages.score, tau=tau)) for tau in every]
+    by_tau = [replace(stages.score, tau=tau) for tau in dict.fromkeys(varied.taus)]
+    across = [replace(stages.score, pool=pool) for pool in dict.fromkeys(varied.pools)]
+    wanted = [(guides.id, each) for each in (*by_tau, *across)]
     made = score_group(store, wanted, config.target, key=config.target_key)
-    *points, maximum = [_row(tau, scores) for tau, scores in zip(every, made, strict=True)]
+    rows = [_row(each, scores) for (_, each), scores in zip(wanted, made, strict=True)]
+    points, others = rows[: len(by_tau)], rows[len(by_tau) :]
+    references = {str(each.pooling): row for each, row in zip(across, others, strict=True)}
     title = f"{config.aux} -> {config.target}, {config.backbone}"
-    picture = draw_lines(
-        points, "tau", "tau", ["image_auroc", "image_ap"], title, {"maximum (tau -> 0)": maximum}
-    )
-    return Figure("fig3", [*points, maximum], picture)
+    picture = draw_lines(points, "tau", "tau", ["image_auroc", "image_ap"], title, references)
+    return Figure("fig3", rows, picture)
 
 
-def _row(tau: float, scores: Artifact[ScoresDocument] | SpgError) -> Row:
-    """Give the mean over categories of image metrics; tau 0 is the maximum."""
+def _row(config: ScoreConfig, scores: Artifact[ScoresDocument] | SpgError) -> Row:
+    """Give the pooling and the mean over categories of image metrics."""
     if isinstance(scores, SpgError):
         raise scores
-    return {"tau": tau} | {name: scores.document.mean.values[name] for name in IMAGE_METRICS}
+    tau = config.tau if config.pool == "lse" else None
+    means = {name: scores.document.mean.values[name] for name in IMAGE_METRICS}
+    return {"pool": config.pool, "tau": tau, **means}
 
 
 def fig4_needs(config: ReproduceConfig, varied: FigureConfig) -> list[Need]:

@@ -79,6 +79,7 @@ def _table1(store: Objects, source: ReproduceSource, config: ReproduceConfig) ->
 def _figure(
     store: Objects, source: ReproduceSource, config: ReproduceConfig, varied: FigureConfig
 ) -> Reproduced:
+    from pipeline.artifacts import to_json
     from pipeline.reproduce.figure import save_figure, write_out
     from pipeline.reproduce.figures import make_figure
 
@@ -86,6 +87,6 @@ def _figure(
     path = save_figure(store, made, config, varied)
     if source.out is not None:
         write_out(made, source.out)
-    points = [dict(row) for row in made.rows]
+    points = [to_json(row) for row in made.rows]
     text = f"{len(points)} points\n{path}/figure.png"
-    return Reproduced(source.what, points, {"path": path, "points": points}, text)
+    return Reproduced(source.what, made.rows, {"path": path, "points": points}, text)

@@ -47,15 +47,16 @@ class Stages:
 
 
 def table1(store: Objects, config: ReproduceConfig) -> Table1:
-    """Fit and score both directions and lay them out; what is there already is used as it is.
+    """Fit and score the directions asked for, using what is there already, and lay them out.
 
     Raises: as `fit_sae`, `fit_guides` and `score`; the caches are there (`require_caches`).
     """
     aux, target = both_datasets(config)
-    directions: list[tuple[Need, Need, Direction]] = [
+    every: list[tuple[Need, Need, Direction]] = [
         (aux, target, "VisA -> MVTec AD"),
         (target, aux, "MVTec AD -> VisA"),
     ]
+    directions = every if config.directions == "both" else every[:1]
     stages = stage_configs(config)
     _require_one_backbone(store, aux, target)
     rows: list[Row] = []

@@ -163,5 +163,5 @@ def pool(maps: Maps, pooling: Pooling) -> NDArray[np.float32]:
 
 
 def report_taus() -> tuple[float, ...]:
-    """Give the pooling temperatures of Fig. 3, from 0.001 to 100."""
+    """Give the pooling temperatures of a report's curve, over the range of Fig. 3."""
     return tuple(float(tau) for tau in np.logspace(-3, 2, 11))
