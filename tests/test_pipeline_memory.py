@@ -17,6 +17,7 @@ from pipeline.artifacts import load_artifact, save_artifact
 from pipeline.artifacts.memory import CategoryMemory
 from pipeline.cli import app
 from pipeline.configs import FitMemoryConfig, FitMemorySource
+from pipeline.detection.memory_part import memory_part
 from pipeline.extraction.extract import extract
 from pipeline.fitting.memory import choose_shots, fit_memory
 from pipeline.fitting.normal_images import open_normal_images
@@ -242,3 +243,34 @@ def test_a_document_says_the_images_of_every_category() -> None:
     assert list(document.spans) == [("hex", slice(0, 2)), ("wing", slice(2, 4))]
     assert isinstance(document.categories["hex"], CategoryMemory)
     assert json.dumps(sorted(document.image_ids))
+
+
+def test_a_part_asks_the_memory_of_the_images_own_category(store, data) -> None:
+    made = fit_memory(store, data, FitMemoryConfig(shots=2))
+    part = memory_part(made)
+
+    for name, span in made.document.spans:
+        rows = data.manifest.rows_of(name)
+        tokens = unit(torch.from_numpy(data.cache.tokens(rows)).float())
+        own = unit(made.tensors["tokens"][span].float())
+
+        found = part.values(tokens, name)
+
+        expected = (1 - (tokens @ own.T).amax(-1)) / 2
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+        kept = [rows.tolist().index(row) for row in made.document.categories[name].rows]
+        assert found[kept].max() < 1e-6  # an image that is remembered is at distance 0
+        assert found.max() > 1e-3
+
+
+def test_a_category_that_is_not_remembered_or_not_named_is_refused(store, data) -> None:
+    part = memory_part(fit_memory(store, data, FitMemoryConfig(shots=1)))
+    tokens = torch.zeros(1, 2, part.spec.d_model)
+
+    with pytest.raises(ArtifactError, match=r"is of .*leather; it has none of screw"):
+        part.values(tokens, "screw")
+    with pytest.raises(ArtifactError, match="say of which the images are"):
+        part.values(tokens)
+
+    only = replace(part, spans={"leather": part.spans["leather"]})
+    assert torch.equal(only.values(tokens), part.values(tokens, "leather"))

@@ -17,6 +17,7 @@ from pipeline.artifacts import Artifact
 from pipeline.artifacts.documents import GuidesDocument
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import Coefficients
+from pipeline.detection.memory_part import MemoryPart
 from spg_core.guides import patch_probabilities
 
 
@@ -58,7 +59,7 @@ class GuidesPart:
         return replace(self, guides=self.guides.to(device))
 
 
-Part: TypeAlias = GuidesPart
+Part: TypeAlias = GuidesPart | MemoryPart
 """Every kind has `id`, `spec`, `key`, `device`, `values` and `to`, as `GuidesPart` says them."""
 
 
