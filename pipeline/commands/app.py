@@ -37,10 +37,12 @@ COMMANDS = {
     "show": "Show one, and what it stands on.",
     "rm": "Remove some, a dry run first.",
     "name": "Call one by a name.",
+    "push": "Copy one to another store, with all it stands on.",
+    "pull": "Copy one from another store, likewise.",
     "cache": "Look at, check, copy and tidy the token caches.",
 }
 """Each is a function of `pipeline.stages`, and one of `shown`; `cache` has some of its own."""
-_REGISTRY = ("ls", "show", "rm", "name")
+_REGISTRY = ("ls", "show", "rm", "name", "push", "pull")
 """These are functions of `pipeline.registry.stages`, and of `commands.registry`."""
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from pipeline.commands.shown import show as _print
 
 if TYPE_CHECKING:
-    from pipeline.registry.answers import Holdings, Naming, Removal, Shown
+    from pipeline.registry.answers import Holdings, Naming, Removal, Shown, Transfer
 
 
 def ls(found: "Holdings", as_json: bool) -> None:
@@ -36,3 +36,13 @@ def name(found: "Naming", as_json: bool) -> None:
     """Print what the name means."""
     meaning = f"means {found.artifact}" if found.artifact else "means nothing any more"
     _print(asdict(found), as_json, f"{found.name} {meaning}")
+
+
+def push(made: "Transfer", as_json: bool) -> None:
+    """Print what is there now."""
+    from pipeline.registry.tables import transfer_text
+
+    _print(asdict(made), as_json, transfer_text(made))
+
+
+pull = push

@@ -8,7 +8,7 @@ from msgspec import Meta
 from pipeline.configs.common import ArtifactName, Checked
 from pipeline.kinds import Kind
 from spg_core.errors import OptionsDisagree
-from spg_core.fields import ARGUMENT, Name
+from spg_core.fields import ARGUMENT, FilePath, Name
 
 Reference = Annotated[Name, ARGUMENT]
 
@@ -62,3 +62,33 @@ class NameConfig(Checked):
                 "give an artifact and a name for it (--move takes the name from another), or a "
                 "name alone with --drop"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Transfer(Checked):
+    """How an artifact is copied."""
+
+    with_tokens: bool = False
+    """Also the token caches that it was made from."""
+    threads: Annotated[int, Meta(ge=1, le=256)] = 4
+    """Shards of a cache on their way at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushConfig(_Transfer):
+    """What is copied, and where to."""
+
+    artifact: Reference
+    """Id, name, start of an id, path, or KIND/latest."""
+    destination: Annotated[FilePath, ARGUMENT]
+    """Store to copy to: a folder, s3://bucket/prefix or hf://user/repo; made if it is not there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullConfig(_Transfer):
+    """What is copied, and where from."""
+
+    artifact: Reference
+    """Id, name, start of an id, or KIND/latest, as the other store has it."""
+    source: Annotated[FilePath, ARGUMENT]
+    """Store to copy from: a folder, s3://bucket/prefix or hf://user/repo."""

@@ -1,9 +1,9 @@
-"""What `ls`, `show`, `rm` and `name` answer; the fields are those of `--json`, `bytes` sizes."""
+"""What the commands that keep order answer; fields are those of `--json`, `bytes` are sizes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.caches.answers import Trouble
+from pipeline.caches.answers import Copied, Trouble
 from pipeline.registry.survey import State
 
 
@@ -88,3 +88,28 @@ class Naming:
 
     name: str
     artifact: str | None
+
+
+@dataclass(frozen=True)
+class Moved:
+    """An artifact that is in another store now."""
+
+    artifact: str
+    path: str
+    bytes: int
+    """Written; 0 where all of it was there."""
+    kept: Sequence[str]
+    """Files that are other ones there, such as a threshold, and were left."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What a push or a pull did."""
+
+    store: str
+    artifacts: Sequence[Moved]
+    """Parents first."""
+    caches: Sequence[Copied]
+    names: Sequence[str]
+    problems: Sequence[Trouble]
+    """Names that mean something else there, and were left."""

@@ -2,11 +2,18 @@
 
 from typing import TYPE_CHECKING
 
-from pipeline.configs.registry import LsConfig, NameConfig, RmConfig, ShowConfig
+from pipeline.configs.registry import (
+    LsConfig,
+    NameConfig,
+    PullConfig,
+    PushConfig,
+    RmConfig,
+    ShowConfig,
+)
 
 if TYPE_CHECKING:
     from cache.store import AnyStore
-    from pipeline.registry.answers import Holdings, Naming, Removal, Shown
+    from pipeline.registry.answers import Holdings, Naming, Removal, Shown, Transfer
 
 
 def ls(store: "AnyStore", config: LsConfig) -> "Holdings":
@@ -50,3 +57,41 @@ def name(store: "AnyStore", config: NameConfig) -> "Naming":
     if config.name is None:
         return uncall(objects, config.artifact)
     return call(objects, config.artifact, config.name, move=config.move)
+
+
+def push(store: "AnyStore", config: PushConfig) -> "Transfer":
+    """Copy a detector, or scores, to another store with all it stands on, checked by digest.
+
+    Its threshold and its names go along. What is there already is kept; interrupted, it goes on
+    when run again.
+    """
+    from cache.store import open_existing_store, open_store
+    from pipeline.registry.transfer import transfer
+
+    source = open_existing_store(store, read_only=True)
+    return transfer(
+        source,
+        open_store(config.destination),
+        config.artifact,
+        with_tokens=config.with_tokens,
+        threads=config.threads,
+    )
+
+
+def pull(store: "AnyStore", config: PullConfig) -> "Transfer":
+    """Copy a detector, or scores, from another store with all it stands on, checked by digest.
+
+    Its threshold and its names come along. What is here already is kept; interrupted, it goes on
+    when run again.
+    """
+    from cache.store import open_existing_store, open_store
+    from pipeline.registry.transfer import transfer
+
+    source = open_existing_store(config.source, read_only=True)
+    return transfer(
+        source,
+        open_store(store),
+        config.artifact,
+        with_tokens=config.with_tokens,
+        threads=config.threads,
+    )

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.printable import printable_line
 from pipeline.progress import human_bytes
-from pipeline.registry.answers import Branch, Holdings, Listed, Removal, Shown
+from pipeline.registry.answers import Branch, Holdings, Listed, Removal, Shown, Transfer
 from pipeline.text_table import Cell, text_table
 
 
@@ -88,3 +88,19 @@ def removal_text(found: Removal) -> str:
     size = f"{len(found.artifacts)} artifacts, {human_bytes(found.bytes)}"
     told = f"deleted {size}" if found.deleted else f"{size} would go; add --delete to remove them"
     return "\n".join([*lines, told])
+
+
+def transfer_text(made: Transfer) -> str:
+    """Lay out what is in a store now, then what was kept as it was there."""
+    caches = [(one.cache, _written(one.copied_bytes)) for one in made.caches]
+    rows = [*caches, *((one.artifact, _written(one.bytes)) for one in made.artifacts)]
+    lines = [text_table((f"now in {made.store}", "written"), rows, whole=0)]
+    lines += [f"called {name}" for name in made.names]
+    for one in made.artifacts:
+        lines += [f"{one.artifact}/{file} is another there, and was kept" for file in one.kept]
+    lines += [f"{one.object}: {one.problem}" for one in made.problems]
+    return "\n".join(lines)
+
+
+def _written(n_bytes: int) -> str:
+    return human_bytes(n_bytes) if n_bytes else "there before"
