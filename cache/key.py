@@ -7,7 +7,6 @@ who extract the same thing get the same key.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from spg_core.errors import StoreError
 
@@ -29,7 +28,7 @@ def canonical_json(value: object) -> bytes:
     return text.encode("ascii")
 
 
-def cache_key(covers: Mapping[str, Any]) -> str:
+def cache_key(covers: Mapping[str, object]) -> str:
     """Return the key of what `covers` describes: the first 16 hex digits of a SHA-256."""
     return hashlib.sha256(canonical_json(dict(covers))).hexdigest()[:KEY_DIGITS]
 
@@ -53,7 +52,7 @@ def images_digest(image_ids: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def explain_difference(covers_a: Mapping[str, Any], covers_b: Mapping[str, Any]) -> list[str]:
+def explain_difference(covers_a: Mapping[str, object], covers_b: Mapping[str, object]) -> list[str]:
     """Return one sentence for each thing in which two caches differ; empty when nothing does."""
     a, b = dict(_flatten(covers_a)), dict(_flatten(covers_b))
     sentences = []
@@ -67,7 +66,7 @@ def explain_difference(covers_a: Mapping[str, Any], covers_b: Mapping[str, Any])
     return sentences
 
 
-def _flatten(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(value: Mapping[str, object], path: str = "") -> Iterator[tuple[str, object]]:
     for name, inner in value.items():
         full = f"{path}.{name}" if path else name
         if isinstance(inner, Mapping) and inner:

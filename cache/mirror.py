@@ -14,7 +14,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 from cache.layout import shard_name
 from cache.local_objects import LocalObjects
@@ -74,7 +73,7 @@ class Mirror:
         self._planned: deque[str] = deque()
         self._has_room = False
 
-    def __reduce__(self) -> tuple[type["Mirror"], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[type["Mirror"], tuple[object, ...]]:
         return Mirror, (self._objects, self._folder, self._record, self.root, self._max_bytes)
 
     def fetch(self, name: str) -> Path:

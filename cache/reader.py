@@ -25,7 +25,9 @@ from spg_core.errors import CorruptStore, NotInStore, StoreError
 
 DEFAULT_MEMORY_BYTES = 4 << 30
 
-Rows = slice | Sequence[int] | NDArray[np.integer[Any]]
+Stored = NDArray[Any]
+"""Float16, or for masks uint8, which only the array's name tells."""
+Rows = slice | Sequence[int] | NDArray[np.integer]
 
 
 def open_cache(
@@ -76,7 +78,7 @@ class TokenCache:
         self.memory_bytes = memory_bytes
         self.mirror = mirror
         self.key = record.key
-        self.covers: Mapping[str, Any] = record.covers
+        self.covers: Mapping[str, object] = record.covers
         geometry = record.geometry
         self.geometry = geometry
         self.n_images = geometry.n_images
@@ -92,7 +94,7 @@ class TokenCache:
         shape = f"{self.n_images} images x {self.tokens_per_image} tokens x {self.d_model}"
         return f"TokenCache {self.key}: {shape}, float16\n  {self.where}"
 
-    def __reduce__(self) -> tuple[type["TokenCache"], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[type["TokenCache"], tuple[object, ...]]:
         arguments = (self.objects, self.folder, self.record, self.memory_bytes, self.mirror)
         return TokenCache, arguments
 
@@ -180,14 +182,14 @@ class TokenCache:
                 self._resident = tokens
             return self._resident
 
-    def read_rows(self, array: str, rows: Rows) -> NDArray[Any]:
+    def read_rows(self, array: str, rows: Rows) -> Stored:
         """Return image rows of the array called `tokens`, `cls` or `masks`, verified."""
         if array not in self.geometry.arrays:
             raise StoreError(f"{self.where} has no {array}")
         asked = np.arange(self.n_images)[rows] if isinstance(rows, slice) else np.asarray(rows)
         indices = _checked_rows(asked, self.n_images)
         shape = (len(indices), *self.geometry.item_shape(array))
-        out: NDArray[Any] = np.empty(shape, array_dtype(array))
+        out: Stored = np.empty(shape, array_dtype(array))
         shards = indices // IMAGES_PER_SHARD
         for shard in np.unique(shards).tolist():
             chosen = np.flatnonzero(shards == shard)
@@ -216,7 +218,7 @@ class TokenCache:
                 raise self._shards.corrupt("masks", shard, f"image row {row}: {error}") from error
 
 
-def _checked_rows(rows: NDArray[np.integer[Any]], n_images: int) -> NDArray[np.int64]:
+def _checked_rows(rows: NDArray[np.integer], n_images: int) -> NDArray[np.int64]:
     if rows.size == 0:
         return np.empty(0, np.int64)
     if rows.ndim != 1 or rows.dtype.kind not in "iu":

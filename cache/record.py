@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Never
+from typing import Never
 
 from cache.key import cache_key, canonical_json
 from cache.layout import (
@@ -48,15 +48,15 @@ class CacheRecord:
     """The content of `cache.json`."""
 
     key: str
-    covers: Mapping[str, Any]
+    covers: Mapping[str, object]
     geometry: Geometry
     receipts: tuple[Receipt, ...]
     manifest_bytes: int
     manifest_sha256: str
     created: str
     """UTC, ISO 8601."""
-    versions: Mapping[str, Any] = field(default_factory=dict)
-    timings: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, object] = field(default_factory=dict)
+    timings: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def size_bytes(self) -> int:
@@ -65,7 +65,7 @@ class CacheRecord:
         return sum(stored) + self.manifest_bytes
 
 
-def receipt_to_json(receipt: Receipt, geometry: Geometry) -> dict[str, Any]:
+def receipt_to_json(receipt: Receipt, geometry: Geometry) -> dict[str, object]:
     """Return the JSON object of a receipt."""
     rows = geometry.shard_rows(receipt.shard)
     objects = {
@@ -93,7 +93,7 @@ def parse_receipt(data: bytes, shard: int, geometry: Geometry, where: str) -> Re
 def record_to_bytes(record: CacheRecord) -> bytes:
     """Return `cache.json`; its `digest` is the SHA-256 of the other fields' canonical JSON."""
     geometry = record.geometry
-    body: dict[str, Any] = {
+    body: dict[str, object] = {
         "format": FORMAT_VERSION,
         "key": record.key,
         "covers": dict(record.covers),
@@ -138,12 +138,12 @@ def parse_record(data: bytes, where: str, key: str) -> CacheRecord:
     )
 
 
-def _array_to_json(geometry: Geometry, array: str) -> dict[str, Any]:
+def _array_to_json(geometry: Geometry, array: str) -> dict[str, object]:
     item = geometry.item_shape(array)
     return {"shape": [geometry.n_images, *item], "dtype": array_dtype(array).name}
 
 
-def _geometry_from(body: Mapping[str, Any], where: str) -> Geometry:
+def _geometry_from(body: Mapping[str, object], where: str) -> Geometry:
     arrays = _object(body, "arrays", where)
     tokens = _shape(arrays, "tokens", 3, where)
     masks = _shape(arrays, "masks", 3, where) if "masks" in arrays else None
@@ -163,7 +163,7 @@ def _geometry_from(body: Mapping[str, Any], where: str) -> Geometry:
     return geometry
 
 
-def _shape(arrays: Mapping[str, Any], name: str, n_axes: int, where: str) -> list[int]:
+def _shape(arrays: Mapping[str, object], name: str, n_axes: int, where: str) -> list[int]:
     array = _object(arrays, name, where)
     shape = array.get("shape")
     if not isinstance(shape, list) or len(shape) != n_axes:
@@ -187,7 +187,7 @@ def _receipt_from(body: object, shard: int, geometry: Geometry, where: str) -> R
 
 
 def _stored_from(
-    objects: Mapping[str, Any], array: str, shard: int, geometry: Geometry, where: str
+    objects: Mapping[str, object], array: str, shard: int, geometry: Geometry, where: str
 ) -> StoredObject:
     body = _object(objects, array, where)
     n_rows = len(geometry.shard_rows(shard))
@@ -206,7 +206,7 @@ def _stored_from(
     )
 
 
-def _load(data: bytes, where: str) -> dict[str, Any]:
+def _load(data: bytes, where: str) -> dict[str, object]:
     try:
         body = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -216,7 +216,7 @@ def _load(data: bytes, where: str) -> dict[str, Any]:
     return body
 
 
-def _object(body: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
+def _object(body: Mapping[str, object], name: str, where: str) -> dict[str, object]:
     value = body.get(name)
     if not isinstance(value, dict):
         _refuse(where, f"{name} should be a JSON object, found {value!r:.80}")

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from time import time
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +40,7 @@ from spg_core.errors import (
 _MASK_SHRINKS = 20
 """Defect masks compress 50-fold and more; the estimate of a cache's size counts on this."""
 _ATTEMPTS = 3
+Values = NDArray[np.float16] | NDArray[np.uint8]
 
 
 class CacheWriter:
@@ -51,7 +51,7 @@ class CacheWriter:
         objects: Objects,
         dataset: str,
         backbone: str,
-        covers: Mapping[str, Any],
+        covers: Mapping[str, object],
         geometry: Geometry,
     ) -> None:
         self.objects = objects
@@ -123,7 +123,7 @@ class CacheWriter:
         Raises:
             StoreError: arrays do not fit the cache or float16, or the store is full or read-only.
         """
-        items: dict[str, NDArray[Any] | None] = {"tokens": tokens, "cls": cls, "masks": masks}
+        items: dict[str, Values | None] = {"tokens": tokens, "cls": cls, "masks": masks}
         for array, values in items.items():
             self._check_values(array, shard, values)
         self._start()
@@ -137,8 +137,8 @@ class CacheWriter:
     def finish(
         self,
         manifest: bytes,
-        versions: Mapping[str, Any] | None = None,
-        timings: Mapping[str, Any] | None = None,
+        versions: Mapping[str, object] | None = None,
+        timings: Mapping[str, object] | None = None,
     ) -> CacheRecord:
         """Publish the manifest and `cache.json`, then drop the receipts; return the record.
 
@@ -197,7 +197,7 @@ class CacheWriter:
                 self.objects.delete(info.name)
         self._started = True
 
-    def _check_values(self, array: str, shard: int, values: NDArray[Any] | None) -> None:
+    def _check_values(self, array: str, shard: int, values: Values | None) -> None:
         wanted = array in self.geometry.arrays
         if (values is not None) != wanted:
             raise StoreError(f"this cache has {'' if wanted else 'no '}{array}, the shard differs")
@@ -214,7 +214,7 @@ class CacheWriter:
         if array == "masks" and values.max() > 1:
             raise StoreError(f"masks of shard {shard} hold {values.max()}, expected 0 and 1")
 
-    def _publish(self, array: str, shard: int, values: NDArray[Any]) -> StoredObject:
+    def _publish(self, array: str, shard: int, values: Values) -> StoredObject:
         stored = np.ascontiguousarray(values, array_dtype(array))
         chunks = encode_chunks(array, stored)
         index = encode_index([total_bytes([chunk]) for chunk in chunks])

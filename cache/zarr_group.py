@@ -5,7 +5,6 @@ the byte and can resume each other's caches; a test compares with what zarr-pyth
 """
 
 import json
-from typing import Any
 
 from cache.layout import GROUP, IMAGES_PER_SHARD, Geometry, array_dtype
 from cache.shard import ZSTD_LEVEL
@@ -29,7 +28,7 @@ def zarr_metadata(geometry: Geometry) -> dict[str, bytes]:
     return {name: json.dumps(body, indent=1).encode("ascii") for name, body in documents.items()}
 
 
-def _array_metadata(geometry: Geometry, array: str) -> dict[str, Any]:
+def _array_metadata(geometry: Geometry, array: str) -> dict[str, object]:
     item = geometry.item_shape(array)
     # One byte has no endianness, and zarr-python says so by leaving it out.
     codecs = [{"name": "bytes"}, _ZSTD] if array == "masks" else [_LITTLE_ENDIAN]

@@ -99,7 +99,7 @@ def _check_frame(
     return schema
 
 
-def _check_sizes(metadata: Any, source: str, file_bytes: int) -> None:
+def _check_sizes(metadata: pq.FileMetaData, source: str, file_bytes: int) -> None:
     """Bound what the file claims to hold, before any of it is read."""
     size_bytes = sum(
         metadata.row_group(group).column(column).total_uncompressed_size

@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from manifests.files import read_bytes
 from manifests.listing import Listing
@@ -79,7 +78,7 @@ def read_list(listing: Listing, path: Path, name: str) -> str | None:
         return None
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str) -> object:
     """Parse JSON in which no key stands twice.
 
     Raises:
@@ -91,7 +90,7 @@ def parse_json(text: str) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def _one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _one_of_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]
@@ -177,7 +176,7 @@ def _below(root: Path, listed: str) -> str:
     return rest if is_parents and os.path.exists(root / rest) else path  # noqa: PTH110
 
 
-def text_of(fields: Mapping[str, Any], name: str) -> str:
+def text_of(fields: Mapping[str, object], name: str) -> str:
     """Give a field as text, empty where it is missing or null."""
     value = fields.get(name)
     return value if isinstance(value, str) else ""

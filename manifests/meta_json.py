@@ -8,7 +8,7 @@ The category is the outer key; `cls_name` repeats it and is not read. `anomaly` 
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from manifests.listing import Listing
 from manifests.lists import Entry, checked, find_list, parse_json, read_list
@@ -65,7 +65,7 @@ def _find(listing: Listing) -> Path | None:
 
 
 def _split(
-    listing: Listing, categories: Any, split: str, place: str
+    listing: Listing, categories: object, split: str, place: str
 ) -> Iterator[tuple[Entry, str]]:
     """List one split; `categories` is whatever the JSON holds there."""
     if not isinstance(categories, dict):
@@ -82,14 +82,16 @@ def _split(
                 yield entry, f"{here}[{number}]"
 
 
-def _entry(listing: Listing, item: Any, category: str, split: str, place: str) -> Entry | None:
+def _entry(listing: Listing, item: object, category: str, split: str, place: str) -> Entry | None:
     """Read one entry; `item` is whatever the JSON holds there."""
-    fields: dict[str, Any] = item if isinstance(item, dict) else {}
+    fields: dict[str, object] = item if isinstance(item, dict) else {}
     image, label = fields.get("img_path"), label_of(fields.get("anomaly"))
     mask = fields.get("mask_path") or None
     defect = fields.get("specie_name") or UNNAMED_DEFECT
-    texts = isinstance(image, str) and isinstance(mask, str | None) and isinstance(defect, str)
-    if not texts or label is None:
+    if (
+        not (isinstance(image, str) and isinstance(mask, str | None) and isinstance(defect, str))
+        or label is None
+    ):
         detail = "expected img_path, mask_path and specie_name as text and anomaly 0 or 1"
         listing.add("unusable list", place, detail)
         return None
@@ -100,4 +102,4 @@ def _entry(listing: Listing, item: Any, category: str, split: str, place: str) -
         detail = f"anomaly is 1 but specie_name is {defect!r}; expected the name of a defect"
         listing.add("unusable list", place, detail)
         return None
-    return Entry(category, split, defect if label else GOOD, str(image), mask, label)
+    return Entry(category, split, defect if label else GOOD, image, mask, label)

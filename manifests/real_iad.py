@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from manifests.listing import Listing
 from manifests.lists import Entry, checked, find_list, parse_json, read_list, text_of
@@ -64,7 +64,7 @@ def _files(listing: Listing) -> list[Path]:
 
 
 def _category(
-    listing: Listing, content: Mapping[str, Any], path: Path
+    listing: Listing, content: Mapping[str, object], path: Path
 ) -> Iterator[tuple[Entry, str]]:
     meta = content.get("meta")
     meta = meta if isinstance(meta, dict) else {}
@@ -91,9 +91,9 @@ def _category(
 
 
 def _entry(
-    listing: Listing, item: Any, category: str, split: str, normal: str, place: str
+    listing: Listing, item: object, category: str, split: str, normal: str, place: str
 ) -> Entry | None:
-    fields: dict[str, Any] = item if isinstance(item, dict) else {}
+    fields: dict[str, object] = item if isinstance(item, dict) else {}
     image, code = text_of(fields, "image_path"), text_of(fields, "anomaly_class")
     category = text_of(fields, "category") or category
     if not image or not code or name_problem(code) or name_problem(category):

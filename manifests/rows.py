@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Final
 
 from manifests.listing import Listing
 from manifests.lists import Entry, checked, csv_rows, find_list, parse_json, read_list
@@ -34,7 +34,7 @@ ENDINGS: Final = (".jsonl", ".json", ".csv", ".tsv")
 NO_MASK: Final = ("", "none", "nan", "null")
 UNNAMED_DEFECT: Final = "defect"
 
-Row = tuple[str, dict[str, Any]]
+Row = tuple[str, dict[str, object]]
 """Where a row stands, and its fields by name in lower case."""
 
 
@@ -71,7 +71,9 @@ def _rows(listing: Listing, text: str, name: str) -> list[Row]:
     try:
         start = text.lstrip()[:1]
         if start == "[":
-            found = [(f"{name}[{n}]", item) for n, item in enumerate(parse_json(text))]
+            items = parse_json(text)
+            assert isinstance(items, list)  # by its first letter
+            found = [(f"{name}[{n}]", item) for n, item in enumerate(items)]
         elif start == "{":
             found = _json_lines(text, name)
         else:
@@ -91,7 +93,7 @@ def _rows(listing: Listing, text: str, name: str) -> list[Row]:
     ]
 
 
-def _json_lines(text: str, name: str) -> list[tuple[str, Any]]:
+def _json_lines(text: str, name: str) -> list[tuple[str, object]]:
     try:
         whole = parse_json(text)
     except json.JSONDecodeError:
@@ -104,13 +106,13 @@ def _json_lines(text: str, name: str) -> list[tuple[str, Any]]:
     return [(f"{name} line 1", whole)]
 
 
-def _field(fields: Mapping[str, Any], what: str) -> Any:
+def _field(fields: Mapping[str, object], what: str) -> object:
     """Give the first field of this meaning that says something."""
     values = (fields.get(name) for name in FIELDS[what])
     return next((value for value in values if value not in (None, "")), None)
 
 
-def _labels(fields: Mapping[str, Any], listing: Listing) -> list[Any]:
+def _labels(fields: Mapping[str, object], listing: Listing) -> list[int | None]:
     """Give all that a row says about its label: 0, 1, or a word that says neither."""
     found = [fields.get(name) for name in FIELDS["label"]]
     normal = listing.reading.normal
@@ -122,13 +124,13 @@ def _labels(fields: Mapping[str, Any], listing: Listing) -> list[Any]:
     ]
 
 
-def _own_label(fields: Mapping[str, Any], listing: Listing) -> int | None:
+def _own_label(fields: Mapping[str, object], listing: Listing) -> int | None:
     known = {label for label in _labels(fields, listing) if label is not None}
     return known.pop() if len(known) == 1 else None
 
 
 def _entry(
-    listing: Listing, fields: dict[str, Any], place: str, path: Path, *, has_normal: bool
+    listing: Listing, fields: dict[str, object], place: str, path: Path, *, has_normal: bool
 ) -> Entry | None:
     image, mask, defect = (_field(fields, what) for what in ("image", "mask", "defect"))
     labels = {label for label in _labels(fields, listing) if label is not None}
@@ -144,8 +146,12 @@ def _entry(
     defect = defect or word or UNNAMED_DEFECT
     category = _field(fields, "category") or _category(listing, fields, image)
     split = _split(fields, path)
-    names = isinstance(defect, str) and isinstance(category, str)
-    if not names or name_problem(defect) or name_problem(category) or (label and is_normal(defect)):
+    if (
+        not (isinstance(defect, str) and isinstance(category, str))
+        or name_problem(defect)
+        or name_problem(category)
+        or (label and is_normal(defect))
+    ):
         detail = f"category {category!r}, defect {defect!r}, label {label}; these do not fit"
         listing.add("unusable list", place, detail)
         return None
@@ -160,13 +166,13 @@ def _entry(
     return Entry(category, split, defect if label else GOOD, image, masked, label)
 
 
-def _category(listing: Listing, fields: Mapping[str, Any], image: str) -> str:
+def _category(listing: Listing, fields: Mapping[str, object], image: str) -> str:
     """Give the category of a row without one: UniAD's lists leave it to the path."""
     parts = PurePosixPath(normal_path(image, listing.root)).parts
     return parts[-4] if "filename" in fields and len(parts) >= 4 else listing.dataset
 
 
-def _split(fields: Mapping[str, Any], path: Path) -> str | None:
+def _split(fields: Mapping[str, object], path: Path) -> str | None:
     """Give the split of a row: its own, else what the list's name says, else test."""
     own = _field(fields, "split")
     if own is not None:
@@ -175,7 +181,7 @@ def _split(fields: Mapping[str, Any], path: Path) -> str | None:
     return "train" if stem.startswith("train") or stem.endswith("train") else "test"
 
 
-def _shown(fields: Mapping[str, Any]) -> str:
+def _shown(fields: Mapping[str, object]) -> str:
     keys: Sequence[str] = [*FIELDS["image"], *FIELDS["label"]]
     said = {key: fields[key] for key in keys if key in fields}
     return ", ".join(f"{key} {value!r:.60}" for key, value in said.items()) or "no known column"

@@ -33,7 +33,9 @@ MAX_ROWS: Final = 10_000_000
 """Most rows of a manifest that is read back; a file that claims more is not ours."""
 
 
-def _column(name: str, kind: Any, comment: str, *, nullable: bool = False) -> "pa.Field[Any]":
+def _column(
+    name: str, kind: pa.DataType, comment: str, *, nullable: bool = False
+) -> "pa.Field[Any]":
     return pa.field(name, kind, nullable=nullable, metadata={"comment": comment})
 
 

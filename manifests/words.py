@@ -6,7 +6,7 @@ Compared in lower case and without `-`, `_`, `.` and spaces: `Defect-Free`, `def
 
 import re
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 NORMAL_WORDS: Final = frozenset(
     {
@@ -118,7 +118,7 @@ def mask_stems(stem: str) -> list[str]:
     return stems
 
 
-def label_of(value: Any) -> int | None:
+def label_of(value: object) -> int | None:
     """Read a label as lists write it: 0, 1.0, "1", true, "good", "Abnormal", "LabelName.NORMAL".
 
     Returns:

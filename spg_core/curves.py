@@ -6,12 +6,15 @@ Axes: m distinct anomalous scores, highest first; p of them, which end a stretch
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spg_core.ranking import SCORES_PER_PIECE, Ranking
+
+Items = NDArray[np.integer] | NDArray[np.float64]
+"""How many are found, or what they weigh."""
 
 # Scores among which the ends are chosen: choosing among millions would show no better curve.
 _CANDIDATES = 1 << 14
@@ -87,7 +90,7 @@ def rising_curve(
 
 def _corners(
     steps: "_Steps", areas: NDArray[np.float64], is_one: NDArray[np.bool_]
-) -> tuple[NDArray[Any], NDArray[Any]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Give a corner `(p,)` for each stretch: the curve's own where it is of one score.
 
     Else a point on the diagonal of the box that the stretch fills, as far from the bottom right as
@@ -106,17 +109,17 @@ def _corners(
 class _Steps(NamedTuple):
     """How the exact curve comes to some scores from the one before, in items: `(p,)` each."""
 
-    start_y: NDArray[Any]
+    start_y: Items
     """Height at which it runs level."""
     corner_x: NDArray[np.int64]
     """Where it starts to rise."""
     end_x: NDArray[np.int64]
-    end_y: NDArray[Any]
+    end_y: Items
     area: NDArray[np.float64]
     """Below it."""
 
 
-def _steps(ranking: Ranking, found: NDArray[Any], where: NDArray[np.intp]) -> _Steps:
+def _steps(ranking: Ranking, found: Items, where: NDArray[np.intp]) -> _Steps:
     at, before = ranking.piece(where), np.maximum(where - 1, 0)
     is_first = where == 0
     start_x = np.where(is_first, 0, ranking.n_normal - ranking.below[before].astype(np.int64))
@@ -126,7 +129,7 @@ def _steps(ranking: Ranking, found: NDArray[Any], where: NDArray[np.intp]) -> _S
 
 
 def _ends(
-    ranking: Ranking, found: NDArray[Any], n_points: int, exact_at: float | None
+    ranking: Ranking, found: Items, n_points: int, exact_at: float | None
 ) -> NDArray[np.intp]:
     """Choose the scores `(p,)` that end a stretch of the curve, evenly along it; the last is."""
     some = _candidates(found.size)

@@ -80,7 +80,7 @@ class BackboneSpec:
     exif: bool
     """Whether images are turned as their EXIF orientation says."""
 
-    def covers(self) -> dict[str, Any]:
+    def covers(self) -> dict[str, object]:
         """Give what a cache key covers of this backbone: JSON values, no name, path or version.
 
         What an old cache does not state is left out again, so it keeps its key, which no cache
@@ -190,7 +190,7 @@ class BackboneRequest:
         )
 
 
-def spec_from_covers(covers: Mapping[str, Any], name: str) -> BackboneSpec:
+def spec_from_covers(covers: object, name: str) -> BackboneSpec:
     """Rebuild the spec that `BackboneSpec.covers` described.
 
     Raises:
@@ -224,7 +224,7 @@ def _checked(field: str, value: object, kind: Any) -> Any:
 
 
 def require_same_tokens(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any], ours_name: str, theirs_name: str
+    ours: Mapping[str, object], theirs: Mapping[str, object], ours_name: str, theirs_name: str
 ) -> None:
     """Refuse to join two things made from different kinds of token.
 
