@@ -12,16 +12,21 @@ from typer.testing import CliRunner
 from cache.find import find_caches
 from cache.layout import shard_name
 from cache.store import open_store
+from pipeline.artifacts import save_artifact
+from pipeline.artifacts.documents import SaeParents
+from pipeline.artifacts.terms import CacheParent
 from pipeline.caches.report import listing, name_cache
 from pipeline.cli import app
 from pipeline.extraction import shards as heavy
 from pipeline.extraction.extract import extract
 from pipeline.inputs import open_dataset
 from spg_core.errors import ConfigError, IncompleteCache, NotInStore, StoreError
+from tests.artifact_samples import guides_document, guides_tensors, sae_document, sae_tensors
 from tests.cache_samples import flip_byte, folder_digests, make_sample, write_cache
 from tests.tiny_images import config_of, tiny_backbone, write_images
 
 DAY = 24 * 3600
+SAE = "nuts-gabor-c4-00000001"
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +40,8 @@ def made(tmp_path_factory):
             write_images(place / name, n_good=n_good, n_bad=10 if name == "nuts" else 2, side=24)
             extract(store, replace(config_of(place / name), name=name))
     key = find_caches(store, "nuts")[0].key
-    document = {"parents": {"cache": {"dataset": "nuts", "backbone": "gabor", "key": key}}}
-    store.put_new("saes/nuts-gabor-c4/sae.json", [json.dumps(document).encode()])
+    parents = SaeParents(cache=CacheParent(dataset="nuts", backbone="gabor", key=key))
+    save_artifact(store, replace(sae_document(SAE), parents=parents), sae_tensors())
     return store
 
 
@@ -90,11 +95,11 @@ def test_ls_shows_size_state_images_and_users(store):
     assert (nuts["state"], nuts["images"], nuts["of"]) == ("complete", 70, 70)
     files = list((Path(store.where) / folder_of(store, "nuts")).rglob("*"))
     assert nuts["bytes"] == sum(path.stat().st_size for path in files if path.is_file())
-    assert nuts["used_by"] == ["SAE nuts-gabor-c4"]
+    assert nuts["used_by"] == ["SAE nuts-gabor-c4-00000001"]
     assert (few["state"], few["images"], few["of"], few["used_by"]) == ("partial", 5, 5, [])
     text = cache("ls", "--store", store.where)
     assert nuts["key"] in text
-    assert "SAE nuts-gabor-c4" in text
+    assert "SAE nuts-gabor-c4-00000001" in text
 
 
 WRONG = [7, [], {}, "nuts", {"key": 7}, {"key": None}, {"key": "0"}, {"cache": {}}]
@@ -102,7 +107,7 @@ TORN = [b"", b"[" * 200_000, b'{"parents": NaN}', b"\xff", b'{"parents": {"cache
 
 
 def used_by(store, document: bytes):
-    store.replace("saes/nuts-gabor-c4/sae.json", [document])
+    store.replace(f"saes/{SAE}/sae.json", [document])
     return [list(one.used_by) for one in listing(store).caches if one.dataset == "nuts"]
 
 
@@ -110,7 +115,7 @@ def test_users_are_known_by_documents_of_any_version_and_torn_ones_are_passed_ov
     cache = {"key": find_caches(store, "nuts")[0].key}
     sound = {"parents": {"cache": cache}, "format": 99}
 
-    assert used_by(store, json.dumps(sound).encode()) == [["SAE nuts-gabor-c4"]]
+    assert used_by(store, json.dumps(sound).encode()) == [["SAE nuts-gabor-c4-00000001"]]
     for name in ("parents", "fitted_on"):
         for wrong in WRONG:
             assert used_by(store, json.dumps(sound | {name: wrong}).encode()) == [[]]
@@ -132,7 +137,11 @@ def test_looking_at_an_empty_store(tmp_path):
     hint = f"no caches in {tmp_path}; `spg-pipe extract` makes them"
     assert cache("verify", "--store", tmp_path).strip() == hint
     assert cache("ls", "--store", tmp_path).strip() == hint
-    assert cache_json("verify", "--store", tmp_path) == {"sound": True, "caches": []}
+    assert cache_json("verify", "--store", tmp_path) == {
+        "sound": True,
+        "caches": [],
+        "artifacts": [],
+    }
 
 
 def test_a_store_with_only_partial_caches_has_nothing_to_verify(store):
@@ -234,6 +243,31 @@ def test_verify_names_every_bad_shard_and_image_and_exits_1(store):
     assert paths[69] in text
 
 
+def test_verify_checks_artifacts_and_what_they_stand_on(store):
+    save_artifact(store, guides_document(), guides_tensors())
+    body = Path(store.where) / f"saes/{SAE}/sae.safetensors"
+    flip_byte(body, body.stat().st_size - 40)
+    store.replace(f"saes/{SAE}/threshold.json", [b"{"])
+    (Path(store.where) / "scores/torn-00000000").mkdir(parents=True)
+    (Path(store.where) / "scores/torn-00000000/metrics.json").write_bytes(b"{")
+
+    found = cache_json("verify", "--store", store.where, code=1)
+    text = cache("verify", f"saes/{SAE}", "--store", store.where, code=1)
+
+    assert [one["problems"] for one in found["caches"]] == [[], []]
+    told = {
+        one["artifact"]: [each["problem"] for each in one["problems"]] for one in found["artifacts"]
+    }
+    [digest, note] = told[f"saes/{SAE}"]
+    assert "is not the file its JSON was written for" in digest
+    assert "threshold.json is not JSON" in note
+    [missing] = told["guides/nuts-tiny-c4-k2-00000002"]
+    assert "stands on saes/nuts-tiny-c4-k2-00000001, which is not in" in missing
+    assert len(told["scores/torn-00000000"]) == 1
+    assert "2 problem(s)" in text
+    assert "guides" not in text
+
+
 def test_verify_goes_on_after_a_torn_record(store):
     path = Path(store.where) / folder_of(store, "few") / "cache.json"
     path.write_text(path.read_text()[:100])
@@ -290,7 +324,7 @@ def test_gc_removes_a_whole_cache_only_if_named(store):
     key = find_caches(store, "nuts")[0].key
 
     dry = cache("gc", "--remove", key, "--store", store.where)
-    assert "is used by: SAE nuts-gabor-c4" in dry
+    assert "is used by: SAE nuts-gabor-c4-00000001" in dry
     assert "add --delete to remove them" in dry
     assert len(find_caches(store)) == 2
     cache("gc", "--remove", key, "--delete", "--store", store.where)
@@ -405,7 +439,7 @@ def test_foreign_names_cannot_command_the_terminal(store):
     evil = "\x1b[2J\u202egnp\r\x07"
     (root / "tokens/few").rename(root / f"tokens/{evil}")
     (root / "tokens/C:\x1b[31m").mkdir()
-    document = root / "saes/nuts-gabor-c4/sae.json"
+    document = root / f"saes/{SAE}/sae.json"
     document.parent.rename(root / "saes" / f"{evil}\nx")
 
     for command in ("ls", "verify", f"info {evil}", "gc --remove nuts"):

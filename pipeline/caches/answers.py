@@ -76,13 +76,27 @@ class Differences:
 
 @dataclass(frozen=True)
 class Verified:
-    """A cache, or a folder that is none, and what a verification found."""
+    """A cache or artifact, or a folder that is none, and what a verification found."""
 
     cache: str
     key: str
     bytes: int
     objects: int
     problems: Sequence[Spoilt]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a verification found of caches and of artifacts; those have no key."""
+
+    store: str
+    caches: Sequence[Verified]
+    artifacts: Sequence[Verified]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not any(one.problems for one in (*self.caches, *self.artifacts))
 
 
 @dataclass(frozen=True)

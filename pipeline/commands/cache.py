@@ -12,7 +12,7 @@ from pipeline.configs.caches import CopyConfig, GcConfig, InfoConfig, VerifyConf
 
 if TYPE_CHECKING:
     from cache.store import AnyStore
-    from pipeline.caches.answers import Copies, Differences, Facts, Listing, Tidied, Verified
+    from pipeline.caches.answers import Checked, Copies, Differences, Facts, Listing, Tidied
 
 app = typer.Typer(
     name="cache",
@@ -60,27 +60,38 @@ def _show_info(found: "Facts | Differences", as_json: bool) -> None:
     show(asdict(found), as_json, text)
 
 
-def verify(store: "AnyStore", config: VerifyConfig) -> "tuple[str, list[Verified]]":
-    """Check every stored byte against its digest; name each bad shard and image; exit 1 if any."""
+def verify(store: "AnyStore", config: VerifyConfig) -> "Checked":
+    """Check every stored byte of caches and artifacts against its digest; exit 1 if any is wrong.
+
+    Names each bad shard and image, and each artifact whose parent is not there.
+    """
     from cache.store import open_existing_store
+    from pipeline.caches.answers import Checked
     from pipeline.caches.report import name_cache
     from pipeline.caches.work import complete_caches, verify_all
+    from pipeline.kinds import JSON
+    from pipeline.registry.verify import verify_artifacts, verify_some
 
     objects = open_existing_store(store, read_only=True)
-    if config.caches:
-        named = [name_cache(objects, one) for one in config.caches]
-        return objects.where, verify_all(named, {})
-    return objects.where, verify_all(*complete_caches(objects))
+    if not config.caches:
+        found = verify_all(*complete_caches(objects))
+        return Checked(objects.where, found, verify_artifacts(objects))
+    artifacts = [one for one in config.caches if one.partition("/")[0] in JSON]
+    named = [name_cache(objects, one) for one in config.caches if one not in artifacts]
+    return Checked(objects.where, verify_all(named, {}), verify_some(objects, artifacts))
 
 
-def _show_verify(found: "tuple[str, list[Verified]]", as_json: bool) -> None:
+def _show_verify(found: "Checked", as_json: bool) -> None:
     from pipeline.caches.tables import verify_text
 
-    store, caches = found
-    sound = not any(one.problems for one in caches)
-    result = {"sound": sound, "caches": [asdict(one) for one in caches]}
-    show(result, as_json, verify_text(store, caches))
-    if not sound:
+    artifacts = [asdict(one) for one in found.artifacts]
+    for one in artifacts:
+        one["artifact"] = one.pop("cache")
+        del one["key"]
+    caches = [asdict(one) for one in found.caches]
+    result = {"sound": found.is_sound, "caches": caches, "artifacts": artifacts}
+    show(result, as_json, verify_text(found.store, [*found.caches, *found.artifacts]))
+    if not found.is_sound:
         raise typer.Exit(1)
 
 

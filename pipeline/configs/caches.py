@@ -24,8 +24,8 @@ class VerifyConfig(Checked):
     """Which caches are checked."""
 
     caches: Annotated[tuple[Name, ...], ARGUMENT] = ()
-    """A key or its start, dataset/backbone/key or a start of it, or a path. All complete caches if
-    none is given."""
+    """A key or its start, dataset/backbone/key or a start of it, or a path; of an artifact KIND/ID.
+    All complete caches and all artifacts if none is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
