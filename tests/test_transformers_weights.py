@@ -196,9 +196,15 @@ def test_a_second_tower_or_a_head_stands_beside_the_backbone(
     assert float((found.tokens - expected).abs().max() / expected.abs().max()) < 1e-5
 
 
-def test_a_model_in_several_files_is_refused_at_its_index(tmp_path: Path) -> None:
-    randomised(dinov2()[0]).save_pretrained(tmp_path, max_shard_size="200KB")
-    index = tmp_path / "model.safetensors.index.json"
+def test_a_model_in_several_files_is_the_model_in_one(tmp_path: Path) -> None:
+    model = randomised(dinov2()[0])
+    model.save_pretrained(tmp_path / "one")
+    model.save_pretrained(tmp_path / "several", max_shard_size="200KB")
+    size, pixels = 84, torch.randn(1, 3, 84, 84)
+    index = tmp_path / "several" / "model.safetensors.index.json"
+    assert len(list(index.parent.glob("model-*.safetensors"))) > 2
 
-    with pytest.raises(BackboneError, match="index of weights in several files"):
-        load_backbone("dinov2", weights=index)
+    several = load_backbone("dinov2", image_size=size, weights=index)
+    one = load_backbone("dinov2", image_size=size, weights=tmp_path / "one" / "model.safetensors")
+
+    assert torch.equal(several(pixels).tokens, one(pixels).tokens)

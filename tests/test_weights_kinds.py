@@ -194,7 +194,12 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "git-lfs pointer": (POINTER, r"git-lfs pointer.*git lfs pull"),
     "web page": (b"<!DOCTYPE html>\n<html><body>model.safetensors", r"web page.*the file itself"),
     "refusal of the hub": (GATED, r"text that begins 'Access to model .*download the weights"),
-    "index of shards": (INDEX.encode(), r"index of weights in several files.*join them"),
+    "index cut short": (INDEX.encode()[:-9], r"damaged index of weights.*download it again"),
+    "index of nothing": (b'{"weight_map": {}}', r"index of weights that names none"),
+    "index of another folder": (
+        b'{"weight_map": {"a": "../model.safetensors"}}',
+        r"'a' into '../model.safetensors', which is no file of its folder",
+    ),
     "config": (b'{"architectures": ["Dinov2Model"]}', r"JSON, not weights.*holds the tensors"),
     "big_vision": (
         saved(lambda file: np.savez(file, **JAX)),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import save_torch_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -79,6 +80,15 @@ def adapted(folder: Path) -> Path:
     return torch_file(folder / "lora.pth", state_of("dinov2") | lora)
 
 
+def in_parts(folder: Path) -> Path:
+    save_torch_state_dict(state_of("dinov2"), folder, max_shard_size="50KB")
+    return folder / "model.safetensors.index.json"
+
+
+def one_part(folder: Path) -> Path:
+    return min(in_parts(folder).parent.glob("model-00001-of-*.safetensors"))
+
+
 def pipe(folder: Path) -> Path:
     os.mkfifo(folder / "pipe")
     return folder / "pipe"
@@ -121,6 +131,8 @@ MADE: dict[str, tuple[str, Callable[[Path], Path]]] = {
             folder / "half.pth", {key: value.half() for key, value in state_of("siglip").items()}
         ),
     ),
+    "several files": ("dinov2", in_parts),
+    "part of weights in several files": ("dinov2", one_part),
     "two models in one file": (
         "dinov2",
         lambda folder: torch_file(

@@ -7,9 +7,10 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
+from pipeline.backbones.in_parts import is_index
 from spg_core.errors import BackboneError
 
-Kind = Literal["safetensors", "torch", "torchscript"]
+Kind = Literal["safetensors", "torch", "torchscript", "index"]
 
 _TAKES = "--weights takes a safetensors or torch file"
 _LONGEST_HEADER = 100_000_000  # bytes, the safetensors library's own limit
@@ -56,6 +57,8 @@ def kind_of(path: Path) -> Kind:
             start = file.read(512)
     except OSError as error:
         raise BackboneError(f"{path} cannot be read ({error.strerror}); see its rights") from error
+    if is_index(path, start):
+        return "index"
     if start.startswith(b"PK\x03\x04"):
         return _kind_of_zip(path)
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < _LONGEST_HEADER:
@@ -85,7 +88,8 @@ def check_weights_file(path: Path) -> None:
         why = "" if isinstance(error, FileNotFoundError) else f" ({error.strerror})"
         raise BackboneError(f"no weights file at {path}{why}; {_TAKES}") from None
     if stat.S_ISDIR(status.st_mode):
-        inside = sorted(path.glob("*.safetensors")) + sorted(path.glob("*.bin"))
+        kinds = ("*.index.json", "*.safetensors", "*.bin")
+        inside = [file for kind in kinds for file in sorted(path.glob(kind))]
         example = f", as {inside[0]}" if inside else ""
         raise BackboneError(f"{path} is a folder; {_TAKES}: name the file in it{example}")
     if not stat.S_ISREG(status.st_mode):
@@ -147,11 +151,7 @@ def _unknown(path: Path, start: bytes) -> tuple[str, str]:
         return "a web page saved as a file", "download the file itself, not the page about it"
     if text.startswith(("{", "[")):
         if b'"weight_map"' in start:
-            return (
-                "the index of weights in several files",
-                "join them (load the model in transformers and `save_pretrained` it with "
-                "`max_shard_size='100GB'`)",
-            )
+            return "a damaged index of weights in several files", "download it again"
         return "JSON, not weights", "give the file that holds the tensors"
     if len(text) > 16 and text.isprintable():
         return f"a text that begins {text[:60]!r}", "download the weights themselves"

@@ -16,28 +16,34 @@ from torch import Tensor
 from pipeline.backbones.archives import read_among_objects, read_torchscript
 from pipeline.backbones.file_kind import kind_of
 from pipeline.backbones.hub import first_line
+from pipeline.backbones.in_parts import index_of, parts_of
 from pipeline.backbones.key_names import NOISE, WRAPPERS
 from spg_core.errors import BackboneError
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read named tensors from a safetensors file, a torch file or a TorchScript archive.
+    """Read named tensors from a safetensors file, a torch file, a TorchScript archive, an index.
 
     Nothing of the file is run. A training checkpoint that wraps the tensors (`state_dict`,
     `teacher`, their averages) is unwrapped, and what data-parallel and compiled models add to
     names is removed.
 
     Raises:
-        BackboneError: the file is damaged, holds other objects, or holds no named tensors.
+        BackboneError: the file is damaged, holds other objects, or holds no named tensors; a part
+            that an index names is not there, or does not hold what the index says.
     """
     content: object
     match kind_of(path):
         case "safetensors":
+            if index := index_of(path):
+                raise BackboneError(f"{path} is one part of weights in several files; give {index}")
             content = _read_safetensors(path)
         case "torchscript":
             content = read_torchscript(path)
         case "torch":
             content = _read_torch(path)
+        case "index":
+            content = _read_parts(path)
     state = _unwrapped(content)
     if not state:
         raise BackboneError(f"{path} holds no named tensors; expected a model's state dict")
@@ -54,6 +60,20 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise BackboneError(
             f"{path} is a damaged safetensors file ({first_line(error)}); download it again"
         ) from error
+
+
+def _read_parts(index: Path) -> dict[str, Tensor]:
+    """Read weights in several files, each held to what the index says of it."""
+    found: dict[str, Tensor] = {}
+    for part, names in parts_of(index).items():
+        kind = kind_of(part)
+        if kind not in ("safetensors", "torch"):
+            raise BackboneError(f"{index} names {part.name}, which is no file of tensors: {kind}")
+        content = _read_safetensors(part) if kind == "safetensors" else _read_torch(part)
+        tensors = _unwrapped(content)
+        require_names(tensors, names, f"{part} does not hold what {index.name} says")
+        found |= tensors
+    return found
 
 
 def _read_torch(path: Path) -> object:

@@ -16,6 +16,7 @@ from cache.objects import Objects
 from manifests.build import build_manifest, fingerprint_files
 from manifests.listing import Reading
 from manifests.table import Manifest, manifest_from_bytes, manifest_to_bytes
+from pipeline.backbones.in_parts import files_of
 from pipeline.backbones.spec import slug
 from pipeline.configs import ClusterConfig, ExtractConfig
 from pipeline.memo import file_facts, fingerprint, recall, remember
@@ -134,7 +135,8 @@ def _fingerprint(config: ExtractConfig) -> str:
     """Digest what is asked without reading a single image."""
     weights = Path(config.weights) if config.weights else None
     asked = {name: value for name, value in asdict(config).items() if name not in _NOT_ASKED}
-    return fingerprint({"files": _listing(config), "weights": file_facts(weights), **asked})
+    facts = [file_facts(one) for one in files_of(weights)] if weights else []
+    return fingerprint({"files": _listing(config), "weights": facts, **asked})
 
 
 _NOT_ASKED = {"root", "weights", "batch_size", "decoders"}
