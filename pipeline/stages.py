@@ -126,8 +126,8 @@ def sweep(store: "AnyStore", config: SweepConfig, cluster: ClusterConfig) -> "Sw
     return run(open_store(store), config, cluster)
 
 
-def table(store: "AnyStore", source: TableSource) -> "tuple[str, Table]":
-    """Print the table of some scores, a category a row, beside the published means."""
+def table(store: "AnyStore", source: TableSource) -> "tuple[list[str], Table]":
+    """Print scores by category, beside the published means; of several methods side by side."""
     from pipeline.tables import check_out, write_table
 
     if source.out is not None:
@@ -135,13 +135,14 @@ def table(store: "AnyStore", source: TableSource) -> "tuple[str, Table]":
     from cache.store import open_store
     from pipeline.artifacts import load_artifact
     from pipeline.scoring.compare import score_table
+    from pipeline.scoring.side_by_side import side_by_side
 
     objects = open_store(store)
-    artifact = load_artifact(objects, "scores", source.scores)
-    made = score_table(objects, artifact)
+    found = [load_artifact(objects, "scores", one) for one in source.scores]
+    made = score_table(objects, found[0]) if len(found) == 1 else side_by_side(objects, found)
     if source.out is not None:
         write_table(made, source.out)
-    return artifact.id, made
+    return [one.id for one in found], made
 
 
 def reproduce(

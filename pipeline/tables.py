@@ -1,13 +1,14 @@
 """Tables of metrics: for people (text, LaTeX, in %) and for programs (CSV, Parquet, in [0, 1]).
 
-A table has sections (a direction such as `visa -> mvtec`), and in each our categories, our mean and
-the published means. Published rows are marked as such in every format and say what differs.
+A table has sections: a direction such as `visa -> mvtec`, and in each our categories, our mean and
+the published means; or a category, and in each the methods that are compared. Published rows are
+marked as such in every format and say what differs.
 """
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -39,6 +40,10 @@ class Row:
     name: str
     values: Mapping[str, float | None]
     """Metrics in [0, 1]; absent or None where there is none."""
+    spread: Mapping[str, float | None] = field(default_factory=dict)
+    """Standard deviations of the metrics over seeds, where the row stands for several."""
+    best: Collection[str] = ()
+    """Metrics in which no row of its section is better."""
     differs: str = ""
     """Of a published row: what it does not share with ours."""
     other_data: bool = False
@@ -53,6 +58,8 @@ class Table:
     """Keys of `METRICS`."""
     rows: Sequence[Row]
     notes: Sequence[str] = ()
+    of: Literal["category", "method"] = "category"
+    """What the names of rows that are no means are of."""
 
     def __repr__(self) -> str:
         return f"Table of {len(self.rows)} rows: {', '.join(self.metrics)}; to_pandas() gives them"
@@ -94,7 +101,7 @@ def to_text(table: Table) -> str:
             rows.append(None)
         if opens_section and row.section:
             rows.append([row.section])
-        rows.append([_shown(row), *(percent(row.values.get(metric)) for metric in table.metrics)])
+        rows.append([_shown(row), *(_cell(row, metric) for metric in table.metrics)])
     widest = max((len(_shown(row)) for row in table.rows), default=0)
     text = text_table(_headings(table), rows, numbers_from=1, width=max(80, widest + 90))
     return "\n".join([text, "", *table.notes]).strip("\n")
@@ -112,9 +119,21 @@ def to_latex(table: Table) -> str:
             lines.append(r"\midrule")
         if opens_section and row.section:
             lines.append(rf"\multicolumn{{{width}}}{{l}}{{{_escape_latex(row.section)}}} \\")
-        cells = [percent(row.values.get(metric)) for metric in table.metrics]
+        cells = [_latex_cell(row, metric) for metric in table.metrics]
         lines.append(" & ".join([_escape_latex(_shown(row)), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _cell(row: Row, metric: str) -> str:
+    """Give `92.3`, with what it varies by over seeds; `*` before the best."""
+    spread = row.spread.get(metric)
+    told = "" if spread is None else f" ± {percent(spread)}"
+    return f"{'*' if metric in row.best else ''}{percent(row.values.get(metric))}{told}"
+
+
+def _latex_cell(row: Row, metric: str) -> str:
+    told = _cell(row, metric).removeprefix("*").replace("±", r"$\pm$")
+    return rf"\textbf{{{told}}}" if metric in row.best else told
 
 
 def _escape_latex(text: str) -> str:
@@ -148,7 +167,10 @@ def _defused(cell: str) -> str:
 def to_parquet(table: Table) -> bytes:
     """Write the same as the CSV as Parquet, null where there is no metric."""
     schema = pa.schema(
-        {name: pa.float64() if name in table.metrics else pa.string() for name in _fields(table)}
+        {
+            name: pa.float64() if name in (*table.metrics, *_spreads(table)) else pa.string()
+            for name in _fields(table)
+        }
     )
     return as_parquet(pa.Table.from_pylist(as_records(table), schema=schema))
 
@@ -188,11 +210,22 @@ def write_table(table: Table, name: str) -> None:
 
 
 def _fields(table: Table) -> list[str]:
-    return ["section", "source", "kind", "name", *table.metrics, "differs"]
+    return ["section", "source", "kind", "name", *table.metrics, *_spreads(table), "differs"]
+
+
+def _spreads(table: Table) -> dict[str, str]:
+    """Give the columns of spreads with their metrics, where any row has one."""
+    if not any(row.spread for row in table.rows):
+        return {}
+    return {f"{metric}_spread": metric for metric in table.metrics}
 
 
 def as_records(table: Table) -> list[dict[str, str | float | None]]:
-    """Give a dict a row: section, source (ours or published), kind, name, metrics, differs."""
+    """Give a dict a row: section, source (ours or published), kind, name, metrics, differs.
+
+    Where rows stand for several seeds each metric has its `.._spread`, too.
+    """
+    spreads = _spreads(table)
     return [
         {
             "section": row.section,
@@ -200,6 +233,7 @@ def as_records(table: Table) -> list[dict[str, str | float | None]]:
             "kind": "mean" if row.kind == "published" else row.kind,
             "name": row.name,
             **{metric: row.values.get(metric) for metric in table.metrics},
+            **{name: row.spread.get(metric) for name, metric in spreads.items()},
             "differs": row.differs,
         }
         for row in table.rows
@@ -222,5 +256,6 @@ def _shown(row: Row) -> str:
 
 
 def _headings(table: Table) -> list[str]:
-    first = "category" if any(row.kind == "category" for row in table.rows) else "method"
+    of_categories = any(row.kind == "category" for row in table.rows)
+    first = table.of if of_categories else "method"
     return [first, *(METRICS[metric].heading for metric in table.metrics)]

@@ -86,12 +86,13 @@ def sweep(made: "Sweep", as_json: bool) -> None:
     show(result, as_json, repr(made))
 
 
-def table(made: "tuple[str, Table]", as_json: bool) -> None:
+def table(made: "tuple[list[str], Table]", as_json: bool) -> None:
     """Print the table."""
     from pipeline.tables import as_records, to_text
 
-    identifier, found = made
-    result = {"id": identifier, "rows": as_records(found), "notes": list(found.notes)}
+    ids, found = made
+    rows, notes = as_records(found), list(found.notes)
+    result = {"id": ids[0], "scores": ids, "rows": rows, "notes": notes}
     show(result, as_json, to_text(found))
 
 

@@ -89,8 +89,9 @@ class ScoreSource(GuidesSource):
 class TableSource(Checked):
     """Which scores are laid out, and where to."""
 
-    scores: Name
-    """Scores: id, name, start of an id, path, or latest."""
+    scores: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=1000)]
+    """Scores: id, name, start of an id, path, or latest; several of one target, A,B,C, are laid out
+    side by side."""
     out: TableFile | None = None
     """Also write the table to this file."""
 
