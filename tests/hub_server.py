@@ -12,7 +12,7 @@ TOKEN = "hf_token"
 
 
 @contextmanager
-def hub_of(root: Path, gated: frozenset[str] = frozenset()) -> Iterator[str]:
+def hub_of(root: Path, gated: frozenset[str] = frozenset(), commit: str = COMMIT) -> Iterator[str]:
     """Serve `root/OWNER/NAME/FILE` as repositories of a hub; give the hub's address.
 
     A file is announced as the hub announces a large one: its etag is the SHA-256 of its bytes. The
@@ -47,13 +47,13 @@ def hub_of(root: Path, gated: frozenset[str] = frozenset()) -> Iterator[str]:
             self.send_response(200)
             self.send_header("Content-Length", str(path.stat().st_size))
             self.send_header("ETag", f'"{hashlib.sha256(path.read_bytes()).hexdigest()}"')
-            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("X-Repo-Commit", commit)
             self.end_headers()
 
         def _refuse(self, status: int, code: str) -> None:
             self.send_response(status)
             self.send_header("X-Error-Code", code)
-            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("X-Repo-Commit", commit)
             self.send_header("Content-Length", "0")
             self.end_headers()
 

@@ -5,10 +5,14 @@ points to, below `blobs/`, has a digest for a name.
 """
 
 import errno
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.memo import fingerprint, recall, remember
 from spg_core.errors import BackboneError
+
+_KIND = "hub"
 
 
 def hub_file(repository: str, file_names: Sequence[str], *, name: str) -> Path:
@@ -22,6 +26,7 @@ def hub_file(repository: str, file_names: Sequence[str], *, name: str) -> Path:
     Raises:
         BackboneError: neither the hub's cache nor the hub gives any of the files.
     """
+    remember(_KIND, _asked(name), json.dumps([repository, *file_names]).encode())
     # The cache is asked first, so a filled cache works offline and needs no time-out.
     cached = _cached(repository, file_names)
     if cached is not None:
@@ -34,6 +39,22 @@ def hub_file(repository: str, file_names: Sequence[str], *, name: str) -> Path:
         f"file with --weights FILE, fill the hub's cache (HF_HOME) on a connected machine, or "
         f"name a mirror in HF_ENDPOINT{_LOGIN.get(repository.partition('.')[0], '')}"
     ) from found
+
+
+def cached_weights(name: str) -> Path | None:
+    """Give what the hub's cache has now for a backbone that was loaded from the hub before.
+
+    None where it has none, or the backbone never was; its model library is not imported.
+    """
+    try:
+        repository, *file_names = map(str, json.loads(recall(_KIND, _asked(name)) or b""))
+        return _cached(repository, file_names)
+    except (ValueError, TypeError, RecursionError):
+        return None  # a memo that cannot be read is as good as none
+
+
+def _asked(name: str) -> str:
+    return fingerprint({"backbone": name})
 
 
 def _cached(repository: str, file_names: Sequence[str]) -> Path | None:

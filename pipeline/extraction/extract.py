@@ -10,15 +10,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from cache.find import cache_state, read_record
-from cache.layout import cache_folder
 from cache.objects import Objects
 from manifests.build import build_manifest, fingerprint_files
 from manifests.listing import Reading
 from manifests.table import Manifest, manifest_from_bytes, manifest_to_bytes
 from pipeline.backbones.in_parts import files_of
-from pipeline.backbones.spec import slug
 from pipeline.configs import ClusterConfig, ExtractConfig
+from pipeline.extraction.found import folder_of, found_before, remember_found
 from pipeline.memo import file_facts, fingerprint, recall, remember
 from pipeline.progress import bar, say
 from spg_core.errors import FileChanged, SpgError
@@ -45,21 +43,23 @@ def extract(
 
     Raises: DatasetError, BackboneError, StoreError, ClusterError: what is wrong and what to do.
     """
+    where = cluster or ClusterConfig()
     asked = _fingerprint(config)
-    found = _found_before(store, config, asked)
+    # With which weights the workers of a scheduler would do it, they alone can tell.
+    found = found_before(store, config, asked) if where.scheduler is None else None
     if found is not None:
-        return found
+        path = f"{store.where}/{folder_of(config, found.key)}"
+        return Extraction(found.key, path, found.geometry.n_images, "found")
     # This imports torch and the model libraries.
     from pipeline.extraction.fill import fill_cache
 
-    where = cluster or ClusterConfig()
     try:
         filled = fill_cache(store, config, where, lambda: checked_manifest(config))
     except FileChanged as change:
         say(f"remark: {str(change).partition('; ')[0]}; all images are looked at again")
         filled = fill_cache(store, config, where, lambda: checked_manifest(config, anew=True))
         asked = _fingerprint(config)
-    remember("keys", asked, filled.key.encode())
+    remember_found(store, config, asked, filled.key)
     state = "extracted" if filled.n_shards else "found"
     return Extraction(filled.key, filled.path, filled.n_images, state)
 
@@ -140,16 +140,3 @@ def _fingerprint(config: ExtractConfig) -> str:
 
 
 _NOT_ASKED = {"root", "weights", "batch_size", "decoders"}
-
-
-def _found_before(store: Objects, config: ExtractConfig, asked: str) -> Extraction | None:
-    """Give the finished cache that the same question led to before, if it is still there."""
-    before = recall("keys", asked)
-    if before is None:
-        return None
-    key = before.decode()
-    folder = cache_folder(config.name or config.dataset, slug(config.backbone), key)
-    if cache_state(store, folder) != "complete":
-        return None
-    record = read_record(store, folder)
-    return Extraction(key, f"{store.where}/{folder}", record.geometry.n_images, "found")
