@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pipeline.artifacts.notes import ThresholdDocument
     from pipeline.atoms.files import AtomFiles
     from pipeline.extraction.extract import Extraction
+    from pipeline.interchange.saelens import SaeFiles
     from pipeline.prediction.export import Exported
     from pipeline.prediction.predict import Prediction
     from pipeline.reproduce.paper import Reproduced
@@ -200,13 +201,18 @@ def export(
     store: "AnyStore",
     source: ExportSource,
     asked: Annotated[Asked[ScoreConfig], Without("aupro", "device")],
-) -> "Exported":
-    """Write the detector as one ONNX file, RGB to map and score, and check it in onnxruntime."""
+) -> "Exported | SaeFiles":
+    """Write a detector as one ONNX file, RGB to map and score, checked; or an SAE for sae-lens."""
     from cache.store import open_store
     from pipeline.artifacts import load_artifact
+    from pipeline.interchange.saelens import export_saelens
     from pipeline.prediction.export import export as run
 
-    guides = load_artifact(open_store(store, read_only=True), "guides", source.guides)
+    objects = open_store(store, read_only=True)
+    if source.sae is not None:
+        return export_saelens(load_artifact(objects, "saes", source.sae), source.out)
+    assert source.guides is not None
+    guides = load_artifact(objects, "guides", source.guides)
     config = asked.under(guides.document.config.recipe)
     return run(guides, source.out, config, source.weights)
 

@@ -31,7 +31,7 @@ COMMANDS = {
     "atoms": "Show what the strongest atoms stand for.",
     "calibrate": "Choose the threshold of predict's verdict.",
     "predict": "Judge unseen images.",
-    "export": "Write the detector as one ONNX file.",
+    "export": "Write the detector as one ONNX file, or an SAE for sae-lens.",
     "demo": "All of it on a generated sample, offline.",
     "ls": "List SAEs, guides and scores.",
     "show": "Show one, and what it stands on.",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.artifacts.notes import ThresholdDocument
     from pipeline.atoms.files import AtomFiles
     from pipeline.extraction.extract import Extraction
+    from pipeline.interchange.saelens import SaeFiles
     from pipeline.prediction.export import Exported
     from pipeline.prediction.predict import Prediction
     from pipeline.reproduce.paper import Reproduced
@@ -166,8 +167,14 @@ def _summary(done: list["Prediction"]) -> None:
     say(text)
 
 
-def export(made: "Exported", as_json: bool) -> None:
-    """Print the files, and how far onnxruntime is from ours."""
+def export(made: "Exported | SaeFiles", as_json: bool) -> None:
+    """Print the files, and of ONNX how far onnxruntime is from ours."""
+    from pipeline.interchange.saelens import SaeFiles
+
+    if isinstance(made, SaeFiles):
+        files = "\n".join(f"{made.path}/{file}" for file in made.files)
+        show({"path": made.path, "sae": made.sae, "files": list(made.files)}, as_json, files)
+        return
     check = made.document["check"]
     result = {"path": made.path, "sidecar": made.sidecar}
     text = (

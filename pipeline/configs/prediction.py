@@ -1,18 +1,14 @@
 """What `calibrate`, `predict` and `export` can be told besides how to score."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from pipeline.configs.common import BatchSize, Checked
 from pipeline.configs.scoring import GuidesSource
-from spg_core.fields import ARGUMENT, FilePath
-
-OnnxFile = Annotated[
-    str,
-    Meta(pattern=r"^[^\0]+\.onnx$", description="a .onnx file", extra={"path": True}),
-]
+from spg_core.errors import OptionsDisagree
+from spg_core.fields import ARGUMENT, FilePath, Name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +44,25 @@ class PredictConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportSource(GuidesSource):
-    """Which detector is written to a file, and where to."""
+class ExportSource(Checked):
+    """What is written to a file, and where to."""
 
-    out: OnnxFile
-    """Path of the .onnx file; its .json is written beside."""
+    format: Literal["onnx", "saelens"] = "onnx"
+    """onnx (a detector as one file), or saelens (an SAE as a folder that sae-lens reads)."""
+    guides: Name | None = None
+    """Guides of the detector: id, name, start of an id, path, or latest."""
+    sae: Name | None = None
+    """SAE for sae-lens: id, name, start of an id, path, or latest."""
+    out: FilePath
+    """Path of the .onnx file, whose .json is written beside; or the folder for sae-lens."""
     weights: FilePath | None = None
     """Weights file of the guides' backbone; the hub's otherwise."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a value out of range, or what does not go together."""
+        super().__post_init__()
+        wanted = "guides" if self.format == "onnx" else "sae"
+        if (self.guides is None) == (wanted == "guides") or (self.sae is None) == (wanted == "sae"):
+            raise OptionsDisagree(f"--format {self.format} takes --{wanted}, and not the other")
+        if self.format == "onnx" and not self.out.endswith(".onnx"):
+            raise OptionsDisagree(f"--out is {self.out!r}; --format onnx takes a .onnx file")

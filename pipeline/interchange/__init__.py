@@ -1,0 +1,1 @@
+"""SAEs to and from other programs."""
