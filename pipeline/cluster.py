@@ -4,7 +4,7 @@ No wait here lasts for ever: while one waits for workers, it is looked whether a
 """
 
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -19,6 +19,7 @@ from pipeline import device
 from pipeline.cluster_client import open_client, torch_threads
 from pipeline.cluster_store import StoreTicket, open_ticket, store_ticket
 from pipeline.configs import ClusterConfig
+from pipeline.device import Place
 from pipeline.work import Arguments, Opened, Result, Told, as_ready
 from spg_core.errors import ClusterError, SpgError
 
@@ -44,8 +45,8 @@ class Job(Generic[Told, Opened]):
     job: Told
     torch_threads: int | None
     """Threads of a worker's maths; None leaves the worker as it was started."""
-    places: Mapping[str, int]
-    """For each worker's address, how many others of its machine come before it."""
+    places: Mapping[str, Place]
+    """Each worker's by its address, as counted when the job began."""
 
 
 class KnownWorker(TypedDict):
@@ -204,14 +205,15 @@ def open_dask_workers(
         yield DaskWorkers(client, Job(name, ticket, open_job, job, torch_threads(cluster), places))
 
 
-def _places(known: Mapping[str, KnownWorker]) -> dict[str, int]:
+def _places(known: Mapping[str, KnownWorker]) -> dict[str, Place]:
     """Number the workers of each machine."""
-    places: dict[str, int] = {}
-    on_host: dict[str, int] = {}
-    for address in sorted(known):
-        host = known[address]["host"]
-        places[address] = on_host.get(host, 0)
-        on_host[host] = places[address] + 1
+    hosts = {address: known[address]["host"] for address in sorted(known)}
+    n_workers = Counter(hosts.values())
+    numbers: Counter[str] = Counter()
+    places: dict[str, Place] = {}
+    for address, host in hosts.items():
+        places[address] = Place(numbers[host], n_workers[host])
+        numbers[host] += 1
     return places
 
 
@@ -238,7 +240,7 @@ def _open(job: Job[Told, Opened]) -> Opened:
     from distributed import get_worker
 
     worker = get_worker()
-    device.place = place_of(str(worker.name), job.places.get(worker.address))
+    device.place = place_of(str(worker.name), worker.address, job.places)
     if job.torch_threads is not None:
         import torch
 
@@ -246,11 +248,16 @@ def _open(job: Job[Told, Opened]) -> Opened:
     return job.open_job(open_ticket(job.ticket), job.job)
 
 
-def place_of(name: str, counted: int | None) -> int:
+def place_of(name: str, address: str, places: Mapping[str, Place]) -> Place:
     """Number a worker among those of its machine.
 
     By its name where that ends in a number, as in Dask's own clusters (`3`, `gpu-3`): it stays
-    when a killed worker is started again. Otherwise as counted when the job began, else 0.
+    when a killed worker is started again. Otherwise as counted when the job began, else 0. One that
+    nobody counted shares its machine with as many as any.
     """
+    most = max((one.n_workers for one in places.values()), default=1)
+    counted = places.get(address, Place(0, most))
     number = name.rpartition("-")[2]
-    return int(number) if number.isascii() and number.isdigit() else counted or 0
+    if number.isascii() and number.isdigit():
+        return Place(int(number), counted.n_workers)
+    return counted

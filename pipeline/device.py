@@ -1,13 +1,28 @@
-"""Which device the maths runs on."""
+"""Which device the maths runs on, and how much of its memory is there to be taken."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from traceback import clear_frames
 
 import torch
 
-from spg_core.errors import ConfigError
+from spg_core.errors import ConfigError, FitError
 
-place: int | None = None
-"""Number of this process among the workers of its machine; None where it is no worker."""
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker stands among those of its machine."""
+
+    number: int
+    """From 0."""
+    n_workers: int
+    """How many they are."""
+
+
+place: Place | None = None
+"""This process's; None where it is no worker."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -34,11 +49,51 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _own_gpu() -> torch.device:
-    """Share the GPUs that all workers of a machine see out among them.
-
-    dask-cuda has each of its workers see its own GPU first; there nothing is left to share out.
-    """
+    """Share the GPUs that all workers of a machine see out among them."""
     n_gpus = torch.cuda.device_count()
-    if place is None or n_gpus < 2 or "dask_cuda" in sys.modules:
+    if place is None or n_gpus < 2 or _has_own_gpu():
         return torch.device("cuda")
-    return torch.device("cuda", place % n_gpus)
+    return torch.device("cuda", place.number % n_gpus)
+
+
+def _has_own_gpu() -> bool:
+    """Tell whether dask-cuda has this worker see a GPU of its own first."""
+    return "dask_cuda" in sys.modules
+
+
+def free_bytes(device: torch.device) -> int:
+    """Give this process's share of the memory that is to be had on a GPU.
+
+    What the allocator holds and nobody uses is free too: an earlier stage left it. Workers that
+    share a GPU share it evenly.
+    """
+    free, _ = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(free + unused) // _n_sharing(device)
+
+
+def _n_sharing(device: torch.device) -> int:
+    if place is None or _has_own_gpu():
+        return 1
+    n_gpus = torch.cuda.device_count()
+    index = device.index or 0
+    if index == place.number % n_gpus:
+        return len(range(index, place.n_workers, n_gpus))
+    return place.n_workers  # named by number, it was named to all of them
+
+
+@contextmanager
+def within_memory(what: str) -> Iterator[None]:
+    """Make running out of a GPU's memory within the block an error of `what` alone.
+
+    Raises: FitError that says what to lower.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        clear_frames(error.__traceback__)  # they hold tensors, and the error is kept
+        torch.cuda.empty_cache()
+        raise FitError(
+            f"{what} does not fit the GPU ({str(error).partition('. ')[0]}); lower --width or "
+            "--images-per-step, or let fewer runs share the GPU"
+        ) from None

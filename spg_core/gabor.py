@@ -199,7 +199,9 @@ def rarity(statistics: Tensor) -> Tensor:
             total = nearest.where(there, 0)[:, :count].sum(dim=1)
             distance = total / there[:, :count].sum(dim=1).clamp(min=1)
             size = (distance + RARITY_FLOOR).log()
-            found.append(torch.where(there[:, 0], size - size[there[:, 0]].median(), 0))
+            # choosing the sizes that are there would make a GPU wait; their median leaves NaN out
+            middle = size.masked_fill(~there[:, 0], math.nan).nanmedian()
+            found.append(torch.where(there[:, 0], size - middle, 0))
     return torch.stack(found).reshape(-1, rows, cols)
 
 

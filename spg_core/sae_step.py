@@ -68,8 +68,9 @@ class SaeTrainer:
             device: where to train.
             path: how gradients are computed. Both are exact and differ in rounding only; which is
                 the faster depends on shape and machine, and only TopK has the sparse one.
-            precision: of products; `auto` is float32 on the CPU and bfloat16 on CUDA, where
-                weights, moments and losses stay float32. float64 is for tests.
+            precision: of products; `auto` is bfloat16 on GPUs that multiply it (from compute
+                capability 8.0, Ampere), where weights, moments and losses stay float32, and
+                float32 elsewhere. float64 is for tests.
             compiler: what compiles the dense path's step; `auto` is inductor on CUDA, else none.
                 The sparse path runs as it is: its sparse tensors cannot be captured.
         """
@@ -216,7 +217,7 @@ class SaeTrainer:
 def _product_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     match precision:
         case "auto":
-            return torch.bfloat16 if device.type == "cuda" else torch.float32
+            return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
         case "float32":
             return torch.float32
         case "float64":
@@ -225,3 +226,8 @@ def _product_dtype(precision: Precision, device: torch.device) -> torch.dtype:
             return torch.bfloat16
         case other:
             raise ConfigError(f"precision {other!r} is not one of auto, float32, float64, bfloat16")
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device has the arithmetic; older GPUs imitate it, slower than float32."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)

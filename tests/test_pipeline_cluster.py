@@ -421,17 +421,21 @@ def test_each_worker_of_a_machine_has_a_number_of_its_own(there, nowhere):
 
 
 @pytest.mark.parametrize(
-    ("name", "counted", "expected"),
-    [("3", 0, 3), ("gpu-2", None, 2), ("tcp://10.0.0.1:40331", 1, 1), ("node-a", None, 0)],
+    ("name", "address", "expected"),
+    [("3", "a", (3, 2)), ("gpu-2", "new", (2, 3)), ("tcp://a", "a", (1, 2)), ("x", "new", (0, 3))],
 )
-def test_a_worker_is_numbered_by_its_name_or_as_counted(name, counted, expected):
-    assert cluster_module.place_of(name, counted) == expected
+def test_a_worker_is_numbered_by_its_name_or_as_counted(name, address, expected):
+    places = {"a": device.Place(1, 2), "b": device.Place(0, 3)}
+
+    assert cluster_module.place_of(name, address, places) == device.Place(*expected)
 
 
 def test_workers_are_counted_machine_by_machine():
     known = {f"tcp://{host}:{port}": {"host": host} for host in "ab" for port in (1, 2, 3)}
 
-    assert [*cluster_module._places(known).values()] == [0, 1, 2, 0, 1, 2]
+    places = [*cluster_module._places(known).values()]
+
+    assert places == [device.Place(number, 3) for number in (0, 1, 2, 0, 1, 2)]
 
 
 @pytest.mark.parametrize("n_gpus", [1, 2, 4])
@@ -442,7 +446,7 @@ def test_auto_is_a_gpu_of_ones_own_in_a_worker_alone(monkeypatch, n_gpus):
     assert device.resolve_device("auto") == torch.device("cuda")
     found = []
     for place in range(4):
-        monkeypatch.setattr(device, "place", place)
+        monkeypatch.setattr(device, "place", device.Place(place, 4))
         found.append(device.resolve_device("auto").index or 0)
         assert device.resolve_device("cuda") == device.resolve_device("auto")
     assert found == [place % n_gpus for place in range(4)]
@@ -452,7 +456,7 @@ def test_auto_is_a_gpu_of_ones_own_in_a_worker_alone(monkeypatch, n_gpus):
 def test_dask_cuda_has_chosen_the_gpu_already(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(device, "place", 1)
+    monkeypatch.setattr(device, "place", device.Place(1, 2))
     # its workers import it as they start, and see their own GPU first: CUDA_VISIBLE_DEVICES=1,0
     monkeypatch.setitem(sys.modules, "dask_cuda", object())
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from pipeline.backbones.layers import Layers
 from pipeline.backbones.near_names import near_backbone
 from pipeline.backbones.on_cpu import forward_on_cpu
-from pipeline.backbones.precision import ComputeDtype, computing_in
+from pipeline.backbones.on_gpu import GpuForward
+from pipeline.backbones.precision import ComputeDtype
 from pipeline.backbones.presets import PRESETS, Preset
 from pipeline.backbones.spec import (
     BackboneRequest,
@@ -58,6 +59,7 @@ class Backbone:
         self.specs = tuple(specs)
         """One a layer, in the order in which the model gives them; alike in all else."""
         self.device = device
+        self._on_gpu = GpuForward(self.model)
 
     @property
     def spec(self) -> BackboneSpec:
@@ -101,9 +103,8 @@ class Backbone:
         match self.device.type:
             case "cpu":
                 found = forward_on_cpu(self.model, pixels)
-            case device_type:
-                with computing_in(spec.compute_dtype, device_type):
-                    found = self.model(pixels.to(self.device, non_blocking=True))
+            case _:
+                found = self._on_gpu(pixels, self.device, spec.compute_dtype)
         expected = (len(pixels), spec.grid.tokens_per_image, spec.d_model)
         for tokens, _ in found:
             if tuple(tokens.shape) != expected:

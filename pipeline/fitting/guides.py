@@ -32,7 +32,7 @@ from pipeline.artifacts.documents import (
 from pipeline.artifacts.names import give_name, require_free
 from pipeline.backbones.spec import require_same_tokens
 from pipeline.configs import FitGuidesConfig
-from pipeline.device import resolve_device
+from pipeline.device import resolve_device, within_memory
 from pipeline.drawing.plots import draw_training
 from pipeline.fitting.checkpoint import drop_checkpoint, drop_leftover
 from pipeline.fitting.dictionaries import GuideDictionary, make_dictionary, make_trainer
@@ -162,7 +162,8 @@ def _fit_group(store: Objects, requests: Sequence[_Request], advance: Advance) -
         try:
             chosen = make_dictionary(one.sae, one.data, one.config)
             compiler = compiler_for(one.n_steps)
-            trainer = make_trainer(chosen, one.data, one.config, device, compiler)
+            with within_memory(one.id):
+                trainer = make_trainer(chosen, one.data, one.config, device, compiler)
             members.append(join(store, one.id, folder("guides", one.id), trainer))
             dictionaries[one.id] = chosen
         except SpgError as error:

@@ -28,7 +28,7 @@ from pipeline.artifacts.names import give_name, require_free
 from pipeline.artifacts.terms import Backbone
 from pipeline.backbones.spec import slug
 from pipeline.configs import FitSaeConfig
-from pipeline.device import resolve_device
+from pipeline.device import resolve_device, within_memory
 from pipeline.drawing.plots import draw_training
 from pipeline.fitting.budget import device_name, memory_budget, plan_groups, remembered_path
 from pipeline.fitting.checkpoint import drop_checkpoint, drop_leftover
@@ -147,13 +147,14 @@ def _fit_group(
     per_epoch, d_model = epoch_steps(data.cache, shared), data.cache.d_model
     members: list[Member[SaeTrainer]] = []
     broken: Results = {}
+    compiler = compiler_for(per_epoch * shared.epochs)
     for identifier, config in configs.items():
         path = remembered_path(config, d_model, source.device)
-        compiler = compiler_for(per_epoch * shared.epochs)
-        trainer = SaeTrainer(config, d_model, str(source.device), path, compiler=compiler)
         try:
+            with within_memory(identifier):
+                trainer = SaeTrainer(config, d_model, str(source.device), path, compiler=compiler)
             members.append(join(store, identifier, folder("saes", identifier), trainer))
-        except SpgError as error:  # a checkpoint that cannot be read
+        except SpgError as error:  # no room, or a checkpoint that cannot be read
             broken[identifier] = error
             advance(per_epoch * shared.epochs)
     if not members:

@@ -16,7 +16,9 @@ from cache.order import EpochOrder
 from cache.reader import TokenCache
 from cache.stream import Order, fits_in_memory, steps_per_epoch, token_batches
 from pipeline.configs import FitGuidesConfig, FitSaeConfig
+from pipeline.device import free_bytes, within_memory
 from pipeline.inputs import CachedDataset
+from pipeline.progress import say
 from spg_core.errors import FitError
 
 # Of a GPU's free memory; the rest is for weights, moments and activations.
@@ -32,7 +34,11 @@ class TokenSource:
         self.device = device
         self._tokens: Tensor | None = None
         if _fits(cache, device) if resident is None else resident:
-            self._tokens = _load(cache, device)
+            try:
+                with within_memory(f"{cache.where}"):
+                    self._tokens = _load(cache, device)
+            except FitError as error:  # another process took the room since it was asked for
+                say(f"remark: {error.args[0].partition(';')[0]}; tokens are streamed")
 
     @property
     def is_resident(self) -> bool:
@@ -101,7 +107,7 @@ class TokenSource:
 def _fits(cache: TokenCache, device: torch.device) -> bool:
     if device.type != "cuda":
         return False  # the stream reads mapped files, which are in memory already
-    return cache.tokens_bytes <= _RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
+    return cache.tokens_bytes <= _RESIDENT_SHARE * free_bytes(device)
 
 
 def _load(cache: TokenCache, device: torch.device) -> Tensor:
@@ -117,6 +123,12 @@ def _load(cache: TokenCache, device: torch.device) -> Tensor:
 def batch_size(cache: TokenCache, config: FitSaeConfig) -> int:
     """Give a batch in the unit of its order: images, or as many tokens as they have."""
     return config.images_per_step * (1 if config.order == "images" else cache.tokens_per_image)
+
+
+def tokens_a_step(cache: TokenCache, config: FitSaeConfig) -> int:
+    """Give the tokens of a whole batch."""
+    per_image = cache.tokens_per_image if config.order == "images" else 1
+    return min(cache.n_tokens, batch_size(cache, config) * per_image)
 
 
 def epoch_steps(cache: TokenCache, config: FitSaeConfig) -> int:

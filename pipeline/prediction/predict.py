@@ -2,7 +2,8 @@
 
 The maths is that of `score`, down to the float16 in which a cache would hold the tokens, so an
 image has the same score in both and a threshold calibrated on cached tokens means the same here.
-What is left is the order of sums in a batch of another size: below 1e-5.
+What is left is the order of sums in a batch of another size: below 1e-5 where the model computes in
+float32. In tf32, bfloat16 or float16, on a GPU, it is as coarse as their digits; not measured.
 
 An image that cannot be used is a prediction with an error, and the others go on.
 """

@@ -8,12 +8,15 @@ import torch
 
 from cache.reader import TokenCache
 from pipeline.configs import FitSaeConfig
+from pipeline.device import within_memory
 from pipeline.fitting.budget import remembered_path, sae_bytes
-from pipeline.fitting.tokens import epoch_steps
+from pipeline.fitting.tokens import epoch_steps, tokens_a_step
 from pipeline.progress import human_bytes, human_seconds
+from spg_core.errors import FitError
 from spg_core.sae_step import SaeTrainer
 
-# Time is a + b * tokens: Adam costs the same whatever the batch.
+# Time is a + b * tokens: Adam costs the same whatever the batch. A GPU takes as long for a few
+# tokens as for some thousand, so there a batch as it comes and a quarter of it are timed.
 _TRIAL_TOKENS = (128, 640)
 _TRIALS = 2
 
@@ -64,7 +67,7 @@ def estimate(
             config = configs[name]
             shape = (config.width, config.k, config.sparsifier)
             if shape not in measured:
-                measured[shape] = _measure(config, cache.d_model, device)
+                measured[shape] = _measure(config, cache, device)
             a_step, a_token = measured[shape]
             seconds += a_step * steps + a_token * cache.n_tokens * config.epochs
     return Estimate(len(configs), len(groups), n_steps, read, alone, held, seconds)
@@ -74,13 +77,31 @@ def _n_steps(cache: TokenCache, config: FitSaeConfig) -> int:
     return epoch_steps(cache, config) * config.epochs
 
 
-def _measure(config: FitSaeConfig, d_model: int, device: torch.device) -> tuple[float, float]:
-    """Give seconds a step and seconds a token of one shape of SAE, each 0 or more."""
+def _measure(config: FitSaeConfig, cache: TokenCache, device: torch.device) -> tuple[float, float]:
+    """Give seconds a step and seconds a token of one shape of SAE, each 0 or more.
+
+    Uncompiled: compiling takes longer than most fits gain by it. One that does not fit the GPU
+    costs nothing here, and fails by itself when its turn comes.
+    """
+    d_model = cache.d_model
+    few_tokens, many_tokens = trial_tokens(config, cache, device)
     path = remembered_path(config, d_model, device)
-    trainer = SaeTrainer(config, d_model, str(device), path)
-    few, many = (_seconds(trainer, n, d_model) for n in _TRIAL_TOKENS)
-    a_token = max(0.0, (many - few) / (_TRIAL_TOKENS[1] - _TRIAL_TOKENS[0]))
-    return max(0.0, few - a_token * _TRIAL_TOKENS[0]), a_token
+    try:
+        with within_memory("a trial"):
+            trainer = SaeTrainer(config, d_model, str(device), path, compiler="none")
+            few, many = (_seconds(trainer, n, d_model) for n in (few_tokens, many_tokens))
+    except FitError:
+        return 0.0, 0.0
+    a_token = max(0.0, (many - few) / (many_tokens - few_tokens))
+    return max(0.0, few - a_token * few_tokens), a_token
+
+
+def trial_tokens(config: FitSaeConfig, cache: TokenCache, device: torch.device) -> tuple[int, int]:
+    """Give the sizes of batch that are timed, the smaller first."""
+    if device.type == "cpu":
+        return _TRIAL_TOKENS
+    batch = max(2, tokens_a_step(cache, config))
+    return max(1, batch // 4), batch
 
 
 def _seconds(trainer: SaeTrainer, n_tokens: int, d_model: int) -> float:
@@ -88,6 +109,6 @@ def _seconds(trainer: SaeTrainer, n_tokens: int, d_model: int) -> float:
     best = float("inf")
     for _ in range(1 + _TRIALS):  # the first warms up
         start = perf_counter()
-        float(trainer.step(tokens).loss)
+        float(trainer.step(tokens).loss)  # waits for all that was launched before
         best = min(best, perf_counter() - start)
     return best
