@@ -140,7 +140,10 @@ def table(store: "AnyStore", source: TableSource) -> "tuple[list[str], Table]":
 
     objects = open_store(store)
     found = [load_artifact(objects, "scores", one) for one in source.scores]
-    made = score_table(objects, found[0]) if len(found) == 1 else side_by_side(objects, found)
+    if len(found) == 1:
+        made = score_table(objects, found[0], source.published)
+    else:
+        made = side_by_side(objects, found)
     if source.out is not None:
         write_table(made, source.out)
     return [one.id for one in found], made

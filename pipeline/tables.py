@@ -25,6 +25,7 @@ from spg_core.errors import ConfigError
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+_KINDS = {"published": "mean", "published category": "category"}
 SUFFIXES = (".csv", ".tex", ".parquet")
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
     special: f"\\{special}" for special in "&%$#_{}"
@@ -33,10 +34,10 @@ _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasci
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line: a category of ours, a mean of ours, or a published mean."""
+    """One line: a category or a mean, of ours or as published."""
 
     section: str
-    kind: Literal["category", "mean", "published"]
+    kind: Literal["category", "mean", "published", "published category"]
     name: str
     values: Mapping[str, float | None]
     """Metrics in [0, 1]; absent or None where there is none."""
@@ -48,6 +49,11 @@ class Row:
     """Of a published row: what it does not share with ours."""
     other_data: bool = False
     """Whether a published row is of other data than ours, so that the numbers do not compare."""
+
+    @property
+    def is_published(self) -> bool:
+        """Whether it is the paper's."""
+        return self.kind.startswith("published")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,8 +235,8 @@ def as_records(table: Table) -> list[dict[str, str | float | None]]:
     return [
         {
             "section": row.section,
-            "source": "published" if row.kind == "published" else "ours",
-            "kind": "mean" if row.kind == "published" else row.kind,
+            "source": "published" if row.is_published else "ours",
+            "kind": _KINDS.get(row.kind, row.kind),
             "name": row.name,
             **{metric: row.values.get(metric) for metric in table.metrics},
             **{name: row.spread.get(metric) for name, metric in spreads.items()},
@@ -250,7 +256,7 @@ def _with_breaks(rows: Sequence[Row]) -> Iterator[tuple[Row, bool, bool]]:
 
 
 def _shown(row: Row) -> str:
-    if row.kind != "published":
+    if not row.is_published:
         return row.name
     return f"{row.name} (published, other data)" if row.other_data else f"{row.name} (published)"
 
