@@ -15,8 +15,8 @@ from pipeline.artifacts import (
     artifact_id,
     find_artifact,
     folder,
+    give,
     load_artifact,
-    make_latest,
     save_artifact,
     settings,
 )
@@ -29,7 +29,7 @@ from pipeline.artifacts.documents import (
     SaeDocument,
     Sparsity,
 )
-from pipeline.artifacts.names import give_name, require_free
+from pipeline.artifacts.names import require_free
 from pipeline.backbones.spec import require_same_tokens
 from pipeline.configs import FitGuidesConfig
 from pipeline.device import resolve_device, within_memory
@@ -91,13 +91,7 @@ def fit_guides(
     else:
         say(f"guides {identifier} are there already")
         drop_leftover(store, folder("guides", identifier))
-    if isinstance(made, SpgError):
-        raise made
-    if direct and config.dictionary == "sae":
-        make_latest(made.place, made.id)
-    if name is not None:
-        give_name(store, "guides", made.id, name)
-    return made
+    return give(made, direct=direct and config.dictionary == "sae", name=name)
 
 
 def fit_guide_group(
