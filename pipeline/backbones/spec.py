@@ -86,29 +86,12 @@ class BackboneSpec:
         What an old cache does not state is left out again, so it keeps its key, which no cache
         that states it can have.
         """
-        stated = {
-            "resize_values": self.resize_values,
-            "position_embedding": self.position_embedding,
-            "activation": self.activation,
-        }
-        return {name: value for name, value in stated.items() if value is not None} | {
-            "library": self.library,
-            "model": self.model,
-            "weights_sha256": self.weights_sha256,
-            "layer": self.layer,
-            "final_norm": self.final_norm,
-            "projection": self.projection,
-            "height": self.height,
-            "width": self.width,
-            "grid": [self.grid.rows, self.grid.cols],
-            "d_model": self.d_model,
-            "has_cls": self.has_cls,
-            "resize_filter": self.resize_filter,
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "compute_dtype": self.compute_dtype,
-            "exif": self.exif,
-        }
+        stated = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "name"}
+        for one in fields(self):
+            if one.default is None and stated[one.name] is None:
+                del stated[one.name]
+        grid = [self.grid.rows, self.grid.cols]
+        return stated | {"grid": grid, "mean": list(self.mean), "std": list(self.std)}
 
     def of_layers(self, layers: Sequence[int], depth: int) -> tuple["BackboneSpec", ...]:
         """Give a spec for each of some blocks, from 0, of a model of `depth` blocks."""
