@@ -19,6 +19,7 @@ from pipeline.artifacts.documents import ScoresDocument
 from pipeline.files import check_place, write_file
 from pipeline.frames import to_frame
 from pipeline.metrics import METRICS, percent
+from pipeline.printable import printable_line
 from pipeline.text_table import text_table
 from spg_core.errors import ConfigError
 
@@ -27,9 +28,18 @@ if TYPE_CHECKING:
 
 _KINDS = {"published": "mean", "published category": "category"}
 SUFFIXES = (".csv", ".tex", ".parquet")
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
-    special: f"\\{special}" for special in "&%$#_{}"
-}
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    # after the end of a row these two are options of it
+    "[": "{[}",
+    "*": "{*}",
+} | {special: f"\\{special}" for special in "&%$#_{}"}
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +128,7 @@ def to_latex(table: Table) -> str:
     width = len(table.metrics) + 1
     head = " & ".join(_headings(table))
     lines = [r"% needs \usepackage{booktabs}"]
-    lines += [f"% {line}" for note in table.notes for line in note.splitlines()]
+    lines += [f"% {printable_line(line)}" for note in table.notes for line in note.split("\n")]
     lines += [rf"\begin{{tabular}}{{l{'r' * len(table.metrics)}}}", r"\toprule", rf"{head} \\"]
     for row, opens_section, opens_kind in _with_breaks(table.rows):
         if opens_section or opens_kind:
@@ -143,9 +153,10 @@ def _latex_cell(row: Row, metric: str) -> str:
 
 
 def _escape_latex(text: str) -> str:
-    """Escape what LaTeX reads as a command; `->` becomes an arrow."""
-    parts = ("".join(_LATEX.get(letter, letter) for letter in part) for part in text.split("->"))
-    return r"$\to$".join(parts)
+    """Escape what LaTeX reads as a command or shows as another letter; `->` becomes an arrow."""
+    shown = printable_line(text)
+    parts = ("".join(_LATEX.get(letter, letter) for letter in part) for part in shown.split("->"))
+    return r"$\to$".join(parts).replace("--", "-{}-").replace("--", "-{}-")
 
 
 def to_csv(table: Table) -> str:
@@ -156,8 +167,8 @@ def to_csv(table: Table) -> str:
 def csv_text(columns: Sequence[str], records: Sequence[Mapping[str, object]]) -> str:
     """Write records as CSV that a spreadsheet does not run.
 
-    A text that begins as a formula does (`= + - @`, tab) gets an apostrophe before it: it
-    may be the name of a folder that anybody made.
+    A text that begins as a formula does (`= + - @`, narrow or wide, after blanks or not; tab and
+    line end) gets an apostrophe before it: it may be the name of a folder that anybody made.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -167,7 +178,8 @@ def csv_text(columns: Sequence[str], records: Sequence[Mapping[str, object]]) ->
 
 
 def _defused(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t")) else cell
+    risky = cell.lstrip().startswith(_FORMULA) or cell.startswith(("\t", "\r", "\n"))
+    return f"'{cell}" if risky else cell
 
 
 def to_parquet(table: Table) -> bytes:
