@@ -196,6 +196,8 @@ def _setting_differences(store: Objects, scores: Artifact[ScoresDocument]) -> li
     try:
         guides = load_artifact(store, "guides", scores.document.parents.guides)
         said += _config_differences(guides.document.config, FitGuidesConfig(), "guides ")
+        if guides.document.parents.sae is None:
+            return [*said, f"SAE of others, {guides.document.parents.over}"]
         sae = load_artifact(store, "saes", guides.document.parents.sae)
         said += _config_differences(sae.document.config, FitSaeConfig(), "SAE ")
     except NotInStore as error:

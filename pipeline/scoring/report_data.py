@@ -79,7 +79,7 @@ def _run_card(
         "Backbone": f"{data.backbone} ({spec.library} {spec.model}), {spec.height} x {spec.width} "
         f"px, {spec.grid} tokens of {spec.d_model}",
         "Guides": f"{guides.id}, fitted on {fitted.dataset} (cache {fitted.key})",
-        "SAE": guides.document.parents.sae,
+        "SAE": guides.document.parents.over,
         "Recipe": f"{document.recipe}, seed {guides.document.config.seed}",
         "Map": f"{config.coefficients} coefficients, Gaussian sigma {config.sigma:g} px",
         "Image score": str(config.pooling),
@@ -200,10 +200,9 @@ def _training(store: Objects, guides: Artifact[GuidesDocument]) -> list[LinePlot
     """
     plots = []
     sae = guides.document.parents.sae
-    asked = (
-        (folder("saes", sae), "SAE", SAE_PANELS),
-        (folder("guides", guides.id), "Guides", GUIDE_PANELS),
-    )
+    asked = [(folder("guides", guides.id), "Guides", GUIDE_PANELS)]
+    if sae is not None:
+        asked.insert(0, (folder("saes", sae), "SAE", SAE_PANELS))
     for place, what, panels in asked:
         try:
             lines = read_log(store, place)
