@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         sweep,
         table,
     )
-    from pipeline.detection.detector import load_detector
+    from pipeline.detection.load import load_detector
     from spg_core.errors import SpgError
 
 __all__ = [
@@ -63,7 +63,7 @@ _HOMES = {
     "SpgError": "spg_core.errors",
     "__version__": "pipeline",
     "as_dask_array": "cache.zarr_access",
-    "load_detector": "pipeline.detection.detector",
+    "load_detector": "pipeline.detection.load",
     "open_store": "cache.store",
     "token_batches": "cache.stream",
 }

@@ -38,7 +38,8 @@ from manifests.table import Manifest, manifest_to_bytes
 from pipeline.artifacts import load_artifact
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ScoreConfig
-from pipeline.detection.detector import Detector, detector_of, make_detector
+from pipeline.detection.detector import Detector, detector_of
+from pipeline.detection.load import make_detector
 from pipeline.detection.parts import GuidesPart
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.scoring.blocks import MapPlan, Scoring

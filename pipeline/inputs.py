@@ -7,7 +7,7 @@ from cache.objects import Objects
 from cache.reader import TokenCache, open_cache
 from manifests.table import Manifest, manifest_from_bytes
 from pipeline.artifacts.terms import CacheParent
-from pipeline.backbones.spec import BackboneSpec, slug, spec_from_covers
+from pipeline.backbones.spec import BackboneSpec, require_same_tokens, slug, spec_from_covers
 from spg_core.errors import CorruptStore, NotInStore
 from spg_core.nearest import near
 
@@ -22,6 +22,19 @@ class CachedDataset:
     cache: TokenCache
     manifest: Manifest
     spec: BackboneSpec
+    others: "tuple[CachedDataset, ...]" = ()
+    """The same images by other backbones or layers."""
+
+    def of(self, spec: BackboneSpec) -> "CachedDataset":
+        """Give the cache, this or another, of the tokens that a spec describes.
+
+        Raises: ArtifactError where there is none.
+        """
+        for one in (self, *self.others):
+            if one.spec.covers() == spec.covers():
+                return one
+        require_same_tokens(spec.covers(), self.spec.covers(), "the detector", self.cache.where)
+        return self
 
     @property
     def parent(self) -> CacheParent:

@@ -2,13 +2,16 @@
 
 from typing import Literal
 
-Kind = Literal["saes", "guides", "memories", "scores", "sweeps", "figures"]
+Kind = Literal["saes", "guides", "memories", "combinations", "scores", "sweeps", "figures"]
 """Also the name of the folder that holds those of a kind."""
+DetectorKind = Literal["guides", "memories", "combinations"]
+"""Those that score images."""
 
 JSON: dict[Kind, str] = {
     "saes": "sae.json",
     "guides": "guides.json",
     "memories": "memory.json",
+    "combinations": "combination.json",
     "scores": "metrics.json",
     "sweeps": "sweep.json",
     "figures": "figure.json",
@@ -17,6 +20,7 @@ BODY: dict[Kind, str] = {
     "saes": "sae.safetensors",
     "guides": "guides.safetensors",
     "memories": "memory.safetensors",
+    "combinations": "combination.safetensors",
     "scores": "images.parquet",
     "sweeps": "sweep.parquet",
     "figures": "points.parquet",
@@ -26,6 +30,7 @@ SAY: dict[Kind, str] = {
     "saes": "SAE",
     "guides": "guides",
     "memories": "memory",
+    "combinations": "combination",
     "scores": "scores",
     "sweeps": "sweep",
     "figures": "figure",
@@ -34,6 +39,7 @@ MAKE: dict[Kind, str] = {
     "saes": "fit-sae",
     "guides": "fit-guides",
     "memories": "fit-memory",
+    "combinations": "combine",
     "scores": "score",
     "sweeps": "sweep",
     "figures": "reproduce",

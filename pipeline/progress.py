@@ -16,7 +16,7 @@ from rich.progress import (
 
 from pipeline.printable import printable, printable_line
 
-console = Console(stderr=True, soft_wrap=True, emoji=False)
+console = Console(stderr=True, soft_wrap=True)
 
 
 class Advance(Protocol):

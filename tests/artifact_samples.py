@@ -8,6 +8,13 @@ import pyarrow as pa
 import torch
 
 from pipeline.artifacts.bodies import carried_document, decode_tensors, encode_tensors
+from pipeline.artifacts.combination import (
+    CombinationDocument,
+    CombinationParents,
+    CombinedPart,
+    PartKind,
+    StoredScale,
+)
 from pipeline.artifacts.documents import (
     DOCUMENTS,
     Counts,
@@ -32,6 +39,7 @@ from pipeline.artifacts.resolve import Place
 from pipeline.artifacts.terms import Backbone, CacheParent, Metrics, Row
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import (
+    CombineConfig,
     FigureConfig,
     FitGuidesConfig,
     FitMemoryConfig,
@@ -143,6 +151,33 @@ def memory_tensors() -> dict[str, torch.Tensor]:
         "tokens": torch.arange(1, 13).view(4, 3).half(),
         "origins": torch.tensor([[5, 0], [5, 4], [7, 1], [7, 3]], dtype=torch.int32),
     }
+
+
+def combination_document(identifier: str = "nuts-tiny-mean-of-2-00000007") -> CombinationDocument:
+    """What a mean of guides and a memory says of itself."""
+    parts: dict[PartKind, str] = {
+        "guides": "nuts-tiny-c4-k2-00000009",
+        "memories": memory_document().id,
+    }
+    return CombinationDocument(
+        id=identifier,
+        config=CombineConfig(),
+        parents=CombinationParents(
+            cache=CACHE, guides=[parts["guides"]], memories=[parts["memories"]]
+        ),
+        fitted_on=CACHE,
+        recipe="released",
+        backbone=_backbone(None),
+        parts=[
+            CombinedPart(kind=kind, id=one, weight=0.5, scale=StoredScale(slope=2.0, shift=-1.0))
+            for kind, one in parts.items()
+        ],
+    )
+
+
+def combination_tensors() -> dict[str, torch.Tensor]:
+    """Weights of two parts."""
+    return {"weights": torch.tensor([0.5, 0.5])}
 
 
 def scores_document(identifier: str = "bolts-from-nuts-00000003") -> ScoresDocument:

@@ -22,7 +22,7 @@ from pipeline.atoms.find import find_atoms
 from pipeline.backbones.load import load_backbone
 from pipeline.backbones.preprocess import preprocess
 from pipeline.configs import AtomsConfig, ScoreConfig
-from pipeline.detection.detector import make_detector
+from pipeline.detection.load import make_detector
 from pipeline.fitting import train
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae

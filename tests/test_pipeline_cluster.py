@@ -24,7 +24,7 @@ from cache.store import open_store
 from pipeline import cluster as cluster_module
 from pipeline import cluster_client, cluster_store, device
 from pipeline.configs import ClusterConfig, ScoreConfig
-from pipeline.detection.detector import load_detector
+from pipeline.detection.load import load_detector
 from pipeline.detection.values import compute_maps
 from pipeline.extraction import fill
 from pipeline.extraction.extract import extract

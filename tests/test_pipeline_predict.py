@@ -308,7 +308,7 @@ def test_tokens_of_a_gpu_are_computed_in_float32_on_a_cpu(small_store, capsys):
 
 
 def detector_spec(small_store):
-    from pipeline.detection.detector import make_detector
+    from pipeline.detection.load import make_detector
 
     return make_detector(small_store.guides, ScoreConfig()).spec
 

@@ -133,7 +133,7 @@ def test_both_directions_are_fitted_once_and_laid_beside_the_published(
             assert ours.values[metric] == scores.document.mean.values[metric]
         assert {row.name: row.values for row in others} == published(direction)  # type: ignore[arg-type]
         assert all(row.other_data for row in others)
-    guides = load_artifact(store, "guides", made.scores[0].document.parents.guides)
+    guides = load_artifact(store, "guides", made.scores[0].document.parents.detector[1])
     assert guides.document.config.epochs == 1
     counts = {kind: list_artifacts(store, kind) for kind in ("saes", "guides", "scores")}  # type: ignore[arg-type]
     again = table1(store, SMALL)

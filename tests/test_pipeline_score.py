@@ -15,7 +15,7 @@ from cache.store import open_store
 from pipeline.artifacts import load_artifact, save_artifact, to_json
 from pipeline.artifacts.terms import Backbone
 from pipeline.configs import ScoreConfig
-from pipeline.detection.detector import load_detector
+from pipeline.detection.load import load_detector
 from pipeline.detection.values import compute_maps
 from pipeline.inputs import open_dataset
 from pipeline.scoring.blocks import MapPlan, open_scoring

@@ -18,7 +18,8 @@ from cache.reader import TokenCache
 from cache.store import open_store
 from pipeline.artifacts import list_artifacts, save_artifact
 from pipeline.configs import ScoreConfig
-from pipeline.detection.detector import Detector, load_detector
+from pipeline.detection.detector import Detector
+from pipeline.detection.load import load_detector
 from pipeline.detection.parts import GuidesPart
 from pipeline.detection.values import compute_maps, part_values
 from pipeline.inputs import open_dataset
@@ -67,8 +68,10 @@ def _detector(pair, identifier="x"):
 
 
 def _data(tokens):
-    cache = SimpleNamespace(tokens_per_image=tokens.shape[1], tokens=lambda rows: tokens[rows])
-    return SimpleNamespace(cache=cache)
+    taken = {"tokens_per_image": tokens.shape[1], "tokens": lambda rows: tokens[rows]}
+    data = SimpleNamespace(cache=SimpleNamespace(key="0", **taken))
+    data.of = lambda _: data
+    return data
 
 
 def test_patches_of_two_detectors_are_the_sigmoids_of_their_cosines():

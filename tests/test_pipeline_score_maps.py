@@ -8,7 +8,7 @@ import zarr
 
 from cache.store import open_store
 from pipeline.configs import ScoreConfig
-from pipeline.detection.detector import load_detector
+from pipeline.detection.load import load_detector
 from pipeline.detection.values import compute_maps
 from pipeline.inputs import open_dataset
 from pipeline.scoring import categories

@@ -3,7 +3,6 @@
 from pipeline.artifacts.io import (
     artifact_id,
     find_artifact,
-    give,
     is_complete,
     load_artifact,
     load_document,
@@ -20,7 +19,6 @@ __all__ = [
     "artifact_id",
     "find_artifact",
     "folder",
-    "give",
     "is_complete",
     "list_artifacts",
     "load_artifact",

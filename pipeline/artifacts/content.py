@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING
 
-from pipeline.artifacts.documents import Document, GuidesDocument, MemoryDocument, SaeDocument
+from pipeline.artifacts.documents import (
+    CombinationDocument,
+    Document,
+    GuidesDocument,
+    MemoryDocument,
+    SaeDocument,
+)
 from spg_core.errors import CorruptStore
 
 if TYPE_CHECKING:
@@ -16,6 +22,7 @@ _BY = {
     "saes": "config.width and backbone.covers.d_model",
     "guides": "dictionary.atoms and backbone.covers.d_model",
     "memories": "categories.NAME.tokens and backbone.covers.d_model",
+    "combinations": "parts",
 }
 """The fields that the shapes follow from."""
 
@@ -34,6 +41,8 @@ def check_tensors(document: Document, tensors: Mapping[str, "Tensor"], where: st
             _check_guides(document, tensors, where)
         case MemoryDocument():
             _check_origins(document, tensors["origins"], where)
+        case CombinationDocument():
+            _check_weights(document, tensors["weights"], where)
 
 
 def tensor_bytes(document: Document) -> int:
@@ -57,6 +66,8 @@ def _layout(document: Document) -> Layout:
             n_tokens = sum(one.tokens for one in document.categories.values())
             tokens = ("float16", (n_tokens, document.backbone.spec.d_model))
             return {"tokens": tokens, "origins": ("int32", (n_tokens, 2))}
+        case CombinationDocument():
+            return {"weights": ("float32", (len(document.parts),))}
     return {}
 
 
@@ -112,3 +123,9 @@ def _check_origins(document: MemoryDocument, origins: "Tensor", where: str) -> N
             )
         if len(set(map(tuple, origins[span].tolist()))) < len(patches):
             raise CorruptStore(f"{where}: origins names a token of categories.{name} twice")
+
+
+def _check_weights(document: CombinationDocument, weights: "Tensor", where: str) -> None:
+    told = [one.weight for one in document.parts]
+    if any(abs(a - b) > 1e-6 for a, b in zip(told, weights.tolist(), strict=True)):
+        raise CorruptStore(f"{where}: weights are {weights.tolist()}, its JSON says {told}")

@@ -5,13 +5,14 @@ and in agreement with itself. A field with a default may be absent.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
 from pipeline.artifacts.base import Document as Document
 from pipeline.artifacts.base import check_backbone
+from pipeline.artifacts.combination import CombinationDocument as CombinationDocument
 from pipeline.artifacts.memory import MemoryDocument as MemoryDocument
 from pipeline.artifacts.terms import (
     Amount,
@@ -22,7 +23,6 @@ from pipeline.artifacts.terms import (
     Pair,
     Part,
     Row,
-    SaeFile,
     Share,
     Text,
 )
@@ -34,7 +34,7 @@ from pipeline.configs import (
     ScoreConfig,
     SweepConfig,
 )
-from pipeline.kinds import Kind
+from pipeline.kinds import DetectorKind, Kind
 from spg_core.errors import ArtifactError
 
 
@@ -90,15 +90,7 @@ class GuidesParents:
     """What guides were made from."""
 
     cache: CacheParent
-    sae: Part | None = None
-    """An SAE of the store."""
-    file: SaeFile | None = None
-    """One of others."""
-
-    @property
-    def over(self) -> str:
-        """The SAE's id, or the file's name."""
-        return self.sae or f"file {self.file.name if self.file else '?'}"
+    sae: Part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +141,6 @@ class GuidesDocument(Document):
     def check(self) -> None:
         """Raises: ArtifactError."""
         check_backbone(self.backbone)
-        if (self.parents.sae is None) == (self.parents.file is None):
-            raise ArtifactError("parents names an SAE and a file of one, or neither")
         if self.dictionary.kind != self.config.dictionary:
             raise ArtifactError(
                 f"dictionary.kind is {self.dictionary.kind}, config.dictionary "
@@ -160,10 +150,39 @@ class GuidesDocument(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoresParents:
-    """What scores were made from: the target's cache and the guides."""
+    """What scores were made from: the target's tokens and a detector, of one kind."""
 
     cache: CacheParent
-    guides: Part
+    """Of the first part; its masks and labels made the metrics."""
+    others: list[CacheParent] = field(default_factory=list)
+    """Of the other parts, where they have caches of their own."""
+    guides: Part | None = None
+    memory: Part | None = None
+    combination: Part | None = None
+
+    @property
+    def detector(self) -> tuple[DetectorKind, Part]:
+        """The kind and the id of what scored."""
+        [found] = self._named
+        return found
+
+    @property
+    def _named(self) -> list[tuple[DetectorKind, Part]]:
+        every: list[tuple[DetectorKind, Part | None]] = [
+            ("guides", self.guides),
+            ("memories", self.memory),
+            ("combinations", self.combination),
+        ]
+        return [(kind, identifier) for kind, identifier in every if identifier is not None]
+
+    def check(self) -> None:
+        """Raises: ArtifactError."""
+        if len(self._named) != 1:
+            raise ArtifactError(
+                "parents names no guides, memory or combination"
+                if not self._named
+                else f"parents names several detectors: {self._named}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +202,7 @@ class ScoresDocument(Document):
     def check(self) -> None:
         """Raises: ArtifactError."""
         check_backbone(self.backbone)
+        self.parents.check()
         if self.aupro != self.config.aupro:
             raise ArtifactError(f"aupro is {self.aupro}, config.aupro {self.config.aupro}")
         if not self.categories:
@@ -235,6 +255,7 @@ DOCUMENTS: Mapping[Kind, type[Document]] = {
         SaeDocument,
         GuidesDocument,
         MemoryDocument,
+        CombinationDocument,
         ScoresDocument,
         SweepDocument,
         ReproducedDocument,

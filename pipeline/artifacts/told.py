@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from pipeline.artifacts.documents import (
+    CombinationDocument,
     Document,
     GuidesDocument,
     MemoryDocument,
@@ -29,6 +30,8 @@ def told(document: Document, path: str) -> str:
             lines = [document.id, *_of_guides(document)]
         case MemoryDocument():
             lines = [document.id, *_of_memory(document)]
+        case CombinationDocument():
+            lines = [document.id, *_of_combination(document)]
         case ScoresDocument():
             names = ("image_auroc", "pixel_auroc", "pixel_aupro")
             mean = document.mean.values
@@ -55,6 +58,16 @@ def _of_guides(document: GuidesDocument) -> list[str]:
             f"{document.training.steps} steps, so it stays dense"
         )
     return lines
+
+
+def _of_combination(document: CombinationDocument) -> list[str]:
+    how = document.config.combine
+    weights = ", ".join(f"{one.weight:.2f}" for one in document.parts)
+    scaled = ", on one scale" if any(one.scale for one in document.parts) else ""
+    return [
+        f"  {how} of {len(document.parts)} parts{scaled}"
+        + (f", weights {weights}" if how == "learned" else "")
+    ]
 
 
 def _of_memory(document: MemoryDocument) -> list[str]:

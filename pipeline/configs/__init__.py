@@ -7,6 +7,7 @@ range, the text below it its help. A `..Source` says which things in the store a
 `spg-pipe --help` is quick.
 """
 
+from pipeline.configs.combining import Combine, CombineConfig, CombineSource
 from pipeline.configs.common import (
     Aupro,
     Checked,
@@ -49,6 +50,9 @@ __all__ = [
     "Checked",
     "ClusterConfig",
     "Coefficients",
+    "Combine",
+    "CombineConfig",
+    "CombineSource",
     "DemoConfig",
     "ExportSource",
     "ExtractConfig",

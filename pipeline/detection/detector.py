@@ -1,29 +1,31 @@
-"""A fitted detector: its parts, each with its map operator, and how maps become image scores.
+"""A fitted detector: its parts, each with its map operator, how they meet, and image scores.
 
     detector = load_detector("spg-store", "latest")
     maps = detector.maps(tokens)            # (B, patches, d) -> (B, height, width) in [0, 1]
     scores = detector.scores(maps)          # (B,)
 
+A detector of several parts takes the tokens of each, in their order: `detector.maps(five, eight)`.
+A part's patches, in whatever grid, become pixels of one height and width, and there they meet.
 Nothing that a part was fitted with is needed any more: guides are two vectors of a token's width.
 
 Axes: B images; P_i patches of part i.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from cache.objects import Objects
-from cache.store import open_store
-from pipeline.artifacts import Artifact, load_artifact
-from pipeline.artifacts.documents import GuidesDocument
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ScoreConfig
-from pipeline.detection.parts import Part, guides_part
+from pipeline.detection.parts import Part
 from spg_core.anomaly_map import MapOperator, image_scores, map_operator
 from spg_core.guides import unit
+from spg_core.meeting import Meeting
 from spg_core.pooling import Pooling
+
+ALONE = Meeting()
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,12 @@ class Detector:
     operators: tuple[MapOperator, ...]
     """From each part's patches to the pixels of `spec`."""
     pooling: Pooling
+    meeting: Meeting = ALONE
 
     def __repr__(self) -> str:
         spec, size = self.spec, f"{self.spec.height} x {self.spec.width} px"
-        of, where = f"tokens of {spec.name}, {size}", self.device
+        more = f" and {len(self.parts) - 1} more parts" if len(self.parts) > 1 else ""
+        of, where = f"tokens of {spec.name}{more}, {size}", self.device
         return f"Detector {self.id}: {of}, {self.pooling}, on {where}"
 
     @property
@@ -68,9 +72,16 @@ class Detector:
 
     def draw(self, *values: Tensor) -> Tensor:
         """Give maps `(B, height, width)` in [0, 1] of each part's values `(B, P_i)`."""
-        [only], [operator] = values, self.operators
-        # a weighted mean of them, but for rounding
-        return operator(only).clamp(0, 1)
+        return self.meeting(self._drawn(values))
+
+    def draw_parts(self, *values: Tensor) -> list[Tensor]:
+        """Give each part's own maps, `(B, height, width)` in [0, 1], on the scale of all."""
+        return self.meeting.scaled(self._drawn(values))
+
+    def _drawn(self, values: Sequence[Tensor]) -> list[Tensor]:
+        # weighted means of them, but for rounding
+        pairs = zip(self.operators, values, strict=True)
+        return [operator(one).clamp(0, 1) for operator, one in pairs]
 
     def scores(self, maps: Tensor) -> Tensor:
         """Give image scores `(B,)` for maps `(B, height, width)`."""
@@ -85,25 +96,12 @@ class Detector:
         )
 
 
-def load_detector(
-    store: str | Objects, guides: str = "latest", config: ScoreConfig | None = None
+def detector_of(
+    identifier: str, parts: Sequence[Part], config: ScoreConfig, meeting: Meeting | None = None
 ) -> Detector:
-    """Load a detector from its guides: an id, a unique prefix, a path, or `latest`.
-
-    Raises: NotInStore, ArtifactError or CorruptStore, as `load_artifact`.
-    """
-    objects = open_store(store, read_only=True) if isinstance(store, str) else store
-    artifact = load_artifact(objects, "guides", guides)
-    return make_detector(artifact, config or ScoreConfig())
-
-
-def make_detector(artifact: Artifact[GuidesDocument], config: ScoreConfig) -> Detector:
-    """Make a detector of an artifact that is already read."""
-    return detector_of(artifact.id, [guides_part(artifact, config.coefficients)], config)
-
-
-def detector_of(identifier: str, parts: list[Part], config: ScoreConfig) -> Detector:
     """Make a detector of its parts; maps are of the first part's input size."""
     size = (parts[0].spec.height, parts[0].spec.width)
     operators = [map_operator(part.spec.grid, *size, config.sigma) for part in parts]
-    return Detector(identifier, tuple(parts), tuple(operators), config.pooling)
+    n_parts = len(parts)
+    even = Meeting(weights=(1 / n_parts,) * n_parts, scales=(None,) * n_parts)
+    return Detector(identifier, tuple(parts), tuple(operators), config.pooling, meeting or even)

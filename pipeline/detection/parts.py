@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from pipeline.artifacts import Artifact
-from pipeline.artifacts.documents import GuidesDocument
+from pipeline.artifacts.documents import GuidesDocument, MemoryDocument
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import Coefficients
-from pipeline.detection.memory_part import MemoryPart
+from pipeline.detection.memory_part import MemoryPart, memory_part
 from spg_core.guides import patch_probabilities
 
 
@@ -63,13 +63,16 @@ Part: TypeAlias = GuidesPart | MemoryPart
 """Every kind has `id`, `spec`, `key`, `device`, `values` and `to`, as `GuidesPart` says them."""
 
 
-def guides_part(artifact: Artifact[GuidesDocument], coefficients: Coefficients) -> GuidesPart:
-    """Make the part that a guides artifact is."""
-    document = artifact.document
+def part_of(
+    artifact: Artifact[GuidesDocument] | Artifact[MemoryDocument], coefficients: Coefficients
+) -> Part:
+    """Make the part that an artifact is."""
+    if isinstance(artifact.document, MemoryDocument):
+        return memory_part(artifact)
     return GuidesPart(
         id=artifact.id,
-        spec=document.backbone.spec,
+        spec=artifact.document.backbone.spec,
         guides=artifact.tensors[f"guides_{coefficients}"].float(),
-        temperature=document.config.temperature,
+        temperature=artifact.document.config.temperature,
         coefficients=coefficients,
     )

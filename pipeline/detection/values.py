@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cache.reader import TokenCache
 from pipeline.detection.detector import Detector
+from pipeline.detection.parts import Part
 from pipeline.inputs import CachedDataset
 from spg_core.guides import unit
 
@@ -28,7 +30,6 @@ Values: TypeAlias = NDArray[np.float32]
 """`(n, P)` in [0, 1]."""
 
 
-@torch.inference_mode()
 def part_values(
     detectors: Sequence[Detector], data: CachedDataset, rows: Rows, category: str | None = None
 ) -> dict[str, Values]:
@@ -36,22 +37,38 @@ def part_values(
 
     Args:
         detectors: all on one device.
-        data: whose tokens they take.
+        data: whose tokens they take; parts on other backbones or layers have caches beside it.
         rows: images.
         category: of these; None where they are of several, or nobody knows.
     """
     parts = {part.key: part for detector in detectors for part in detector.parts}
-    device = detectors[0].device
-    n_images, n_patches = len(rows), data.cache.tokens_per_image
-    values = {key: np.empty((n_images, n_patches), np.float32) for key in parts}
+    caches: dict[str, TokenCache] = {}
+    takers: dict[str, list[Part]] = {}
+    for part in parts.values():
+        cache = data.of(part.spec).cache
+        caches[cache.key] = cache
+        takers.setdefault(cache.key, []).append(part)
+    values: dict[str, Values] = {}
+    for key, cache in caches.items():
+        values |= _values_of_cache(takers[key], cache, rows, category)
+    return values
+
+
+@torch.inference_mode()
+def _values_of_cache(
+    parts: Sequence[Part], cache: TokenCache, rows: Rows, category: str | None
+) -> dict[str, Values]:
+    """Read each row once, for all parts that take its tokens."""
+    device = parts[0].device
+    values = {part.key: np.empty((len(rows), cache.tokens_per_image), np.float32) for part in parts}
     step = _images_at_once(device)
-    for start in range(0, n_images, IMAGES_A_BATCH):
-        batch = torch.from_numpy(data.cache.tokens(rows[start : start + IMAGES_A_BATCH]))
+    for start in range(0, len(rows), IMAGES_A_BATCH):
+        batch = torch.from_numpy(cache.tokens(rows[start : start + IMAGES_A_BATCH]))
         for at in range(0, len(batch), step):
             here = slice(start + at, start + min(at + step, len(batch)))
             units = unit(batch[at : at + step].to(device).float())
-            for key, part in parts.items():
-                values[key][here] = part.values(units, category).cpu().numpy()
+            for part in parts:
+                values[part.key][here] = part.values(units, category).cpu().numpy()
     return values
 
 

@@ -27,7 +27,8 @@ from pipeline.backbones.preprocess import preprocess
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.backbones.stored import load_stored_backbone
 from pipeline.configs import PredictConfig, ScoreConfig
-from pipeline.detection.detector import Detector, make_detector
+from pipeline.detection.detector import Detector
+from pipeline.detection.load import make_detector
 from pipeline.drawing.mark import is_marked
 from pipeline.drawing.overlay import heatmap, overlay, save_picture
 from pipeline.files import check_place, new_file

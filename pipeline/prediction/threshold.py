@@ -17,8 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.objects import Objects
-from pipeline.artifacts import Artifact
-from pipeline.artifacts.documents import GuidesDocument
 from pipeline.artifacts.notes import (
     Measured,
     Scoring,
@@ -27,6 +25,7 @@ from pipeline.artifacts.notes import (
     write_note,
 )
 from pipeline.configs import ScoreConfig
+from pipeline.detection.find import AnyDetector
 from spg_core.errors import ConfigError, CorruptStore, MetricError, NotInStore
 
 DOCUMENT = "threshold.json"
@@ -50,7 +49,7 @@ class Threshold:
 
 
 def calibrate(
-    store: Objects, guides: Artifact[GuidesDocument], config: ScoreConfig, fpr: float | None
+    store: Objects, guides: AnyDetector, config: ScoreConfig, fpr: float | None
 ) -> ThresholdDocument:
     """Pick a threshold on the auxiliary images of `guides` and save it beside them.
 
@@ -66,20 +65,15 @@ def calibrate(
     Raises: ConfigError, MetricError (also for a threshold that tells no image from another),
         NotInStore, StoreError.
     """
-    from pipeline.backbones.spec import require_same_tokens
-    from pipeline.detection.detector import make_detector
+    from pipeline.detection.load import make_detector, open_fitted_on
     from pipeline.detection.values import compute_maps
     from pipeline.device import resolve_device
-    from pipeline.inputs import open_dataset
     from pipeline.scoring.blocks import pool
 
     if fpr is not None and not 0 <= fpr < 1:
         raise ConfigError(f"fpr is a share of the normal images in [0, 1), got {fpr}")
-    source = guides.document.parents.cache
-    data = open_dataset(store, source.dataset, source.backbone, source.key)
-    backbone = guides.document.backbone.covers
-    require_same_tokens(backbone, data.spec.covers(), f"guides {guides.id}", data.cache.where)
     detector = make_detector(guides, config).to(resolve_device(config.device))
+    data = open_fitted_on(store, guides, detector)
     rows = np.arange(data.cache.n_images)
     blocks = np.array_split(rows, max(1, len(rows) // 64))
     scores = np.concatenate([pool(compute_maps(detector, data, b), config.pooling) for b in blocks])
@@ -92,7 +86,7 @@ def calibrate(
         criterion="f1max" if fpr is None else "fpr",
         fpr=fpr,
         scoring=scoring_of(config),
-        calibrated_on=source,
+        calibrated_on=data.parent,
         measured=measured_at(scores, labels, value),
     )
     place = guides.place
@@ -107,9 +101,7 @@ def scoring_of(config: ScoreConfig) -> Scoring:
     )
 
 
-def choose_threshold(
-    guides: Artifact[GuidesDocument], config: ScoreConfig, given: float | None
-) -> Threshold:
+def choose_threshold(guides: AnyDetector, config: ScoreConfig, given: float | None) -> Threshold:
     """Take the given threshold, else the one saved with the guides, else none, saying why.
 
     Raises: ConfigError for a given threshold outside [0, 1], CorruptStore for a torn document.
@@ -133,7 +125,7 @@ def choose_threshold(
     return Threshold(saved.threshold, describe(saved))
 
 
-def load_threshold(guides: Artifact[GuidesDocument]) -> ThresholdDocument | None:
+def load_threshold(guides: AnyDetector) -> ThresholdDocument | None:
     """Read the threshold saved beside the guides, None where there is none.
 
     Raises: CorruptStore for a file that is torn or belongs to other guides.

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from cache.maps import write_maps
 from cache.objects import Objects
+from pipeline.artifacts.terms import CacheParent
 from pipeline.detection.detector import Detector
+from pipeline.detection.sources import join
 from pipeline.detection.values import IMAGES_A_BATCH, Maps, Rows, Values, draw_maps, part_values
 from pipeline.device import resolve_device
 from pipeline.inputs import CachedDataset, open_dataset
@@ -49,9 +51,8 @@ class MapPlan:
 class ScoreJob:
     """What a worker must be told before it can score blocks."""
 
-    dataset: str
-    backbone: str
-    key: str
+    caches: Sequence[CacheParent]
+    """Of the same images; the first is the main one."""
     plans: Sequence[MapPlan]
     device: str
     """As the configs name it."""
@@ -93,8 +94,8 @@ def open_score_job(store: Objects, job: ScoreJob) -> Scoring:
 
     Raises: StoreError, NotInStore, ConfigError: what this worker lacks.
     """
-    data = open_dataset(store, job.dataset, job.backbone, job.key)
-    return open_scoring(store, data, job.plans, job.device)
+    opened = [open_dataset(store, one.dataset, one.backbone, one.key) for one in job.caches]
+    return open_scoring(store, join(opened), job.plans, job.device)
 
 
 def cut_blocks(rows: Rows) -> list[Rows]:

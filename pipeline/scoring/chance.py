@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.objects import Objects
-from pipeline.artifacts import Artifact, load_artifact
-from pipeline.artifacts.documents import GuidesDocument, ScoresDocument
-from pipeline.detection.detector import Detector, make_detector
+from pipeline.artifacts import Artifact
+from pipeline.artifacts.documents import ScoresDocument
+from pipeline.detection.detector import Detector
+from pipeline.detection.find import AnyDetector, find_detector
+from pipeline.detection.load import make_detector, open_fitted_on
 from pipeline.detection.values import Rows, compute_maps
 from pipeline.device import resolve_device
-from pipeline.inputs import CachedDataset, open_dataset
+from pipeline.inputs import CachedDataset
 from pipeline.metrics import percent
 from pipeline.progress import say
 from pipeline.scoring.blocks import cut_blocks, pool
@@ -35,7 +37,7 @@ _TRIED = (
 
 
 def remark_chance(
-    store: Objects, scores: Artifact[ScoresDocument], guides: str | Artifact[GuidesDocument]
+    store: Objects, scores: Artifact[ScoresDocument], guides: str | AnyDetector
 ) -> None:
     """Say in one line which categories have an image AUROC below 0.5, if any, and what may help."""
     document = scores.document
@@ -52,18 +54,15 @@ def remark_chance(
     )
 
 
-def _advice(
-    store: Objects, scores: Artifact[ScoresDocument], guides: str | Artifact[GuidesDocument]
-) -> str:
+def _advice(store: Objects, scores: Artifact[ScoresDocument], guides: str | AnyDetector) -> str:
     """Name the pooling that is best on the auxiliary images, or say why none can be named."""
     config = scores.document.config
     now = config.pooling
     try:
-        fitted = load_artifact(store, "guides", guides) if isinstance(guides, str) else guides
-        source = fitted.document.parents.cache
-        data = open_dataset(store, source.dataset, source.backbone, source.key)
-        rows = few_of_each(data)
+        fitted = find_detector(store, guides) if isinstance(guides, str) else guides
         detector = make_detector(fitted, config).to(resolve_device(config.device))
+        data = open_fitted_on(store, fitted, detector)
+        rows = few_of_each(data)
         known = _auroc_by_pooling(detector, data, rows, dict.fromkeys((now, *_TRIED)))
     except SpgError as error:
         return f"which pooling the auxiliary set prefers cannot be told: {error}"

@@ -30,6 +30,8 @@ def control_rows(
             other = load_document(store, ScoresDocument, identifier)
             if not _same_request(document, other):
                 continue
+            if other.parents.guides is None:
+                continue
             others = load_document(store, GuidesDocument, other.parents.guides)
         except NotInStore:
             continue  # its guides were deleted, so nobody can say what it was a control of
@@ -51,8 +53,6 @@ def _named_alike(
     store: Objects, document: ScoresDocument, guides: Artifact[GuidesDocument]
 ) -> Iterator[str]:
     """Yield the ids of scores that may be controls, by their names: others need not be read."""
-    if guides.document.parents.sae is None:
-        return
     stem = guides.document.parents.sae.rpartition("-")[0]
     target = document.parents.cache.dataset
     start = re.escape(f"{target}-from-{stem}")

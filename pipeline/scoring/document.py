@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.artifacts import Artifact, to_json
-from pipeline.artifacts.documents import GuidesDocument, ScoresDocument, ScoresParents
+from pipeline.artifacts import to_json
+from pipeline.artifacts.documents import ScoresDocument, ScoresParents
 from pipeline.artifacts.terms import Metrics
 from pipeline.configs import ScoreConfig
+from pipeline.detection.find import AnyDetector, fitted_on, recipe_of
 from pipeline.inputs import CachedDataset
 from pipeline.scoring.categories import CategoryScores
 from pipeline.tables import as_parquet
@@ -20,7 +21,7 @@ from spg_core.pixel_metrics import PixelMetrics
 
 def scores_document(
     identifier: str,
-    guides: Artifact[GuidesDocument],
+    detector: AnyDetector,
     data: CachedDataset,
     config: ScoreConfig,
     found: Sequence[CategoryScores],
@@ -30,13 +31,26 @@ def scores_document(
     return ScoresDocument(
         id=identifier,
         config=config,
-        parents=ScoresParents(cache=data.parent, guides=guides.id),
-        fitted_on=guides.document.parents.cache,
-        recipe=guides.document.config.recipe,
-        backbone=guides.document.backbone,
+        parents=scores_parents(detector, data),
+        fitted_on=fitted_on(detector),
+        recipe=recipe_of(detector),
+        backbone=detector.document.backbone,
         aupro=config.aupro,
         mean=_metrics(mean_metrics(images), mean_metrics(pixels)),
         categories={one.category: _metrics(one.image, one.pixel) for one in found},
+    )
+
+
+def scores_parents(detector: AnyDetector, data: CachedDataset) -> ScoresParents:
+    """Give what scores are made from."""
+    others = [one.parent for one in data.others]
+    kind = detector.place.kind
+    return ScoresParents(
+        cache=data.parent,
+        others=others,
+        guides=detector.id if kind == "guides" else None,
+        memory=detector.id if kind == "memories" else None,
+        combination=detector.id if kind == "combinations" else None,
     )
 
 

@@ -1,19 +1,21 @@
 """Gather what a report shows from scores, cache and guides, and render the page."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from cache.objects import Objects
 from pipeline.artifacts import Artifact, folder
-from pipeline.artifacts.documents import GuidesDocument, ScoresDocument
+from pipeline.artifacts.documents import CombinationDocument, GuidesDocument, ScoresDocument
 from pipeline.atoms.find import find_atoms, has_atoms
 from pipeline.configs import AtomsConfig, ScoreConfig
 from pipeline.detection.detector import Detector
+from pipeline.detection.find import AnyDetector
 from pipeline.detection.values import compute_maps
 from pipeline.fitting.log import GUIDE_PANELS, SAE_PANELS, read_log
 from pipeline.inputs import CachedDataset
+from pipeline.kinds import SAY
 from pipeline.metrics import METRICS
 from pipeline.progress import say
 from pipeline.report.data import (
@@ -48,46 +50,64 @@ def make_report(
     found: Sequence[CategoryScores],
     data: CachedDataset,
     detector: Detector,
-    guides: Artifact[GuidesDocument],
+    parent: AnyDetector,
 ) -> str:
-    """Render the report of some scores, one HTML page."""
+    """Render the report of some scores, one HTML page; fits are shown of guides alone."""
     images = _images(found, data)
+    guides = _guides(parent)
     return render_report(
         ReportData(
             title=document.id,
-            run=_run_card(document, data, guides),
+            run=_run_card(document, data, parent),
             mean=metric_row(document.mean),
             categories={name: metric_row(one) for name, one in document.categories.items()},
             images=images,
-            controls=control_rows(store, document, guides),
+            controls=control_rows(store, document, guides) if guides else {},
             gallery=_gallery(images, data, detector),
             curves={one.category: _curves(one) for one in found},
             tau_curve=_tau_curve(found, data),
-            sparsity=_sparsity(guides),
-            training=_training(store, guides),
-            atoms=_atoms(store, guides, document.config),
+            sparsity=_sparsity(guides) if guides else None,
+            training=_training(store, guides) if guides else [],
+            atoms=_atoms(store, guides, document.config) if guides else [],
         )
     )
 
 
-def _run_card(
-    document: ScoresDocument, data: CachedDataset, guides: Artifact[GuidesDocument]
-) -> dict[str, str]:
+def _guides(parent: AnyDetector) -> Artifact[GuidesDocument] | None:
+    """Give guides that are the whole detector."""
+    return None if parent.place.kind != "guides" else cast(Artifact[GuidesDocument], parent)
+
+
+def _run_card(document: ScoresDocument, data: CachedDataset, parent: AnyDetector) -> dict[str, str]:
     spec, config, fitted = data.spec, document.config, document.fitted_on
     return {
         "Target": f"{data.dataset}, {data.cache.n_images} images, cache {data.cache.key}",
         "Backbone": f"{data.backbone} ({spec.library} {spec.model}), {spec.height} x {spec.width} "
         f"px, {spec.grid} tokens of {spec.d_model}",
-        "Guides": f"{guides.id}, fitted on {fitted.dataset} (cache {fitted.key})",
-        "SAE": guides.document.parents.over,
-        "Recipe": f"{document.recipe}, seed {guides.document.config.seed}",
+        SAY[parent.place.kind].capitalize(): f"{parent.id}, fitted on {fitted.dataset} "
+        f"(cache {fitted.key})",
+        **_parents(document, parent),
         "Map": f"{config.coefficients} coefficients, Gaussian sigma {config.sigma:g} px",
         "Image score": str(config.pooling),
         "AUPRO": "every threshold up to FPR 0.3, 8-connected regions"
         if document.aupro == "exact"
         else "200 thresholds (the released definition; depends on the scale of the scores)",
-        "Versions": ", ".join(f"{k} {v}" for k, v in guides.document.versions.items()),
+        "Versions": ", ".join(f"{k} {v}" for k, v in parent.document.versions.items()),
     }
+
+
+def _parents(document: ScoresDocument, parent: AnyDetector) -> dict[str, str]:
+    """Say what the detector was made from."""
+    match parent.document:
+        case GuidesDocument() as guides:
+            return {
+                "SAE": guides.parents.sae,
+                "Recipe": f"{document.recipe}, seed {guides.config.seed}",
+            }
+        case CombinationDocument() as combination:
+            parts = [f"{one.id} (weight {one.weight:.2f})" for one in combination.parts]
+            return {f"Parts, {combination.config.combine}": "; ".join(parts)}
+    return {}
 
 
 def _images(found: Sequence[CategoryScores], data: CachedDataset) -> list[ImageRow]:
@@ -200,9 +220,10 @@ def _training(store: Objects, guides: Artifact[GuidesDocument]) -> list[LinePlot
     """
     plots = []
     sae = guides.document.parents.sae
-    asked = [(folder("guides", guides.id), "Guides", GUIDE_PANELS)]
-    if sae is not None:
-        asked.insert(0, (folder("saes", sae), "SAE", SAE_PANELS))
+    asked = (
+        (folder("saes", sae), "SAE", SAE_PANELS),
+        (folder("guides", guides.id), "Guides", GUIDE_PANELS),
+    )
     for place, what, panels in asked:
         try:
             lines = read_log(store, place)

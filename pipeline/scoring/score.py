@@ -14,20 +14,17 @@ from cache.maps import finish_maps, has_maps
 from cache.objects import Objects
 from pipeline.artifacts import (
     Artifact,
-    artifact_id,
     find_artifact,
     folder,
-    load_artifact,
     make_latest,
     save_artifact,
-    settings,
 )
-from pipeline.artifacts.documents import GuidesDocument, ScoresDocument
-from pipeline.backbones.spec import require_same_tokens
+from pipeline.artifacts.documents import ScoresDocument
 from pipeline.configs import ClusterConfig, ScoreConfig
-from pipeline.detection.detector import Detector, make_detector
+from pipeline.detection.find import AnyDetector, fitted_on
+from pipeline.detection.sources import join
 from pipeline.device import resolve_device
-from pipeline.inputs import CachedDataset, open_dataset
+from pipeline.inputs import CachedDataset
 from pipeline.progress import say
 from pipeline.scoring.blocks import (
     MapPlan,
@@ -41,6 +38,7 @@ from pipeline.scoring.blocks import (
 from pipeline.scoring.categories import CategoryScores, score_categories
 from pipeline.scoring.chance import remark_chance
 from pipeline.scoring.document import categories_file, images_table, scores_document
+from pipeline.scoring.requests import Request, Wanted, passes, read_requests
 from pipeline.work import open_workers
 from spg_core.errors import MetricError, SpgError
 from spg_core.pooling import Pooling
@@ -58,20 +56,9 @@ class _Extras:
     cluster: ClusterConfig
 
 
-@dataclass(frozen=True)
-class _Request:
-    """Scores to be made: of what, by whom, how."""
-
-    id: str
-    guides: Artifact[GuidesDocument]
-    data: CachedDataset
-    config: ScoreConfig
-    detector: Detector
-
-
 def score(
     store: Objects,
-    guides: str | Artifact[GuidesDocument],
+    guides: str | AnyDetector,
     dataset: str,
     config: ScoreConfig,
     *,
@@ -81,7 +68,7 @@ def score(
     cluster: ClusterConfig | None = None,
     direct: bool = True,
 ) -> Artifact[ScoresDocument]:
-    """Score a cached dataset with fitted guides, or give the scores the same request made before.
+    """Score a cached dataset with guides, a memory or a combination, or find the same scores.
 
     `latest` means these scores from then on, unless they are a step (`direct`) of something else.
     What comes out does not depend on `cluster`, to the last bit on like processors.
@@ -100,7 +87,7 @@ def score(
 
 def score_group(
     store: Objects,
-    wanted: Sequence[tuple[str, ScoreConfig]],
+    wanted: Sequence[Wanted],
     dataset: str,
     *,
     key: str | None = None,
@@ -124,57 +111,36 @@ def score_group(
 
 def _score(
     store: Objects,
-    wanted: Sequence[tuple[str | Artifact[GuidesDocument], ScoreConfig]],
+    wanted: Sequence[Wanted],
     dataset: str,
     key: str | None,
     extras: _Extras,
 ) -> list[Artifact[ScoresDocument] | SpgError]:
-    found: list[_Request | Artifact[ScoresDocument] | SpgError] = []
-    opened: dict[str, CachedDataset] = {}
-    for guides, config in wanted:
-        try:
-            parent = load_artifact(store, "guides", guides) if isinstance(guides, str) else guides
-            backbone = parent.document.backbone.name
-            if backbone not in opened:
-                opened[backbone] = open_dataset(store, dataset, backbone, key)
-            found.append(_find(store, parent, opened[backbone], config, extras))
-        except SpgError as error:
-            found.append(error)
-    requests = {one.id: one for one in found if isinstance(one, _Request)}
-    groups: dict[tuple[str, str], list[_Request]] = {}
-    for one in requests.values():
-        groups.setdefault((one.data.cache.key, one.config.device), []).append(one)
+    found: list[Request | Artifact[ScoresDocument] | SpgError] = [
+        _known(store, one, extras) if isinstance(one, Request) else one
+        for one in read_requests(store, wanted, dataset, key)
+    ]
+    requests = {one.id: one for one in found if isinstance(one, Request)}
     made: dict[str, Artifact[ScoresDocument] | SpgError] = {}
-    if groups:
+    if requests:
         store.check_writable()
-        for members in groups.values():
+        for members in passes(list(requests.values())):
             made |= _score_members(store, members, extras)
-    return [made[one.id] if isinstance(one, _Request) else one for one in found]
+    return [made[one.id] if isinstance(one, Request) else one for one in found]
 
 
-def _find(
-    store: Objects,
-    parent: Artifact[GuidesDocument],
-    data: CachedDataset,
-    config: ScoreConfig,
-    extras: _Extras,
-) -> Artifact[ScoresDocument] | _Request:
-    """Give the scores that are there already, or what must be known to make them."""
-    require_same_tokens(
-        parent.document.backbone.covers,
-        data.spec.covers(),
-        f"guides {parent.id}",
-        data.cache.where,
-    )
-    identifier = artifact_id(
-        f"{data.dataset}-from-{parent.id.rpartition('-')[0]}",
-        {"guides": parent.id, "cache": data.cache.key, "config": settings(config)},
-    )
-    known = find_artifact(store, "scores", identifier, categories_file)
-    if known is not None and _has_extras(store, identifier, data, extras):
-        say(f"scores {identifier} are there already")
-        return known
-    return _Request(identifier, parent, data, config, make_detector(parent, config))
+def _known(
+    store: Objects, one: Request, extras: _Extras
+) -> Artifact[ScoresDocument] | Request | SpgError:
+    """Give the scores that are there already, or the request for them."""
+    try:
+        known = find_artifact(store, "scores", one.id, categories_file)
+        if known is None or not _has_extras(store, one.id, one.data, extras):
+            return one
+    except SpgError as error:
+        return error
+    say(f"scores {one.id} are there already")
+    return known
 
 
 def _has_extras(store: Objects, identifier: str, data: CachedDataset, extras: _Extras) -> bool:
@@ -185,22 +151,24 @@ def _has_extras(store: Objects, identifier: str, data: CachedDataset, extras: _E
 
 
 def _score_members(
-    store: Objects, members: Sequence[_Request], extras: _Extras
+    store: Objects, members: Sequence[Request], extras: _Extras
 ) -> dict[str, Artifact[ScoresDocument] | SpgError]:
-    """Score and save requests for one cache and device; an error of one's own sinks no other."""
-    data = members[0].data
-    sources = [one.guides.document.parents.cache for one in members]
-    if any(source.key == data.cache.key for source in sources):
-        say(
-            f"remark: the guides were fitted on {data.dataset}; these numbers say nothing about "
-            "products that were not seen"
-        )
-    sharing: dict[tuple[str, str, float], list[_Request]] = {}
+    """Score and save requests of one pass; an error of one's own sinks no other."""
     for one in members:
-        maps = (one.guides.id, one.config.coefficients, one.config.sigma)
+        # a memory is of the product that it is asked about
+        if fitted_on(one.parent).key == one.data.cache.key and one.parent.place.kind != "memories":
+            say(
+                f"remark: the guides were fitted on {one.data.dataset}; these numbers say nothing "
+                "about products that were not seen"
+            )
+            break
+    sharing: dict[tuple[str, str, float], list[Request]] = {}
+    for one in members:
+        maps = (one.parent.id, one.config.coefficients, one.config.sigma)
         sharing.setdefault(maps, []).append(one)
     results: dict[str, Artifact[ScoresDocument] | SpgError] = {}
     try:
+        data = join([one.data for one in members])
         scored = _score_all(store, data, list(sharing.values()), extras)
     except SpgError as error:
         return dict.fromkeys([one.id for one in members], error)
@@ -218,13 +186,13 @@ def _score_members(
 
 
 def _score_all(
-    store: Objects, data: CachedDataset, sharing: Sequence[Sequence[_Request]], extras: _Extras
+    store: Objects, data: CachedDataset, sharing: Sequence[Sequence[Request]], extras: _Extras
 ) -> list[list[list[CategoryScores]] | MetricError]:
     """Score every category here or by workers, with each list of requests that share maps."""
     plans = [_plan(store, requests, extras) for requests in sharing]
     configs = [[one.config for one in requests] for requests in sharing]
     device = configs[0][0].device
-    job = ScoreJob(data.dataset, data.backbone, data.cache.key, plans, device)
+    job = ScoreJob([one.parent for one in (data, *data.others)], plans, device)
     with open_workers(
         store,
         extras.cluster,
@@ -240,7 +208,7 @@ def _score_all(
     return scored
 
 
-def _plan(store: Objects, requests: Sequence[_Request], extras: _Extras) -> MapPlan:
+def _plan(store: Objects, requests: Sequence[Request], extras: _Extras) -> MapPlan:
     """Plan the maps that some requests share; those that are kept already stay as they are."""
     shape = maps_shape(requests[0].data)
     poolings = [one.config.pooling for one in requests]
@@ -262,16 +230,16 @@ def _is_ready(_: Scoring) -> bool:
 
 
 def _save(
-    store: Objects, request: _Request, found: Sequence[CategoryScores], *, report: bool
+    store: Objects, request: Request, found: Sequence[CategoryScores], *, report: bool
 ) -> Artifact[ScoresDocument]:
     """Write tables and document, then the report, so that no page costs the numbers."""
-    guides, data, config = request.guides, request.data, request.config
-    document = scores_document(request.id, guides, data, config, found)
+    parent, data, config = request.parent, request.data, request.config
+    document = scores_document(request.id, parent, data, config, found)
     made = save_artifact(store, document, images_table(found, data), categories_file)
     if report:
         from pipeline.scoring.report_data import make_report
 
         here = request.detector.to(resolve_device(config.device))
-        page = make_report(store, made.document, found, data, here, guides)
+        page = make_report(store, made.document, found, data, here, parent)
         store.replace(made.place.name(REPORT), [page.encode()])
     return made

@@ -1,0 +1,73 @@
+"""Which scores are wanted: of what, by which detector, how; and what one pass can serve."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cache.objects import Objects
+from pipeline.artifacts import artifact_id, settings
+from pipeline.configs import ScoreConfig
+from pipeline.detection.detector import Detector
+from pipeline.detection.find import AnyDetector, find_detector
+from pipeline.detection.load import make_detector
+from pipeline.detection.sources import open_sources
+from pipeline.inputs import CachedDataset
+from pipeline.kinds import SAY
+from spg_core.errors import SpgError
+
+Wanted = tuple[str | AnyDetector, ScoreConfig]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Scores that somebody wants."""
+
+    id: str
+    parent: AnyDetector
+    data: CachedDataset
+    """The tokens of its first part; those of the others beside."""
+    config: ScoreConfig
+    detector: Detector
+
+
+def read_requests(
+    store: Objects, wanted: Sequence[Wanted], dataset: str, key: str | None
+) -> list[Request | SpgError]:
+    """Open detectors and the caches they take; give in order a request, or why it cannot be."""
+    found: list[Request | SpgError] = []
+    opened: dict[str, CachedDataset] = {}
+    for guides, config in wanted:
+        try:
+            parent = find_detector(store, guides) if isinstance(guides, str) else guides
+            detector = make_detector(parent, config)
+            specs = [part.spec for part in detector.parts]
+            tokens = str([spec.covers() for spec in specs])
+            if tokens not in opened:
+                opened[tokens] = open_sources(store, dataset, specs, key)
+            data = opened[tokens]
+            identifier = scores_id(parent, data, config)
+            found.append(Request(identifier, parent, data, config, detector))
+        except SpgError as error:
+            found.append(error)
+    return found
+
+
+def scores_id(parent: AnyDetector, data: CachedDataset, config: ScoreConfig) -> str:
+    """Name scores by detector, caches and settings."""
+    keys = [one.cache.key for one in (data, *data.others)]
+    return artifact_id(
+        f"{data.dataset}-from-{parent.id.rpartition('-')[0]}",
+        {
+            SAY[parent.place.kind]: parent.id,
+            "cache": keys if data.others else data.cache.key,
+            "config": settings(config),
+        },
+    )
+
+
+def passes(requests: Sequence[Request]) -> list[list[Request]]:
+    """Group requests that one pass over the images serves, though their caches may be several."""
+    groups: dict[tuple[str, int, int, str], list[Request]] = {}
+    for one in requests:
+        images, spec = str(one.data.cache.covers.get("images")), one.data.spec
+        groups.setdefault((images, spec.height, spec.width, one.config.device), []).append(one)
+    return list(groups.values())
