@@ -29,9 +29,9 @@ from benchmarks.real_samples import BACKBONE, LAYOUTS, SHARED
 from cache.store import open_store
 from manifests.table import Manifest
 from pipeline.backbones.load import Backbone
-from pipeline.backbones.preprocess import normalise
+from pipeline.backbones.preprocess import normalise, squash_of
 from pipeline.configs import ClusterConfig, ExtractConfig
-from pipeline.extraction import fill, shards
+from pipeline.extraction import announce, fill, shards
 from pipeline.extraction.extract import checked_manifest
 from pipeline.extraction.model_inputs import model_inputs
 
@@ -41,12 +41,12 @@ Seconds = tuple[float, float]
 
 def config_of(dataset: str, decoders: int) -> ExtractConfig:
     return ExtractConfig(
-        backbone=BACKBONE,
+        backbone=(BACKBONE,),
         dataset=LAYOUTS[dataset],
         name=dataset,
         root=str(SHARED / "data" / dataset),
         image_size=448,
-        weights=str(SHARED / "weights" / "vit_tiny_patch16_224.safetensors"),
+        weights=(str(SHARED / "weights" / "vit_tiny_patch16_224.safetensors"),),
         device="cpu",
         decoders=decoders,
     )
@@ -65,8 +65,10 @@ def decoded(config: ExtractConfig, manifest: Manifest, backbone: Backbone) -> li
     with ThreadPoolExecutor(max(1, config.decoders)) as pool:
         decoders = pool if config.decoders else None
         root, spec = Path(config.root), backbone.spec
-        inputs = model_inputs(manifest, root, spec, config.batch_size, decoders)
-        return [normalise(torch.from_numpy(batch.pixels), spec) for batch in inputs]
+        inputs = model_inputs(manifest, root, [spec], config.batch_size, decoders)
+        return [
+            normalise(torch.from_numpy(batch.pixels[squash_of(spec)]), spec) for batch in inputs
+        ]
 
 
 @torch.inference_mode()
@@ -82,10 +84,10 @@ def extraction(config: ExtractConfig, manifest: Manifest, backbone: Backbone) ->
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(shards, "open_backbone", return_value=backbone),
-        mock.patch.object(fill, "seconds_an_image", return_value=1.0),
+        mock.patch.object(announce, "seconds_an_image", return_value=1.0),
     ):
         start = now()
-        fill.fill_cache(open_store(folder), config, ClusterConfig(), lambda: manifest)
+        fill.fill_caches(open_store(folder), config, ClusterConfig(), lambda: manifest)
         return since(start)
 
 
@@ -110,7 +112,7 @@ def main(datasets: list[str], rounds: int, decoders: int) -> None:
     for dataset in datasets:
         config = config_of(dataset, decoders)
         manifest = checked_manifest(config)
-        backbone = shards.open_backbone(config)
+        backbone = shards.open_backbone(config, BACKBONE)
         batches = decoded(config, manifest, backbone)
         plain, own, whole = measure(config, manifest, backbone, batches, rounds)
         n = manifest.n_images

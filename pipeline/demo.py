@@ -47,7 +47,7 @@ def demo(folder: str) -> Artifact[ScoresDocument]:
     ]
     for name, layout, root in products:
         config = ExtractConfig(
-            backbone="gabor", dataset=layout, name=name, root=str(root), thumbnails=True
+            backbone=("gabor",), dataset=layout, name=name, root=str(root), thumbnails=True
         )
         _echo(["extract", *options(config), *where])
         extract(store, config)
@@ -72,7 +72,8 @@ def options(config: ExtractConfig | FitSaeConfig | FitGuidesConfig | ScoreConfig
         if isinstance(value, bool):
             words.append(f"--{name}" if value else f"--no-{name}")
         else:
-            words += [f"--{name}", str(value)]
+            told = map(str, value) if isinstance(value, tuple) else [str(value)]
+            words += [f"--{name}", ",".join(told)]
     return words
 
 

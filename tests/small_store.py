@@ -42,7 +42,7 @@ def extract_config(images: Path, which: str) -> ExtractConfig:
     }
     layout, folder = layouts[which]
     return ExtractConfig(
-        backbone="gabor",
+        backbone=("gabor",),
         dataset=layout,
         name=which,
         root=str(images / folder),

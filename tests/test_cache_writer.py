@@ -17,6 +17,7 @@ from cache.key import cache_key
 from cache.objects import GRACE_SECONDS
 from cache.record import parse_record
 from cache.shard import crc32c
+from cache.space import check_free_space
 from cache.store import open_store
 from cache.verify import verify_cache
 from spg_core.errors import CorruptStore, IncompleteCache, ManifestDiffers, StoreError
@@ -66,7 +67,7 @@ def test_asking_makes_nothing(tmp_path: Path) -> None:
     writer = new_writer(open_store(tmp_path / "store"), make_sample())
 
     assert (writer.state(), writer.pending_shards()) == ("absent", [0, 1, 2])
-    writer.check_free_space()
+    check_free_space([writer])
     assert not (tmp_path / "store").exists()
 
 
@@ -241,7 +242,7 @@ def test_too_little_space_is_refused_up_front(
     monkeypatch.setattr(writer.objects, "free_bytes", lambda: 100)
 
     with pytest.raises(StoreError, match=r"needs about 12084 more bytes .*, 100 .*are free"):
-        writer.check_free_space()
+        check_free_space([writer])
 
 
 def test_old_temporaries_are_swept_and_young_ones_kept(tmp_path: Path) -> None:

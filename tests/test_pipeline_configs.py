@@ -151,7 +151,7 @@ def test_a_plain_text_is_a_name_a_path_or_a_word(stage, name, kind):
     ("stage", "wrong"),
     [
         (ExtractConfig, {"image_size": 0}),
-        (ExtractConfig, {"layer": -1}),
+        (ExtractConfig, {"layer": "first:2"}),
         (ExtractConfig, {"device": "gpu"}),
         (ExtractConfig, {"device": "cuda:-1"}),
         (ClusterConfig, {"workers": -1}),
@@ -229,7 +229,7 @@ def test_a_home_folder_is_expanded_in_every_path(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
 
     assert StoreConfig(store="~/store").store == f"{tmp_path}/store"
-    assert made(ExtractConfig, root="~/images", weights="~/w").weights == f"{tmp_path}/w"
+    assert made(ExtractConfig, root="~/images", weights="~/w").weights_of("gabor") == tmp_path / "w"
     assert made(ExtractConfig, name="~tilde").name == "~tilde"
     with pytest.raises(ConfigError, match="no such home folder"):
         StoreConfig(store="~nobody-of-that-name/store")

@@ -21,7 +21,7 @@ def test_options_are_what_differs_from_the_defaults() -> None:
         *("--ema", "0.5", "--epochs", "3", "--no-mask-dead")
     ]
     assert options(
-        ExtractConfig(backbone="gabor", dataset="visa", root="a b", thumbnails=True)
+        ExtractConfig(backbone=("gabor",), dataset="visa", root="a b", thumbnails=True)
     ) == [*("--backbone", "gabor", "--dataset", "visa", "--root", "a b", "--thumbnails")]
 
 

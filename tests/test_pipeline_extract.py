@@ -27,7 +27,7 @@ from pipeline.configs import ClusterConfig
 from pipeline.extraction import fill
 from pipeline.extraction import shards as heavy
 from pipeline.extraction.extract import checked_manifest, extract
-from pipeline.extraction.fill import fill_cache
+from pipeline.extraction.fill import fill_caches
 from pipeline.inputs import open_dataset
 from spg_core.errors import (
     BackboneError,
@@ -94,8 +94,8 @@ def test_a_batch_never_crosses_a_shard(images, one_go, tmp_path, batch_size, mon
     seen = []
     real = heavy.compute_shard
 
-    def spy(backbone, inputs, n_images, advance):
-        arrays = real(backbone, inputs, n_images, lambda n: seen.append(n))
+    def spy(backbones, inputs, n_images, advance):
+        arrays = real(backbones, inputs, n_images, lambda n: seen.append(n))
         assert sum(seen) == n_images
         seen.clear()
         return arrays
@@ -125,7 +125,7 @@ def test_resumed_equals_one_go(images, one_go, tmp_path, whole_shards, monkeypat
 
     done = extract(store, config_of(images))
 
-    assert done == replace(one_go[1], path=done.path)
+    assert replace(done.caches[0], path=one_go[1].path) == one_go[1].caches[0]
     assert digests(store) == digests(one_go[0])
 
 
@@ -200,13 +200,13 @@ def test_what_another_run_finishes_meanwhile_is_not_done_again(
     theirs = open_dataset(one_go[0], "mvtec", "gabor").cache
     real, computed = heavy.compute_shard, []
 
-    def spy(backbone, inputs, n_images, advance):
+    def spy(backbones, inputs, n_images, advance):
         computed.append(n_images)
         if len(computed) == 1:
-            writer = heavy.open_writer(store, config, manifest, backbone.spec)
+            writer = heavy.open_writer(store, config, manifest, backbones[0].spec)
             rows = slice(128, 150)
             writer.write_shard(2, theirs.tokens(rows), theirs.cls(rows), theirs.masks(rows))
-        return real(backbone, inputs, n_images, advance)
+        return real(backbones, inputs, n_images, advance)
 
     monkeypatch.setattr(heavy, "compute_shard", spy)
     monkeypatch.setattr(fill.secrets, "randbelow", lambda n: 0)
@@ -234,7 +234,7 @@ def test_an_image_that_changes_after_it_was_checked_is_never_stored(tmp_path):
     Image.new("RGB", (40, 40), "red").save(changed)
 
     with pytest.raises(FileChanged, match=r"001\.png changed after it was checked; run the"):
-        fill_cache(store, config, ClusterConfig(), lambda: manifest)
+        fill_caches(store, config, ClusterConfig(), lambda: manifest)
 
     assert find_caches(store) == []
     assert extract(store, config).state == "extracted"
@@ -273,7 +273,7 @@ def test_a_mask_that_changes_after_it_was_checked_is_never_stored_under_its_old_
     edit_mask(root, 1, slice(0, 20))
 
     with pytest.raises(FileChanged, match=r"001_mask\.png changed after it was checked"):
-        fill_cache(store, config, ClusterConfig(), lambda: manifest)
+        fill_caches(store, config, ClusterConfig(), lambda: manifest)
 
     assert find_caches(store) == []
 
@@ -371,13 +371,13 @@ def test_threads_that_decode_change_no_bit(images, one_go, tmp_path, decoders):
 
 def test_what_the_arguments_ask_for_is_refused_before_an_image_is_read(tmp_path, monkeypatch):
     write_images(tmp_path / "images", n_good=2, n_bad=1)
-    config = replace(config_of(tmp_path / "images"), weights=str(tmp_path / "none.safetensors"))
+    config = replace(config_of(tmp_path / "images"), weights=(str(tmp_path / "none.safetensors"),))
     monkeypatch.setattr("pipeline.extraction.extract.build_manifest", None)
     monkeypatch.setattr(heavy, "open_backbone", REAL_BACKBONE)
     store = open_store(tmp_path / "store")
 
     with pytest.raises(BackboneError, match=r"none\.safetensors"):
-        extract(store, replace(config, backbone="timm:test_vit"))
+        extract(store, replace(config, backbone=("timm:test_vit",)))
     with pytest.raises(ConfigError, match="--device cpu"):
         extract(store, replace(config, device="cuda:99"))
 

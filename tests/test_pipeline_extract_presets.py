@@ -32,10 +32,10 @@ def test_a_cache_holds_the_plain_tokens_of_its_image_files(
     extract(
         store,
         ExtractConfig(
-            backbone=name,
+            backbone=(name,),
             dataset="mvtec",
             root=str(tmp_path / "images"),
-            weights=str(tmp_path / "weights.pth"),
+            weights=(str(tmp_path / "weights.pth"),),
             decoders=decoders,
             batch_size=2,
             device="cpu",

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pipeline.backbones.layers import choose_layers
 from pipeline.backbones.load import Backbone
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ExtractConfig
@@ -38,7 +39,7 @@ def write_mask(root: Path, category: str, index: int, mask: np.ndarray) -> None:
 
 def config_of(root: Path, image_size: int = 32, decoders: int = 0) -> ExtractConfig:
     return ExtractConfig(
-        backbone="gabor",
+        backbone=("gabor",),
         dataset="mvtec",
         root=str(root),
         image_size=image_size,
@@ -47,19 +48,32 @@ def config_of(root: Path, image_size: int = 32, decoders: int = 0) -> ExtractCon
     )
 
 
+DEPTH = 4
+"""Layers of the backbone that takes no time."""
+
+
 class PatchColours(torch.nn.Module):
-    """Mean colours of 16-pixel patches as tokens, and of the image as the class token."""
+    """Mean colours of 16-pixel patches as tokens, and of the image as the class token.
+
+    A layer adds its distance from the last.
+    """
+
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = layers
 
     def forward(self, pixels):
         patches = torch.nn.functional.avg_pool2d(pixels, 16)
-        return [(patches.flatten(2).transpose(1, 2), patches.mean((2, 3)))]
+        layers = (patches + (DEPTH - 1 - layer) for layer in self.layers)
+        return [(one.flatten(2).transpose(1, 2), one.mean((2, 3))) for one in layers]
 
 
-def tiny_backbone(config: ExtractConfig) -> Backbone:
-    """Stand in for `pipeline.extraction.shards.open_backbone`."""
-    size = config.image_size or 32
+def tiny_backbone(config: ExtractConfig, backbone: str = "gabor") -> Backbone:
+    """Stand in for `pipeline.extraction.shards.open_backbone`; `wide` takes larger inputs."""
+    size = 48 if backbone == "wide" else config.image_size or 32
+    layers = choose_layers(config.layer or None, DEPTH, backbone)
     spec = BackboneSpec(
-        name=config.backbone,
+        name=backbone,
         library="tests",
         model="patch-colours",
         weights_sha256="0" * 64,
@@ -77,4 +91,4 @@ def tiny_backbone(config: ExtractConfig) -> Backbone:
         compute_dtype="float32",
         exif=False,
     )
-    return Backbone(PatchColours(), [spec], torch.device("cpu"))
+    return Backbone(PatchColours(layers), spec.of_layers(layers, DEPTH), torch.device("cpu"))

@@ -3,7 +3,7 @@
 B images, H and W the spec's height and width.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,20 @@ from torch.nn import functional
 
 from pipeline.backbones.spec import BackboneSpec
 from spg_core.errors import ConfigError, DatasetError
+
+
+class Squash(NamedTuple):
+    """What decides how an image becomes a squashed one: backbones of one `Squash` share it."""
+
+    height: int
+    width: int
+    resize_filter: str
+    resize_values: str | None
+
+
+def squash_of(spec: BackboneSpec) -> Squash:
+    """Give how a backbone wants its images squashed."""
+    return Squash(spec.height, spec.width, spec.resize_filter, spec.resize_values)
 
 
 def preprocess(image: Image.Image, spec: BackboneSpec) -> Tensor:

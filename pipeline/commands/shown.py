@@ -34,9 +34,12 @@ def show(result: Mapping[str, object], as_json: bool, text: str) -> None:
 
 
 def extract(done: "Extraction", as_json: bool) -> None:
-    """Print what is in the store now."""
-    result = {"key": done.key, "path": done.path, "images": done.images, "state": done.state}
-    show(result, as_json, f"{done.path}: {done.images} images, {done.state}")
+    """Print what is in the store now; `key` and `path` where it is one cache."""
+    only = {"key": done.key, "path": done.path} if len(done.caches) == 1 else {}
+    caches = [asdict(one) for one in done.caches]
+    result = {**only, "images": done.images, "state": done.state, "caches": caches}
+    lines = (f"{one.path}: {one.images} images, {one.state}" for one in done.caches)
+    show(result, as_json, "\n".join(lines))
 
 
 def fit_sae(made: "Artifact[SaeDocument]", as_json: bool) -> None:

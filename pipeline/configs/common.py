@@ -22,6 +22,8 @@ Pool = Annotated[
 """How a map becomes an image score, as it is typed."""
 Epochs = Annotated[int, Meta(ge=1, le=100_000)]
 Images = Annotated[int, Meta(ge=1, le=100_000)]
+FEW = Meta(min_length=1, max_length=1000)
+"""Beside a list: not empty."""
 BatchSize = Annotated[int, Meta(ge=1, le=4096)]
 _ARTIFACT_NAME = r"\A(?!latest\Z)(?!.*-[0-9a-f]{8}\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
 ArtifactName = Annotated[
@@ -37,6 +39,23 @@ ArtifactName = Annotated[
 def is_artifact_name(name: str) -> bool:
     """Tell whether an artifact may be called so."""
     return re.match(_ARTIFACT_NAME, name) is not None
+
+
+Layer = Annotated[
+    str,
+    Meta(
+        pattern=r"^(-?|every:|last:)[0-9]{1,4}$",
+        description="a number from 0, from the end where negative, every:N or last:N",
+    ),
+]
+"""Which block of a backbone, or which blocks, in words of `pipeline.backbones.layers`."""
+
+
+def as_words(given: object) -> tuple[str, ...]:
+    """Give the words of a list that is written `5,11`, given as a number, or as several."""
+    several = given if isinstance(given, list | tuple) else (given,)
+    words = [word.strip() for one in several for word in str(one).split(",")]
+    return tuple(dict.fromkeys(words))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from pipeline.configs.common import Aupro, Checked, Epochs, Pool, Recipe
+from pipeline.configs.common import FEW, Aupro, Checked, Epochs, Pool, Recipe
 from pipeline.configs.fitting import FitGuidesConfig, FitSaeConfig, Order
 from spg_core.fields import ARGUMENT, REPEATED, Device, FilePath, Name, Seed
 from spg_core.sae_config import Atoms
 
 Positive = Annotated[float, Meta(gt=0, le=1e6)]
-FEW = Meta(min_length=1, max_length=1000)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Extract: run a frozen backbone over a dataset once and keep its patch tokens.
+"""Extract: run frozen backbones over a dataset once and keep the patch tokens of their layers.
 
 This module asks what there is to do: it checks the images, and finds what is done already without
 importing torch. The rest is `pipeline.extraction.fill`.
@@ -16,27 +16,49 @@ from manifests.listing import Reading
 from manifests.table import Manifest, manifest_from_bytes, manifest_to_bytes
 from pipeline.backbones.in_parts import files_of
 from pipeline.configs import ClusterConfig, ExtractConfig
-from pipeline.extraction.found import folder_of, found_before, remember_found
+from pipeline.extraction.found import ExtractedCache, found_before, remember_found
 from pipeline.memo import file_facts, fingerprint, recall, remember
 from pipeline.progress import bar, say
-from spg_core.errors import FileChanged, SpgError
+from spg_core.errors import ConfigError, FileChanged, SpgError
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What an extraction left in the store."""
+    """What an extraction left in the store: a cache a backbone and layer."""
 
-    key: str
-    path: str
-    images: int
-    state: str
-    """`extracted` where this run wrote shards, `found` where everything was there already."""
+    caches: tuple[ExtractedCache, ...]
+
+    @property
+    def images(self) -> int:
+        """Images of each cache."""
+        return self.caches[0].images
+
+    @property
+    def state(self) -> str:
+        """`extracted` where this run wrote any shard, else `found`."""
+        return min(cache.state for cache in self.caches)
+
+    @property
+    def key(self) -> str:
+        """The key of the only cache. Raises: ConfigError where there are several."""
+        return self._only.key
+
+    @property
+    def path(self) -> str:
+        """The path of the only cache. Raises: ConfigError where there are several."""
+        return self._only.path
+
+    @property
+    def _only(self) -> ExtractedCache:
+        if len(self.caches) > 1:
+            raise ConfigError(f"{len(self.caches)} caches were extracted; each is one of `caches`")
+        return self.caches[0]
 
 
 def extract(
     store: Objects, config: ExtractConfig, cluster: ClusterConfig | None = None
 ) -> Extraction:
-    """Make the token cache that a config asks for, or find it done.
+    """Make the token caches that a config asks for, or find them done.
 
     Interrupted, it keeps every whole shard, and the next call goes on from there. What comes out
     does not depend on `cluster`.
@@ -48,20 +70,29 @@ def extract(
     # With which weights the workers of a scheduler would do it, they alone can tell.
     found = found_before(store, config, asked) if where.scheduler is None else None
     if found is not None:
-        path = f"{store.where}/{folder_of(config, found.key)}"
-        return Extraction(found.key, path, found.geometry.n_images, "found")
+        return Extraction(tuple(found))
     # This imports torch and the model libraries.
-    from pipeline.extraction.fill import fill_cache
+    from pipeline.extraction.fill import fill_caches
 
     try:
-        filled = fill_cache(store, config, where, lambda: checked_manifest(config))
+        filled = fill_caches(store, config, where, lambda: checked_manifest(config))
     except FileChanged as change:
         say(f"remark: {str(change).partition('; ')[0]}; all images are looked at again")
-        filled = fill_cache(store, config, where, lambda: checked_manifest(config, anew=True))
+        filled = fill_caches(store, config, where, lambda: checked_manifest(config, anew=True))
         asked = _fingerprint(config)
-    remember_found(store, config, asked, filled.key)
-    state = "extracted" if filled.n_shards else "found"
-    return Extraction(filled.key, filled.path, filled.n_images, state)
+    made = [
+        ExtractedCache(
+            backbone=one.spec.name,
+            layer=one.spec.layer,
+            key=one.key,
+            path=one.path,
+            images=one.n_images,
+            state="extracted" if one.n_shards else "found",
+        )
+        for one in filled
+    ]
+    remember_found(store, config, asked, made)
+    return Extraction(tuple(made))
 
 
 def checked_manifest(config: ExtractConfig, *, anew: bool = False) -> Manifest:
@@ -133,10 +164,10 @@ def _listing(config: ExtractConfig) -> str:
 
 def _fingerprint(config: ExtractConfig) -> str:
     """Digest what is asked without reading a single image."""
-    weights = Path(config.weights) if config.weights else None
+    files = [config.weights_of(name) for name in config.backbone]
+    weights = [[file_facts(one) for one in files_of(file)] if file else [] for file in files]
     asked = {name: value for name, value in asdict(config).items() if name not in _NOT_ASKED}
-    facts = [file_facts(one) for one in files_of(weights)] if weights else []
-    return fingerprint({"files": _listing(config), "weights": facts, **asked})
+    return fingerprint({"files": _listing(config), "weights": weights, **asked})
 
 
 _NOT_ASKED = {"root", "weights", "batch_size", "decoders"}

@@ -1,11 +1,12 @@
-"""Fill a cache: have every shard that is not there yet made, here or by workers, then finish it.
+"""Fill caches: have every shard that is not there yet made, here or by workers, then finish them.
 
-The key, and whether anything can start at all, come from those who do the work: a process that asks
-workers needs neither the weights nor a GPU.
+The keys, and whether anything can start at all, come from those who do the work: a process that
+asks workers needs neither the weights nor a GPU.
 """
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -20,8 +21,10 @@ from manifests.schema import THUMBNAIL
 from manifests.table import Manifest
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ClusterConfig, ExtractConfig
+from pipeline.extraction.announce import announce, lacking_by_shard, n_images_of, named
 from pipeline.extraction.finish import finish, warn_of_vanished
 from pipeline.extraction.masks import require_masks
+from pipeline.extraction.model_inputs import Size
 from pipeline.extraction.shards import (
     AT_ONCE,
     Shard,
@@ -31,9 +34,8 @@ from pipeline.extraction.shards import (
     make_shard,
     open_extract_job,
     open_writer,
-    seconds_an_image,
 )
-from pipeline.progress import bar, counting, human_bytes, human_seconds, say
+from pipeline.progress import bar, counting
 from pipeline.work import Workers, open_workers
 from spg_core.errors import ClusterError, DatasetError
 
@@ -42,70 +44,85 @@ _SAMPLED_IMAGES = 3
 
 @dataclass(frozen=True)
 class Filled:
-    """What a run wrote: the cache, and how many shards of it."""
+    """What a run wrote of one cache, and how many shards."""
 
+    spec: BackboneSpec
     key: str
     path: str
     n_images: int
     n_shards: int
 
 
-def fill_cache(
+def fill_caches(
     store: Objects,
     config: ExtractConfig,
     cluster: ClusterConfig,
     checked: Callable[[], Manifest],
-) -> Filled:
-    """Make a cache whole.
+) -> list[Filled]:
+    """Make the caches of a run whole, one a backbone and layer.
 
     Args:
-        store: where it goes.
-        config: what it holds.
-        cluster: who computes it.
-        checked: gives the manifest, which may take minutes; asked for when the model is loaded.
+        store: where they go.
+        config: what they hold.
+        cluster: who computes them.
+        checked: gives the manifest, which may take minutes; asked for when the models are loaded.
 
     Raises: BackboneError, DatasetError, StoreError, ClusterError: what is wrong and what to do.
     """
     job = config if cluster.is_here else _for_workers(config)
     with open_workers(store, cluster, open_extract_job, job, at_once=AT_ONCE) as workers:
-        spec, device = _agreed(workers.ask_all(describe))
+        specs, device = _agreed(workers.ask_all(describe))
         manifest = checked()
         if workers.opened is None:
             workers.ask_all(partial(require_images, samples=_samples(manifest)))
-        writer = open_writer(store, config, manifest, spec)
-        with counting("Checking what is there") as progress:
-            pending = writer.pending_shards(progress)
-        if pending:
-            _announce(workers, writer, pending, device)
+        writers = [open_writer(store, config, manifest, spec) for spec in specs]
+        pending = [_pending(writer) for writer in writers]
+        if any(pending):
+            announce(workers, writers, pending, device)
         start = perf_counter()
-        made = _make(workers, writer, manifest, pending, spec.name) if pending else set()
+        made = _make(workers, writers, manifest, pending) if any(pending) else set()
         seconds = perf_counter() - start
-    if writer.state() != "complete":
-        theirs = [shard for shard in range(writer.geometry.n_shards) if shard not in made]
-        require_masks(writer, manifest, theirs, spec, config)
     helpers = "" if cluster.is_here else f", {len(workers.addresses)} workers"
-    finish(writer, manifest, seconds, device + helpers)
-    return Filled(writer.key, writer.where, manifest.n_images, len(pending))
+    for place, (writer, spec) in enumerate(zip(writers, specs, strict=True)):
+        if writer.state() != "complete":
+            shards = range(writer.geometry.n_shards)
+            theirs = [shard for shard in shards if (place, shard) not in made]
+            require_masks(writer, manifest, theirs, spec, config)
+        finish(writer, manifest, seconds, device + helpers)
+    return [
+        Filled(spec, writer.key, writer.where, manifest.n_images, len(shards))
+        for spec, writer, shards in zip(specs, writers, pending, strict=True)
+    ]
+
+
+def _pending(writer: CacheWriter) -> list[int]:
+    with counting("Checking what is there") as progress:
+        return writer.pending_shards(progress)
 
 
 def _for_workers(config: ExtractConfig) -> ExtractConfig:
     """Name files so that they do not depend on the folder a worker was started in."""
-    weights = str(Path(config.weights).absolute()) if config.weights else None
+    files = {name: config.weights_of(name) for name in config.backbone}
+    weights = tuple(f"{name}={file.absolute()}" for name, file in files.items() if file)
     return replace(config, root=str(Path(config.root).absolute()), weights=weights)
 
 
-def _agreed(answers: dict[str, tuple[BackboneSpec, str]]) -> tuple[BackboneSpec, str]:
+def _agreed(answers: dict[str, tuple[list[BackboneSpec], str]]) -> tuple[list[BackboneSpec], str]:
     """Give what all workers say; refuse workers that would make different tokens."""
-    (first, (spec, device)), *others = answers.items()
-    for address, (other, _) in others:
-        differences = explain_difference(spec.covers(), other.covers())
+    (first, (specs, device)), *others = answers.items()
+    for address, (theirs, _) in others:
+        differences = [
+            sentence
+            for spec, other in zip(specs, theirs, strict=True)
+            for sentence in explain_difference(spec.covers(), other.covers())
+        ]
         if differences:
             raise ClusterError(
                 f"workers {first} and {address} would make different tokens: "
                 f"{'; '.join(differences)}. Start workers of one kind, or name the choice, such "
                 "as --compute-dtype"
             )
-    return spec, device
+    return specs, device
 
 
 def _samples(manifest: Manifest) -> tuple[tuple[str, str], ...]:
@@ -127,65 +144,50 @@ def require_images(maker: ShardMaker, samples: tuple[tuple[str, str], ...]) -> N
             )
 
 
-def _announce(
-    workers: Workers[ShardMaker], writer: CacheWriter, pending: list[int], device: str
-) -> None:
-    """Say what is about to happen: images, tokens, bytes, time. Raises: StoreError."""
-    geometry = writer.geometry
-    height, width = geometry.mask_size or (0, 0)
-    say(
-        f"{writer.where}\n{geometry.n_images} images of {height} x {width} -> "
-        f"{geometry.tokens_per_image} tokens of {geometry.d_model}: "
-        f"{human_bytes(writer.estimated_bytes)}"
-    )
-    n_pending = _n_images(writer, pending)
-    if n_pending < geometry.n_images:
-        say(f"{geometry.n_images - n_pending} images are there already; {n_pending} to go")
-    writer.check_free_space()
-    writer.objects.check_writable()
-    rates = [1 / seconds for seconds in workers.ask_all(seconds_an_image).values()]
-    on = device if workers.opened is not None else f"{len(rates)} workers, {device}"
-    say(f"about {human_seconds(n_pending / sum(rates))} on {on}")
-
-
 def _make(
     workers: Workers[ShardMaker],
-    writer: CacheWriter,
+    writers: Sequence[CacheWriter],
     manifest: Manifest,
-    pending: list[int],
-    name: str,
-) -> set[int]:
-    """Have the pending shards made, and warn of defects that vanished; give those made by us."""
-    made: set[int] = set()
-    vanished: list[str] = []
-    with bar(f"Extracting {name}", _n_images(writer, pending)) as advance:
+    pending: Sequence[Sequence[int]],
+) -> set[tuple[int, int]]:
+    """Have what is pending made, and warn of defects that vanished; give what was made by us.
+
+    Returns: pairs of a cache's place and a shard's number.
+    """
+    made: set[tuple[int, int]] = set()
+    vanished: dict[Size, list[str]] = defaultdict(list)
+    with bar(f"Extracting {named(writers)}", n_images_of(writers, pending)) as advance:
         if workers.opened is not None:
             workers.opened.advance = advance  # batch by batch, not shard by shard
-        shards = _shards(writer, manifest, pending)
-        handles = (workers.submit(make_shard, writer, shard) for shard in shards)
+        shards = _shards(writers, manifest, pending)
+        handles = (workers.submit(make_shard, writers, shard) for shard in shards)
         for done in workers.results(handles):
-            vanished += done.vanished
-            made |= {done.number} if done.is_ours else set()
+            made |= {(cache, done.number) for cache in done.ours}
+            for size, paths in done.vanished.items():
+                vanished[size] += paths
             if workers.opened is None:
                 advance(done.n_images)
-    height, width = writer.geometry.mask_size or (0, 0)
-    warn_of_vanished(vanished, height, width)
+    for size, paths in vanished.items():
+        warn_of_vanished(paths, *size)
     return made
 
 
-def _shards(writer: CacheWriter, manifest: Manifest, pending: list[int]) -> Iterator[Shard]:
+def _shards(
+    writers: Sequence[CacheWriter], manifest: Manifest, pending: Sequence[Sequence[int]]
+) -> Iterator[Shard]:
     """Give the shards, from anywhere in the list on.
 
     So two people who start at once meet half-way and do not do everything twice.
     """
     names = [name for name in manifest.table.column_names if name != THUMBNAIL.name]
     slim = Manifest(manifest.table.select(names))
-    distrusted = {shard for shard in pending if has_receipt(writer, shard)}
-    start = secrets.randbelow(len(pending))
-    for shard in pending[start:] + pending[:start]:
-        rows = Manifest(slim.select(list(writer.shard_rows(shard))))
-        yield Shard(shard, rows, shard in distrusted)
-
-
-def _n_images(writer: CacheWriter, shards: list[int]) -> int:
-    return sum(len(writer.shard_rows(shard)) for shard in shards)
+    lacking = lacking_by_shard(pending)
+    distrusted = {
+        shard: frozenset(cache for cache in caches if has_receipt(writers[cache], shard))
+        for shard, caches in lacking.items()
+    }
+    numbers = list(lacking)
+    start = secrets.randbelow(len(numbers))
+    for shard in numbers[start:] + numbers[:start]:
+        rows = Manifest(slim.select(list(writers[0].shard_rows(shard))))
+        yield Shard(shard, rows, lacking[shard], distrusted[shard])

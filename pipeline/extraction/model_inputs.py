@@ -7,7 +7,7 @@ nothing that a Dask worker may not start.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,37 +18,43 @@ from numpy.typing import NDArray
 from manifests.files import read_bytes
 from manifests.images import decode_image, fit_mask, load_mask, resize_mask
 from manifests.table import Manifest
-from pipeline.backbones.preprocess import squash
+from pipeline.backbones.preprocess import Squash, squash, squash_of
 from pipeline.backbones.spec import BackboneSpec
 from spg_core.errors import FileChanged
 
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
 
 class ModelInput(NamedTuple):
-    """One batch: images `(B, H, W, 3)` as squashed, uint8 or, for some backbones, float32; masks
-    `(B, H, W)` uint8 of 0 and 1."""
+    """One batch, decoded once for all backbones that share it."""
 
-    pixels: NDArray[Any]
-    masks: NDArray[np.uint8]
+    n_images: int
+    pixels: Mapping[Squash, NDArray[Any]]
+    """Images `(B, H, W, 3)` as squashed: uint8 or, for some backbones, float32."""
+    masks: Mapping[Size, NDArray[np.uint8]]
+    """`(B, H, W)` of 0 and 1."""
 
 
 def model_inputs(
     manifest: Manifest,
     root: Path,
-    spec: BackboneSpec,
+    specs: Sequence[BackboneSpec],
     batch_size: int,
     decoders: ThreadPoolExecutor | None,
 ) -> Iterator[ModelInput]:
-    """Yield the images of a manifest, or a part of one, in order, in batches.
+    """Yield the images of a manifest, or a part of one, as some backbones take them, in batches.
 
     The decoders begin with all of it at once; without any, each image is decoded when it is due.
 
     Raises: DatasetError, as the iterator runs, for a file that is gone or broken; FileChanged for
         one whose bytes are not those whose digest stands in the manifest.
     """
-    files = files_of(manifest)
+    files, wanted = files_of(manifest), {squash_of(spec): spec for spec in specs}
     if decoders is None:
-        return _batches((_load(root, one, spec) for one in files), batch_size)
-    return _batches(_ahead([decoders.submit(_load, root, one, spec) for one in files]), batch_size)
+        return _batches((_load(root, one, wanted) for one in files), batch_size)
+    coming = [decoders.submit(_load, root, one, wanted) for one in files]
+    return _batches(_ahead(coming), batch_size)
 
 
 class Files(NamedTuple):
@@ -69,7 +75,7 @@ def files_of(manifest: Manifest) -> list[Files]:
     return [Files(**row) for row in table.to_pylist()]
 
 
-_Loaded = tuple[NDArray[Any], NDArray[np.uint8]]
+_Loaded = tuple[dict[Squash, NDArray[Any]], dict[Size, NDArray[np.uint8]]]
 
 
 def _ahead(coming: list[Future[_Loaded]]) -> Iterator[_Loaded]:
@@ -95,27 +101,34 @@ def _batches(loaded: Iterator[_Loaded], size: int) -> Iterator[ModelInput]:
 
 def _stacked(batch: list[_Loaded]) -> ModelInput:
     pixels, masks = zip(*batch, strict=True)
-    return ModelInput(np.stack(pixels), np.stack(masks))
+    return ModelInput(
+        len(batch),
+        {how: np.stack([one[how] for one in pixels]) for how in pixels[0]},
+        {size: np.stack([one[size] for one in masks]) for size in masks[0]},
+    )
 
 
-def _load(root: Path, files: Files, spec: BackboneSpec) -> _Loaded:
+def _load(root: Path, files: Files, wanted: Mapping[Squash, BackboneSpec]) -> _Loaded:
     """Read one image and its mask: the bytes that are decoded are those that are digested."""
     path = root / files.image_path
     data = read_bytes(path)
     _require(hashlib.sha256(data).hexdigest(), files.image_id, path)
-    image = decode_image(data, str(path), exif=spec.exif)
-    return squash(image, spec), load_model_mask(root, files, spec)
+    image = decode_image(data, str(path), exif=any(spec.exif for spec in wanted.values()))
+    squashed = {how: squash(image, spec) for how, spec in wanted.items()}
+    return squashed, load_model_masks(root, files, {(how.height, how.width) for how in wanted})
 
 
-def load_model_mask(root: Path, files: Files, spec: BackboneSpec) -> NDArray[np.uint8]:
-    """Give an image's mask `(H, W)` uint8 of 0 and 1. Raises: as `model_inputs`."""
+def load_model_masks(
+    root: Path, files: Files, sizes: Collection[Size]
+) -> dict[Size, NDArray[np.uint8]]:
+    """Give an image's mask `(H, W)` uint8 of 0 and 1, at some sizes. Raises: as `model_inputs`."""
     if files.mask_path is None:
-        return np.zeros((spec.height, spec.width), np.uint8)
+        return {size: np.zeros(size, np.uint8) for size in sizes}
     path = root / files.mask_path
     mask = load_mask(path, str(path))
     _require(mask.mask_id, files.mask_id, path)
     native = fit_mask(mask.pixels, files.height, files.width)
-    return resize_mask(native, spec.height, spec.width)
+    return {size: resize_mask(native, *size) for size in sizes}
 
 
 def _require(found: str, checked: str | None, path: Path) -> None:

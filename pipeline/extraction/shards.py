@@ -1,13 +1,14 @@
 """Shards: what a process does for an extraction, in this one or in a Dask worker alike.
 
-A shard of 64 images is read, computed and published. Three are under way at a time: one is in the
-model, which has a thread of its own, while the images of the next are decoded and the last is
-written. A batch never crosses a shard's border, so what a shard holds does not depend on where a
-run was cut, nor on who computes it. A shard's work carries the few rows of the manifest that it is
-about: done twice, the second finds the shard published.
+A shard of 64 images is read once, and computed and published for every cache that lacks it: one a
+backbone and layer. Three shards are under way at a time: one is in the models, which have one
+thread, while the images of the next are decoded and the last is written. A batch never crosses a
+shard's border, so what a shard holds does not depend on where a run was cut, nor on who computes
+it. A shard's work carries the few rows of the manifest that it is about: done twice, the second
+finds the shard published.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cache.key import images_digest
 from cache.layout import FORMAT_VERSION, RECORD, Geometry, receipt_name
@@ -26,27 +26,16 @@ from cache.objects import Objects
 from cache.writer import CacheWriter
 from manifests.table import Manifest
 from pipeline.backbones.load import Backbone, load_backbone
-from pipeline.backbones.preprocess import normalise
 from pipeline.backbones.spec import BackboneSpec, slug
 from pipeline.configs import ExtractConfig
 from pipeline.device import resolve_device
-from pipeline.extraction.model_inputs import ModelInput, model_inputs
+from pipeline.extraction.compute import ShardArrays, compute_shard
+from pipeline.extraction.model_inputs import ModelInput, Size, model_inputs
 from spg_core.errors import DatasetError
 
 AT_ONCE = 3
 """Shards under way in a process: one is read, one computed, one written."""
 _PROBE_IMAGES = 4
-
-
-class ShardArrays(NamedTuple):
-    """One shard of n images, as `CacheWriter.write_shard` takes it."""
-
-    tokens: NDArray[np.float16]
-    """`(n, patch, dim)`."""
-    cls: NDArray[np.float16] | None
-    """`(n, dim)`."""
-    masks: NDArray[np.uint8]
-    """`(n, height, width)` of 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +45,10 @@ class Shard:
     number: int
     rows: Manifest
     """Its rows of the manifest."""
-    distrust: bool
-    """Whether a receipt lay there from the start that does not fit what is stored."""
+    lacking: tuple[int, ...]
+    """The caches that lack it, by their places among those of the run."""
+    distrusted: frozenset[int]
+    """Those where a receipt lay from the start that does not fit what is stored."""
 
 
 class Made(NamedTuple):
@@ -65,22 +56,40 @@ class Made(NamedTuple):
 
     number: int
     n_images: int
-    is_ours: bool
-    """Whether it was made here, and not found."""
-    vanished: list[str]
-    """Images with a defect that has no pixel at the input size."""
+    ours: tuple[int, ...]
+    """The caches it was made for here, and not found in."""
+    vanished: dict[Size, list[str]]
+    """By input size, images with a defect that has no pixel there."""
 
 
 class ShardMaker:
-    """In a process: the store, the model, and the threads around it; opened once."""
+    """In a process: the store, the models, and the threads around them; opened once."""
 
-    def __init__(self, store: Objects, config: ExtractConfig, backbone: Backbone) -> None:
-        self.store, self.config, self.backbone = store, config, backbone
-        self.writer: CacheWriter | None = None
+    def __init__(
+        self, store: Objects, config: ExtractConfig, backbones: Sequence[Backbone]
+    ) -> None:
+        self.store, self.config, self.backbones = store, config, backbones
+        self.writers: Sequence[CacheWriter] = ()
         self.advance: Callable[[int], None] = lambda n_images: None
         self.ended = Event()
         self.decoders = ThreadPoolExecutor(config.decoders) if config.decoders else None
         self.model = ThreadPoolExecutor(1)
+
+    def of(self, caches: Collection[int]) -> list[Backbone]:
+        """Give the backbones that make some of the run's caches, each for their layers alone."""
+        found, first = [], 0
+        for backbone in self.backbones:
+            places = range(len(backbone.specs))
+            if chosen := [place for place in places if first + place in caches]:
+                found.append(backbone.only(chosen))
+            first += len(places)
+        return found
+
+    def keep(self, writers: Sequence[CacheWriter]) -> Sequence[CacheWriter]:
+        """Give the writers of these caches that came first: each checks the store once."""
+        if [one.folder for one in writers] != [one.folder for one in self.writers]:
+            self.writers = writers
+        return self.writers
 
     def close(self) -> None:
         """Let what is under way end after the batch that is in the model."""
@@ -91,7 +100,7 @@ class ShardMaker:
 
 
 def open_extract_job(store: Objects, config: ExtractConfig) -> ShardMaker:
-    """Check the image folder, load the model.
+    """Check the image folder, load the models.
 
     Raises: DatasetError, BackboneError, ConfigError: what this process lacks.
     """
@@ -99,17 +108,17 @@ def open_extract_job(store: Objects, config: ExtractConfig) -> ShardMaker:
         raise DatasetError(
             f"{config.root}: no such folder here; every worker reads images from there"
         )
-    return ShardMaker(store, config, open_backbone(config))
+    return ShardMaker(store, config, [open_backbone(config, name) for name in config.backbone])
 
 
-def open_backbone(config: ExtractConfig) -> Backbone:
-    """Load the backbone that a config names, on its device."""
+def open_backbone(config: ExtractConfig, name: str) -> Backbone:
+    """Load one of the backbones that a config names, for its layers, on its device."""
     return load_backbone(
-        config.backbone,
+        name,
         image_size=config.image_size,
-        layer=config.layer,
+        layer=config.layer or None,
         final_norm=config.final_norm,
-        weights=Path(config.weights) if config.weights else None,
+        weights=config.weights_of(name),
         resize_filter=config.resize_filter,
         device=str(resolve_device(config.device)),
         compute_dtype=config.compute_dtype,
@@ -117,19 +126,23 @@ def open_backbone(config: ExtractConfig) -> Backbone:
     )
 
 
-def describe(maker: ShardMaker) -> tuple[BackboneSpec, str]:
-    """Say what the model is and where it runs."""
-    return maker.backbone.spec, str(maker.backbone.device)
+def describe(maker: ShardMaker) -> tuple[list[BackboneSpec], str]:
+    """Say what each cache will hold, and where the models run."""
+    specs = [spec for backbone in maker.backbones for spec in backbone.specs]
+    return specs, str(maker.backbones[0].device)
 
 
-def seconds_an_image(maker: ShardMaker) -> float:
-    """Measure the model with one small batch."""
-    spec = maker.backbone.spec
+def seconds_an_image(maker: ShardMaker, caches: Collection[int]) -> float:
+    """Measure the models that make some caches, with one small batch each."""
     n_images = min(_PROBE_IMAGES, maker.config.batch_size)
-    maker.backbone(torch.zeros(1, 3, spec.height, spec.width))  # the first is slow
-    start = perf_counter()
-    maker.backbone(torch.zeros(n_images, 3, spec.height, spec.width))
-    return (perf_counter() - start) / n_images
+    seconds = 0.0
+    for backbone in maker.of(caches):
+        shape = 3, backbone.spec.height, backbone.spec.width
+        backbone.layers(torch.zeros(1, *shape))  # the first is slow
+        start = perf_counter()
+        backbone.layers(torch.zeros(n_images, *shape))
+        seconds += (perf_counter() - start) / n_images
+    return seconds
 
 
 def covers_of(manifest: Manifest, spec: BackboneSpec) -> dict[str, Any]:
@@ -158,40 +171,45 @@ def open_writer(
     return CacheWriter(store, dataset, slug(spec.name), covers_of(manifest, spec), geometry)
 
 
-def make_shard(maker: ShardMaker, writer: CacheWriter, shard: Shard) -> Made:
-    """Compute and publish one shard, unless others have.
+def make_shard(maker: ShardMaker, writers: Sequence[CacheWriter], shard: Shard) -> Made:
+    """Compute and publish one shard of every cache that lacks it, unless others have.
 
     Args:
         maker: what this process has opened.
-        writer: of the cache; the first one that came is kept, it checks the store once.
+        writers: of all caches of the run; the first ones that came are kept.
         shard: which.
     """
-    if maker.writer is None or maker.writer.folder != writer.folder:
-        maker.writer = writer
-    n_images = shard.rows.n_images
-    arrays = None
-    if not _is_done_meanwhile(maker.writer, shard):
-        config, spec = maker.config, maker.backbone.spec
+    writers, n_images = maker.keep(writers), shard.rows.n_images
+    made: dict[int, ShardArrays] = {}
+    if lacking := _still_lacking(writers, shard):
+        config, specs = maker.config, [one.spec for one in maker.of(lacking)]
         inputs = model_inputs(
-            shard.rows, Path(config.root), spec, config.batch_size, maker.decoders
+            shard.rows, Path(config.root), specs, config.batch_size, maker.decoders
         )
-        arrays = maker.model.submit(_compute, maker, maker.writer, shard, inputs).result()
-    if arrays is None:
+        made = maker.model.submit(_compute, maker, writers, shard, inputs).result()
+    if not made:
         maker.advance(n_images)
-        return Made(shard.number, n_images, False, [])
-    maker.writer.write_shard(shard.number, *arrays)
-    return Made(shard.number, n_images, True, _vanished_defects(shard.rows, arrays.masks))
+    for cache, arrays in made.items():
+        writers[cache].write_shard(shard.number, *arrays)
+    masks = {arrays.masks.shape[1:]: arrays.masks for arrays in made.values()}
+    vanished = {size: _vanished_defects(shard.rows, one) for size, one in masks.items()}
+    return Made(shard.number, n_images, tuple(made), vanished)
 
 
 def _compute(
-    maker: ShardMaker, writer: CacheWriter, shard: Shard, inputs: Iterator[ModelInput]
-) -> ShardArrays | None:
-    """In the model's thread: compute a shard, or find that it was done while it waited."""
-    if _is_done_meanwhile(writer, shard):
-        return None
-    return compute_shard(
-        maker.backbone, _until(maker.ended, inputs), shard.rows.n_images, maker.advance
+    maker: ShardMaker,
+    writers: Sequence[CacheWriter],
+    shard: Shard,
+    inputs: Iterator[ModelInput],
+) -> dict[int, ShardArrays]:
+    """In the models' thread: compute a shard for the caches that did not get it meanwhile."""
+    lacking = _still_lacking(writers, shard)
+    if not lacking:
+        return {}
+    found = compute_shard(
+        maker.of(lacking), _until(maker.ended, inputs), shard.rows.n_images, maker.advance
     )
+    return dict(zip(lacking, found, strict=True))
 
 
 def _until(ended: Event, inputs: Iterator[ModelInput]) -> Iterator[ModelInput]:
@@ -201,40 +219,9 @@ def _until(ended: Event, inputs: Iterator[ModelInput]) -> Iterator[ModelInput]:
         yield batch
 
 
-def compute_shard(
-    backbone: Backbone,
-    inputs: Iterator[ModelInput],
-    n_images: int,
-    advance: Callable[[int], None],
-) -> ShardArrays:
-    """Take batches from `inputs` until a shard of `n_images` is full."""
-    tokens, cls, masks = [], [], []
-    n_done = 0
-    while n_done < n_images:
-        batch = next(inputs)
-        out = backbone(normalise(_on_device(batch.pixels, backbone.device), backbone.spec))
-        tokens.append(out.tokens.to(torch.float16).cpu().numpy())
-        if out.cls is not None:
-            cls.append(out.cls.to(torch.float16).cpu().numpy())
-        masks.append(batch.masks)
-        n_done += len(batch.masks)
-        advance(len(batch.masks))
-    return ShardArrays(
-        np.concatenate(tokens), np.concatenate(cls) if cls else None, np.concatenate(masks)
-    )
-
-
 def _vanished_defects(rows: Manifest, masks: NDArray[np.uint8]) -> list[str]:
     pairs = zip(rows.column("image_path"), rows.column("mask_pixels"), masks, strict=True)
     return [str(path) for path, native, mask in pairs if native and not mask.any()]
-
-
-def _on_device(pixels: NDArray[Any], device: torch.device) -> Tensor:
-    """Copy images as they are, a quarter of the floats they become there."""
-    images = torch.from_numpy(pixels)
-    if device.type == "cpu":  # pinning would wake CUDA, and take GPU memory that nobody uses
-        return images
-    return images.pin_memory().to(device, non_blocking=True)
 
 
 def has_receipt(writer: CacheWriter, shard: int) -> bool:
@@ -242,9 +229,15 @@ def has_receipt(writer: CacheWriter, shard: int) -> bool:
     return writer.objects.size(f"{writer.folder}/{receipt_name(shard)}") is not None
 
 
-def _is_done_meanwhile(writer: CacheWriter, shard: Shard) -> bool:
-    """Tell whether a shard that had no receipt has been written since."""
-    return not shard.distrust and (
-        has_receipt(writer, shard.number)
-        or writer.objects.size(f"{writer.folder}/{RECORD}") is not None
-    )
+def _still_lacking(writers: Sequence[CacheWriter], shard: Shard) -> list[int]:
+    """Give the caches in which a shard that had no receipt has not been written since."""
+    return [
+        cache
+        for cache in shard.lacking
+        if cache in shard.distrusted or not _is_written(writers[cache], shard.number)
+    ]
+
+
+def _is_written(writer: CacheWriter, shard: int) -> bool:
+    is_complete = writer.objects.size(f"{writer.folder}/{RECORD}") is not None
+    return is_complete or has_receipt(writer, shard)
