@@ -70,6 +70,7 @@ class ShardMaker:
     ) -> None:
         self.store, self.config, self.backbones = store, config, backbones
         self.writers: Sequence[CacheWriter] = ()
+        self._of: dict[frozenset[int], list[Backbone]] = {}
         self.advance: Callable[[int], None] = lambda n_images: None
         self.ended = Event()
         self.decoders = ThreadPoolExecutor(config.decoders) if config.decoders else None
@@ -77,6 +78,12 @@ class ShardMaker:
 
     def of(self, caches: Collection[int]) -> list[Backbone]:
         """Give the backbones that make some of the run's caches, each for their layers alone."""
+        wanted = frozenset(caches)
+        if wanted not in self._of:
+            self._of[wanted] = self._chosen(wanted)
+        return self._of[wanted]
+
+    def _chosen(self, caches: frozenset[int]) -> list[Backbone]:
         found, first = [], 0
         for backbone in self.backbones:
             places = range(len(backbone.specs))
