@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -16,7 +18,8 @@ from manifests.table import Manifest
 from pipeline.artifacts import load_artifact, save_artifact
 from pipeline.artifacts.memory import CategoryMemory
 from pipeline.cli import app
-from pipeline.configs import FitMemoryConfig, FitMemorySource
+from pipeline.configs import FitMemoryConfig, FitMemorySource, ScoreConfig
+from pipeline.detection.load import load_detector
 from pipeline.detection.memory_part import memory_part
 from pipeline.extraction.extract import extract
 from pipeline.fitting.memory import choose_shots, fit_memory
@@ -25,6 +28,8 @@ from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.kinds import BODY
 from pipeline.sample.shot import SampleConfig
 from pipeline.sample.write import write_sample
+from pipeline.scoring.score import score
+from pipeline.scoring.unseen import remembered_rows, require_unseen
 from spg_core.errors import (
     ArtifactError,
     ConfigError,
@@ -274,3 +279,39 @@ def test_a_category_that_is_not_remembered_or_not_named_is_refused(store, data) 
 
     only = replace(part, spans={"leather": part.spans["leather"]})
     assert torch.equal(only.values(tokens), part.values(tokens, "leather"))
+
+
+def test_an_image_that_is_remembered_is_not_scored_by_itself(store, data) -> None:
+    made = fit_memory(store, data, FitMemoryConfig(shots=1))
+    rows = sorted(row for one in made.document.categories.values() for row in one.rows)
+
+    assert remembered_rows(data, [made]).tolist() == rows
+    with pytest.raises(ArtifactError, match=rf"{len(rows)} of 15 images of .* are in the memory"):
+        require_unseen(data, [made])
+    require_unseen(with_rows(data, np.setdiff1d(np.arange(15), rows)), [made])
+    require_unseen(data, [])
+
+
+def test_a_memory_scores_the_cache_with_test_images_like_guides_do(store, data) -> None:
+    memory = fit_memory(store, data, FitMemoryConfig(shots=2))
+
+    made = score(store, memory.id, "target", ScoreConfig(sigma=0, pool="max"))
+
+    parent = made.document.parents
+    target = open_dataset(store, "target", "gabor", parent.cache.key)
+    assert set(target.manifest.column("split")) == {"test"}
+    assert (parent.memory, parent.guides) == (memory.id, None)
+    images = pq.read_table(BytesIO(store.get(made.place.name("images.parquet"))))
+    detector = load_detector(store, memory.id, ScoreConfig(sigma=0, pool="max"))
+    for name in target.manifest.categories:
+        rows = target.manifest.rows_of(name)
+        maps = detector.maps(torch.from_numpy(target.cache.tokens(rows)), category=name)
+        expected = maps.flatten(1).amax(1).numpy()
+        np.testing.assert_array_equal(images["score"].to_numpy()[rows], expected)
+
+
+def test_no_command_scores_the_images_that_a_memory_holds(store, data) -> None:
+    memory = fit_memory(store, data, FitMemoryConfig(shots=1))
+
+    with pytest.raises(ArtifactError, match=r"5 of 15 images of .* are in the memory"):
+        score(store, memory.id, "target", ScoreConfig(), key=data.cache.key)

@@ -12,6 +12,8 @@ from spg_core.guide_config import GuideConfig
 from spg_core.sae_config import SaeConfig
 
 Order = Literal["images", "tokens"]
+Shots = Annotated[int, Meta(ge=0, le=100_000)]
+"""Images a category; 0 means all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,7 @@ class FitMemorySource(Named):
 class FitMemoryConfig(Checked):
     """Keep the tokens of a few normal images of each category."""
 
-    shots: Annotated[int, Meta(ge=0, le=100_000)] = 4
+    shots: Shots = 4
     """Normal images a category; 0 takes all."""
     coreset: Annotated[float, Meta(gt=0, le=1e6)] | None = None
     """Keep this share of a category's tokens, or above 1 this number; all otherwise."""

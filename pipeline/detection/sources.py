@@ -14,6 +14,7 @@ from cache.objects import Objects
 from cache.record import CacheRecord
 from pipeline.backbones.spec import BackboneSpec, require_same_tokens, slug
 from pipeline.inputs import CachedDataset, open_dataset
+from pipeline.progress import say
 from spg_core.errors import ArtifactError, NotInStore, StoreError
 
 _ALIKE = ("image_id", "category", "label", "mask_id")
@@ -90,6 +91,8 @@ def _keys(
     if key is not None:
         named = {_images(one) for found in candidates for one in found if one.key.startswith(key)}
         shared &= named
+    if len(shared) > 1 and key is None:
+        shared = _tested(store, dataset, specs[0], candidates[0], shared)
     if len(shared) == 1:
         [images] = shared
         return [next(one.key for one in found if _images(one) == images) for found in candidates]
@@ -105,6 +108,26 @@ def _keys(
         f"the parts' caches of {dataset} in {store.where} are not of the same images"
         f"{f', or none has the key {key}' if key else ''}: {listed}; extract one of them again"
     )
+
+
+def _tested(
+    store: Objects,
+    dataset: str,
+    spec: BackboneSpec,
+    candidates: Sequence[CacheRecord],
+    shared: set[str],
+) -> set[str]:
+    """Give those of several sets of images that hold test images, all where none does."""
+    tested = [
+        one
+        for one in candidates
+        if _images(one) in shared
+        and "test" in open_dataset(store, dataset, spec.name, one.key).manifest.column("split")
+    ]
+    found = {_images(one) for one in tested}
+    if len(found) == 1:
+        say(f"{dataset}: cache {tested[0].key}, the one with test images")
+    return found or shared
 
 
 def _candidates(store: Objects, dataset: str, spec: BackboneSpec) -> list[CacheRecord]:

@@ -41,13 +41,22 @@ class Method:
     seeds: Sequence[str]
 
     def differences(self, others: Sequence["Method"]) -> list[str]:
-        """Say each setting that others of its kind do not share."""
-        alike = [one for one in others if one.kind == self.kind]
+        """Say each setting that another of its kind has, too, with another value."""
+        alike = [one.said for one in others if one.kind == self.kind]
         return [
-            f"{name} {'+'.join(dict.fromkeys(values))}"
-            for name, values in self.facts.items()
-            if name != _UNSAID and any(one.facts.get(name) != values for one in alike)
+            f"{name} {value}"
+            for name, value in self.said.items()
+            if any(one.get(name, value) != value for one in alike)
         ]
+
+    @property
+    def said(self) -> dict[str, str]:
+        """Each setting in words, the values of several parts as `5+8`."""
+        return {
+            name: "+".join(dict.fromkeys(values))
+            for name, values in self.facts.items()
+            if name != _UNSAID
+        }
 
 
 def method_of(store: Objects, scores: ScoresDocument) -> Method:

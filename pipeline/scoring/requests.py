@@ -12,6 +12,7 @@ from pipeline.detection.load import make_detector
 from pipeline.detection.sources import open_sources
 from pipeline.inputs import CachedDataset
 from pipeline.kinds import SAY
+from pipeline.scoring.unseen import memories_of, require_unseen
 from spg_core.errors import SpgError
 
 Wanted = tuple[str | AnyDetector, ScoreConfig]
@@ -44,6 +45,7 @@ def read_requests(
             if tokens not in opened:
                 opened[tokens] = open_sources(store, dataset, specs, key)
             data = opened[tokens]
+            require_unseen(data, memories_of(parent))
             identifier = scores_id(parent, data, config)
             found.append(Request(identifier, parent, data, config, detector))
         except SpgError as error:

@@ -48,11 +48,13 @@ def side_by_side(store: Objects, scores: Sequence[Artifact[ScoresDocument]]) -> 
     for category in (*documents[0].categories, None):
         rows += mark_best([one.row(category) for one in groups])
     notes = [f"in %; AUPRO {documents[0].aupro}; * the best of its category"]
-    counts = {one.label: len(one.members) for one in groups if len(one.members) > 1}
-    if counts:
-        told = ", ".join(f"{label}: {n}" for label, n in counts.items())
-        notes.append(f"± is the standard deviation over seeds ({told})")
-    return Table(metrics=list(METRICS), rows=rows, notes=notes, of="method")
+    return Table(metrics=list(METRICS), rows=rows, notes=[*notes, *seed_note(groups)], of="method")
+
+
+def seed_note(groups: Sequence[Group]) -> list[str]:
+    """Say what the spread is, where a group has one."""
+    told = [f"{one.label}: {len(one.members)}" for one in groups if len(one.members) > 1]
+    return [f"± is the standard deviation over seeds ({', '.join(told)})"] if told else []
 
 
 def group_seeds(store: Objects, documents: Sequence[ScoresDocument]) -> list[Group]:
