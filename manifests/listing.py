@@ -66,7 +66,11 @@ class Listing:
         if named is not None:
             folders = [self.root / place / named for place in places]
             if path_problem(named) or not any(os.path.isdir(folder) for folder in folders):  # noqa: PTH112
-                self.add("wrong layout", named, "named by --masks, and there is no such folder")
+                self.add(
+                    "wrong layout",
+                    named,
+                    "named by --masks, and no folder below the root is called so",
+                )
 
     def add(self, kind: Kind, path: str, detail: str = "") -> None:
         """Note a problem."""

@@ -107,9 +107,11 @@ def check_value(name: str, kind: FieldType, value: object, *, as_text: bool = Fa
             f"{option_name(name, kind)} is {value!r:.60}; it must be {describe(kind)}"
             f"{near(value, words(kind))}"
         ) from None
-    if isinstance(checked, str) and checked.startswith("~") and _is_path(kind):
-        return _expanded(option_name(name, kind), checked)
-    return checked
+    if not _is_path(kind):
+        return checked
+    if isinstance(checked, tuple):
+        return tuple(_expanded(option_name(name, kind), one) for one in checked)
+    return _expanded(option_name(name, kind), checked) if isinstance(checked, str) else checked
 
 
 def option_name(name: str, kind: FieldType) -> str:
@@ -120,7 +122,7 @@ def option_name(name: str, kind: FieldType) -> str:
 
 def _expanded(name: str, path: str) -> str:
     try:
-        return str(Path(path).expanduser())
+        return str(Path(path).expanduser()) if path.startswith("~") else path
     except RuntimeError:
         raise ConfigError(f"{name} is {path!r}; no such home folder") from None
 
@@ -152,8 +154,13 @@ def alternatives(kind: FieldType) -> list[FieldType]:
 
 
 def _is_path(kind: FieldType) -> bool:
+    """Tell whether a field holds a path, or several."""
     if get_origin(kind) in (Union, UnionType):
         return any(_is_path(one) for one in get_args(kind))
+    if get_origin(kind) in (tuple, list):
+        return _is_path(get_args(kind)[0])
+    if get_origin(kind) is Annotated and is_list(kind):
+        return _is_path(get_args(kind)[0])
     facts = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
     return any(isinstance(fact, Meta) and (fact.extra or {}).get("path") for fact in facts)
 

@@ -54,6 +54,15 @@ def test_an_artifact_is_found_by_id_prefix_path_and_latest(tmp_path, reference):
     assert load_artifact(store, "guides", asked.get(reference, reference)).id == "a-1"
 
 
+def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
+    store, _ = saved(tmp_path / "one")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert load_artifact(store, "guides", "~/one/guides/a-1").id == "a-1"
+    with pytest.raises(NotInStore, match="no guides '~nobody-of-this-name/a'"):
+        load_artifact(store, "guides", "~nobody-of-this-name/a")
+
+
 def test_a_path_is_found_from_another_store(tmp_path):
     _, artifact = saved(tmp_path / "one")
 

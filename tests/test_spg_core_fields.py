@@ -25,10 +25,20 @@ from spg_core.fields import (
 @dataclass(frozen=True, kw_only=True)
 class Named:
     path: FilePath = "x"
+    paths: Annotated[tuple[FilePath, ...], Meta(min_length=1)] = ("x",)
     name: Name = "x"
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+def test_a_home_folder_is_meant_by_each_path_of_a_list(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert Named(path="~/a").path == f"{tmp_path}/a"
+    assert Named(paths=("~/a", "b~", "~")).paths == (f"{tmp_path}/a", "b~", str(tmp_path))
+    with pytest.raises(ConfigError, match="'~nobody-of-this-name/a'; no such home folder"):
+        Named(paths=("~nobody-of-this-name/a",))
 
 
 def test_a_path_may_be_bytes_that_are_not_utf8_but_not_what_no_system_can_write():

@@ -70,7 +70,7 @@ def resolve(store: Objects, document: type[D], reference: str) -> Place[D]:
     kind, location = document.kind, reference
     if reference.endswith((JSON[kind], BODY[kind])):
         location = reference.removesuffix(JSON[kind]).removesuffix(BODY[kind]).rstrip("/") or "."
-    if "://" in location or _is_file(Path(location) / JSON[kind]):
+    if "://" in location or _is_file(Path(location), JSON[kind]):
         return Place(open_store(location, read_only=store.read_only), document, "")
     if reference == "latest":
         identifier = _read_latest(store, kind)
@@ -86,10 +86,10 @@ def _is_there(store: Objects, kind: Kind, identifier: str) -> bool:
     return store.size(f"{folder(kind, identifier)}/{JSON[kind]}") is not None
 
 
-def _is_file(path: Path) -> bool:
+def _is_file(folder: Path, name: str) -> bool:
     try:
-        return path.is_file()
-    except OSError:  # longer than a name can be, or behind a folder one may not look into
+        return (folder.expanduser() / name).is_file()
+    except (OSError, RuntimeError):  # longer than a name can be, closed to us, nobody's home
         return False
 
 

@@ -48,7 +48,9 @@ class ScoreConfig(Checked):
             return
         limit = {"max": 0.0, "mean": math.inf}.get(self.pool)
         if self.tau not in (0.0, limit):
-            raise OptionsDisagree(f"--pool {self.pool} and --tau {self.tau:g}: tau is lse's alone")
+            raise OptionsDisagree(
+                f"--pool {self.pool} and --tau {self.tau:g}: only lse has a tau; leave one out"
+            )
         if limit is not None:
             object.__setattr__(self, "pool", "lse")
             object.__setattr__(self, "tau", limit)

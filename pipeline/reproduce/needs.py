@@ -3,15 +3,14 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from cache.find import choose_cache
 from cache.objects import Objects
+from manifests.problems import Layout
 from pipeline.backbones.spec import slug
 from pipeline.configs import ReproduceConfig
 from spg_core.errors import IncompleteCache, NotInStore
-
-_LAYOUTS = ("visa", "mvtec")
-"""Datasets whose name is their layout, too."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +57,15 @@ def require_caches(store: Objects, needs: Sequence[Need], store_name: str) -> No
     if problems:
         raise NotInStore(
             f"{store.where} lacks what this needs: {'; '.join(problems)}. Make it, then run this "
-            "again; DIR is the folder of the images, LAYOUT is mvtec, visa, folder or meta, and an "
-            "extraction resumes where it stopped:\n" + "\n".join(commands)
+            "again; DIR is the folder of the images, LAYOUT one of "
+            f"{', '.join(get_args(Layout))}, and an extraction resumes where it stopped:\n"
+            + "\n".join(commands)
         )
 
 
 def extract_command(need: Need, store_name: str) -> str:
     """Write the command that extracts what is needed."""
-    known = need.dataset in _LAYOUTS
+    known = need.dataset in get_args(Layout)  # its name is its layout, too
     words = ["spg-pipe", "extract", "--backbone", need.backbone]
     words += ["--dataset", need.dataset if known else "LAYOUT"]
     words += [] if known else ["--name", need.dataset]
