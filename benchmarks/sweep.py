@@ -23,8 +23,8 @@ from cache.order import EpochOrder
 from cache.reader import TokenCache
 from cache.store import open_store
 from pipeline.configs import FitGuidesConfig
-from pipeline.fitting.budget import remembered_path
 from pipeline.fitting.dictionaries import GuideDictionary, make_trainer, random_atoms
+from pipeline.fitting.fastest import fastest_way
 from pipeline.fitting.tokens import TokenSource
 from pipeline.inputs import CachedDataset, open_dataset
 from spg_core.anomaly_map import map_operator
@@ -55,8 +55,10 @@ def batches(cache: TokenCache, n_steps: int) -> list[Tensor]:
 def together(cache: TokenCache, grid: Sequence[tuple[int, int]], n_steps: int) -> float:
     d_model = cache.d_model
     configs = [SaeConfig(width=width, k=k) for width, k in grid]
+    ways = [fastest_way(one, d_model, CPU) for one in configs]
     trainers = [
-        SaeTrainer(one, d_model, path=remembered_path(one, d_model, CPU)) for one in configs
+        SaeTrainer(one, d_model, path=way.path, libraries=way.libraries)
+        for one, way in zip(configs, ways, strict=True)
     ]
     start = process_time()
     for tokens in batches(cache, n_steps):

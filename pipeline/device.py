@@ -1,9 +1,12 @@
 """Which device the maths runs on, and how much of its memory is there to be taken."""
 
+import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from traceback import clear_frames
 
 import torch
@@ -80,6 +83,24 @@ def _n_sharing(device: torch.device) -> int:
     if index == place.number % n_gpus:
         return len(range(index, place.n_workers, n_gpus))
     return place.n_workers  # named by number, it was named to all of them
+
+
+def device_name(device: torch.device) -> str:
+    """Give the model of a GPU, or that of the CPU and the instructions PyTorch uses of it."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+@cache
+def processor_name() -> str:
+    """Give the model of this machine's processor, as Linux knows it, else its architecture."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.machine() or "cpu"
 
 
 @contextmanager

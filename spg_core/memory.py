@@ -67,8 +67,10 @@ def coreset(tokens: Tensor, n_kept: int) -> Tensor:
     farness = -(tokens @ tokens.sum(0))
     cosines = torch.full_like(farness, -torch.inf)
     for at in range(n_kept):
-        chosen[at] = farness.argmax()
-        torch.maximum(cosines, tokens @ tokens[chosen[at]], out=cosines)
-        cosines[chosen[at]] = torch.inf  # never twice, even among equal tokens
+        here = farness.argmax(0, keepdim=True)
+        chosen[at] = here[0]
+        # by an index of one, not by a number, which a GPU would be asked for
+        torch.maximum(cosines, tokens @ tokens.index_select(0, here)[0], out=cosines)
+        cosines.index_fill_(0, here, torch.inf)  # never twice, even among equal tokens
         farness = -cosines
     return chosen

@@ -1,8 +1,42 @@
-"""Matrix products by the fastest library that this build of PyTorch has."""
+"""Matrix products in float32 on the CPU, by whichever library is asked.
+
+PyTorch brings two: the one that it gives who asks for a product (MKL on x86), and oneDNN, which it
+keeps for convolutions. Which is the faster depends on the processor, the shape and how the operands
+lie in memory: on an AMD EPYC oneDNN takes half of MKL's time, on an Intel Xeon up to 1.4 times as
+much (`benchmarks/README.md`). The two differ in rounding, so who wants the same bits again keeps to
+one choice; `pipeline.fitting.fastest` measures and remembers it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+Library = Literal["onednn", "torch"]
+LIBRARIES: tuple[Library, ...] = ("onednn", "torch")
+
+
+@dataclass(frozen=True)
+class Libraries:
+    """Who multiplies, by how the operands of `inner_products` lie in memory.
+
+    oneDNN where this build of PyTorch lacks it, and where it does not do what is asked, is PyTorch.
+    """
+
+    rows: Library = "onednn"
+    """Both row by row, as tokens and an encoder."""
+    right_columns: Library = "onednn"
+    """The right one column by column, as latents and a dictionary transposed."""
+    columns: Library = "onednn"
+    """The left one column by column, as in a gradient by weights."""
+
+    def __str__(self) -> str:
+        return f"{self.rows}/{self.right_columns}/{self.columns}"
+
+
+DEFAULT = Libraries()
 
 
 def _multiplies() -> bool:
@@ -21,25 +55,30 @@ def _multiplies() -> bool:
 HAS_ONEDNN = _multiplies()
 
 
-def inner_products(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+def inner_products(
+    left: Tensor, right: Tensor, bias: Tensor | None = None, by: Libraries = DEFAULT
+) -> Tensor:
     """Multiply every row of `(..., width)` with every row of `(m, width)`: `(..., m)`.
 
-    On the CPU in float32 this asks oneDNN, which PyTorch uses for convolutions but not for plain
-    products: on an AMD EPYC with AVX-512 it took half the time of MKL in all three orientations
-    a training step needs (`benchmarks/sae_step.py`). The two differ in rounding only, and the
-    choice depends on the build of PyTorch alone, so a machine repeats its results. A compiler
-    gets the plain product: it knows this operation for constant weights only. So does autograd:
-    oneDNN's operation has no gradient.
+    A compiler gets PyTorch's product: it knows oneDNN's operation for constant weights only. So
+    does autograd: that operation has no gradient.
 
     Args:
         left: `(..., width)`.
         right: `(m, width)`, of the same dtype.
         bias: `(m,)`, added to each row of the result.
+        by: who multiplies.
     """
-    if HAS_ONEDNN and _is_for_onednn(left, right, bias):
+    if HAS_ONEDNN and _is_for_onednn(left, right, bias) and _library(left, right, by) == "onednn":
         product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
         return product
     return functional.linear(left, right, bias)
+
+
+def _library(left: Tensor, right: Tensor, by: Libraries) -> Library:
+    if left.stride(-1) != 1:
+        return by.columns
+    return by.rows if right.stride(-1) == 1 else by.right_columns
 
 
 def _is_for_onednn(left: Tensor, right: Tensor, bias: Tensor | None) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from spg_core.errors import ArtifactError, ConfigError
-from spg_core.products import inner_products
+from spg_core.products import DEFAULT, Libraries, inner_products
 from spg_core.sae_config import Sparsifier
 from spg_core.sae_topk import top_entries, top_set
 
@@ -38,6 +38,8 @@ class Sae:
     """What makes the latents sparse."""
     clamp: bool = True
     """Whether `topk` sets negative latents to 0."""
+    libraries: Libraries = DEFAULT
+    """Who makes its products on the CPU."""
 
     def __post_init__(self) -> None:
         if self.encoder.ndim != 2 or self.encoder.shape != self.dictionary.shape:
@@ -87,7 +89,7 @@ def encode(sae: Sae, tokens: Tensor) -> Latents:
         case "topk":
             return _encode_topk(sae, tokens)
         case "relu":
-            values = inner_products(tokens, sae.encoder).clamp_min(0)
+            values = inner_products(tokens, sae.encoder, by=sae.libraries).clamp_min(0)
             everything = torch.arange(sae.n_latents, device=tokens.device)
             return Latents(values, everything.expand(len(tokens), -1))
         case other:
@@ -95,21 +97,22 @@ def encode(sae: Sae, tokens: Tensor) -> Latents:
 
 
 def _encode_topk(sae: Sae, tokens: Tensor) -> Latents:
-    values, indices = top_latents(tokens, sae.encoder, sae.k, ranked=True)
+    values, indices = top_latents(sae, tokens, ranked=True)
     return Latents(values.clamp_min(0) if sae.clamp else values, indices)
 
 
-def top_latents(tokens: Tensor, encoder: Tensor, k: int, *, ranked: bool) -> tuple[Tensor, Tensor]:
+def top_latents(sae: Sae, tokens: Tensor, *, ranked: bool) -> tuple[Tensor, Tensor]:
     """Give each token's k largest pre-activations `(n, k)`, not clamped, and their indices.
 
     Largest first if `ranked`; in an order left open if not, which is cheaper.
     """
     top = top_entries if ranked else top_set
-    values = tokens.new_empty((len(tokens), k))
-    indices = torch.empty((len(tokens), k), dtype=torch.int64, device=tokens.device)
+    values = tokens.new_empty((len(tokens), sae.k))
+    indices = torch.empty((len(tokens), sae.k), dtype=torch.int64, device=tokens.device)
     for start in range(0, len(tokens), CHUNK_TOKENS):
         chunk = slice(start, start + CHUNK_TOKENS)
-        values[chunk], indices[chunk] = top(inner_products(tokens[chunk], encoder), k)
+        pre = inner_products(tokens[chunk], sae.encoder, by=sae.libraries)
+        values[chunk], indices[chunk] = top(pre, sae.k)
     return values, indices
 
 
@@ -121,13 +124,13 @@ def to_dense(latents: Latents, n_latents: int) -> Tensor:
 
 def decode(sae: Sae, latents: Latents) -> Tensor:
     """Add up each token's atoms, weighted by its latents: `(n, d_model)`."""
-    return weighted_atoms(sae.dictionary, latents)
+    return weighted_atoms(sae.dictionary, latents, sae.libraries)
 
 
-def weighted_atoms(dictionary: Tensor, latents: Latents) -> Tensor:
+def weighted_atoms(dictionary: Tensor, latents: Latents, by: Libraries = DEFAULT) -> Tensor:
     """Add up the rows of a dictionary `(n_latents, d_model)`, weighted by latents."""
     if latents.values.shape[1] > _DENSE_SHARE * len(dictionary):
-        return inner_products(to_dense(latents, len(dictionary)), dictionary.T)
+        return inner_products(to_dense(latents, len(dictionary)), dictionary.T, by=by)
     # embedding_bag adds rows up as it reads them; gathering first would hold n * k * d floats.
     return functional.embedding_bag(
         latents.indices, dictionary, per_sample_weights=latents.values, mode="sum"

@@ -14,10 +14,23 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from spg_core.adam import ADAM_EPS, adam_step
+from spg_core.products import Libraries
 from spg_core.sae_config import SaeConfig
 from spg_core.sae_gradients import LossTerms, Path, SaeGradients, gradients
 from spg_core.sae_loss import error_scale, fvu, variation
 from spg_core.sae_weights import SMALLEST_NORM, SaeWeights, project
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a step is computed: what it comes to differs in rounding alone."""
+
+    path: Path
+    """Of the gradients."""
+    dtype: torch.dtype
+    """That products read."""
+    libraries: Libraries
+    """Who makes products on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +62,7 @@ def loss_terms(config: SaeConfig, tokens: Tensor) -> LossTerms:
 
 def measure(
     config: SaeConfig,
-    path: Path,
-    products: torch.dtype,
+    way: Way,
     weights: SaeWeights,
     idle_tokens: Tensor,
     tokens: Tensor,
@@ -59,14 +71,13 @@ def measure(
 
     Args:
         config: the recipe.
-        path: how gradients are computed; only `dense` can be compiled.
-        products: dtype that products read.
+        way: how gradients are computed; only path `dense` can be compiled.
         weights: as before the step.
         idle_tokens: tokens since each atom was active, `(C,)` int64, before the step.
         tokens: the batch.
     """
-    sae = weights.as_sae(config, products)
-    found = gradients(path, sae, tokens, loss_terms(config, tokens))
+    sae = weights.as_sae(config, way.dtype, way.libraries)
+    found = gradients(way.path, sae, tokens, loss_terms(config, tokens))
     idle = (idle_tokens + len(tokens)).masked_fill_(found.active, 0)
     dead = idle >= config.dead_after
     return Measured(

@@ -93,14 +93,15 @@ def dense_gradients(sae: Sae, tokens: Tensor, target: Tensor, terms: LossTerms) 
         terms: the loss.
     """
     inputs = tokens.to(sae.encoder.dtype)
-    latents, kept = _sparsify(sae, inner_products(inputs, sae.encoder))
-    residual = target - inner_products(latents, sae.dictionary.T).to(tokens.dtype)
+    by = sae.libraries
+    latents, kept = _sparsify(sae, inner_products(inputs, sae.encoder, by=by))
+    residual = target - inner_products(latents, sae.dictionary.T, by=by).to(tokens.dtype)
     squares = squared_error(residual)
     error = (residual * (-2 * terms.scale)).to(inputs.dtype)
-    by_latents = inner_products(error, sae.dictionary).add_(terms.l1).mul_(kept)
+    by_latents = inner_products(error, sae.dictionary, by=by).add_(terms.l1).mul_(kept)
     return SaeGradients(
-        encoder=inner_products(by_latents.T, inputs.T).to(tokens.dtype),
-        dictionary=inner_products(latents.T, error.T).to(tokens.dtype),
+        encoder=inner_products(by_latents.T, inputs.T, by=by).to(tokens.dtype),
+        dictionary=inner_products(latents.T, error.T, by=by).to(tokens.dtype),
         loss=squares * terms.scale + latents.sum(dtype=tokens.dtype) * terms.l1,
         residual=residual,
         squared_error=squares,
@@ -143,11 +144,11 @@ def sparse_gradients(sae: Sae, tokens: Tensor, terms: LossTerms) -> SaeGradients
     if sae.sparsifier != "topk" or terms.l1 != 0:
         raise ConfigError("the sparse path needs topk without l1; use the dense one")
     inputs = tokens.to(sae.encoder.dtype)
-    values, indices = top_latents(inputs, sae.encoder, sae.k, ranked=False)
+    values, indices = top_latents(sae, inputs, ranked=False)
     values, kept = _clamp(sae, values.to(tokens.dtype))
     latents = Latents(values, indices)
     dictionary = sae.dictionary.to(tokens.dtype)
-    reconstruction = weighted_atoms(dictionary, latents)
+    reconstruction = weighted_atoms(dictionary, latents, sae.libraries)
     residual = torch.sub(tokens, reconstruction, out=reconstruction)
     squares = squared_error(residual)
     by_values = _residual_at_atoms(residual, dictionary, indices) * (-2 * terms.scale)

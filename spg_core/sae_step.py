@@ -10,7 +10,7 @@ Source: SPG (arXiv 2604.02871), section 3.1; github.com/riips/SPG at 864fca7,
 `modules/sae/sae.py` and `runners/sae_trainer.py`; AuxK after Gao et al. 2024 (arXiv 2406.04093).
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Literal
 
 import torch
@@ -18,9 +18,10 @@ from torch import Tensor
 
 from spg_core.compiling import Compiled, Compiler, backend_for
 from spg_core.errors import ConfigError, FitError
+from spg_core.products import DEFAULT, LIBRARIES, Libraries
 from spg_core.sae import Sae, check_width
 from spg_core.sae_config import SaeConfig
-from spg_core.sae_core import Measured, loss_terms, measure, update
+from spg_core.sae_core import Measured, Way, loss_terms, measure, update
 from spg_core.sae_gradients import LossTerms, Path, dense_gradients
 from spg_core.sae_weights import SaeWeights, initial_weights
 from spg_core.training_guard import LossGuard, require_same_shapes
@@ -59,6 +60,7 @@ class SaeTrainer:
         path: Path = "dense",
         precision: Precision = "auto",
         compiler: Compiler = "auto",
+        libraries: Libraries = DEFAULT,
     ) -> None:
         """Start from `initial_weights`.
 
@@ -73,15 +75,15 @@ class SaeTrainer:
                 float32 elsewhere. float64 is for tests.
             compiler: what compiles the dense path's step; `auto` is inductor on CUDA, else none.
                 The sparse path runs as it is: its sparse tensors cannot be captured.
+            libraries: who makes float32 products on the CPU.
         """
         self.config = config
         self.d_model = d_model
         self.device = torch.device(device)
-        self._products = _product_dtype(precision, self.device)
-        self._dtype = torch.float64 if self._products == torch.float64 else torch.float32
+        self.way = Way(path, _product_dtype(precision, self.device), libraries)
+        self._dtype = torch.float64 if self.way.dtype == torch.float64 else torch.float32
         encoder, dictionary = initial_weights(config, d_model, self._dtype)
         self._weights = SaeWeights.start(encoder.to(self.device), dictionary.to(self.device))
-        self.path = path
         backend = backend_for(compiler, self.device)
         self._measure, self._update = Compiled(measure, backend), Compiled(update, backend)
         self._n_steps = 0
@@ -105,7 +107,7 @@ class SaeTrainer:
             raise FitError(f"step {self._n_steps + 1} got a batch of 0 tokens, expected 1 or more")
         tokens = tokens.to(self.device, self._dtype)
         run = self._measure if self.path == "dense" else measure
-        measured = run(config, self.path, self._products, self._weights, self._idle_tokens, tokens)
+        measured = run(config, self.way, self._weights, self._idle_tokens, tokens)
         n_tokens = self._n_tokens + len(tokens)
         loss = measured.found.loss + self._add_auxk(measured, tokens, n_tokens)
         self._guard.check(loss, self._n_steps + 1)
@@ -118,6 +120,11 @@ class SaeTrainer:
             config, self._weights, measured.found.encoder, measured.found.dictionary
         )
         return StepStats(loss=loss, fvu=measured.fvu, l0=measured.l0, n_dead=measured.n_dead)
+
+    @property
+    def path(self) -> Path:
+        """How gradients are computed."""
+        return self.way.path
 
     @property
     def remark(self) -> str | None:
@@ -139,12 +146,13 @@ class SaeTrainer:
             self._no_deaths_before = n_tokens + config.dead_after - longest
             return 0.0
         few = len(atoms) <= config.auxk
-        weights = self._weights.as_sae(config, self._products)
+        weights = self._weights.as_sae(config, self.way.dtype)
         dead_sae = Sae(
             encoder=weights.encoder[atoms],
             dictionary=weights.dictionary[atoms],
             k=min(config.auxk, len(atoms)),
             sparsifier="relu" if few else "topk",
+            libraries=self.way.libraries,
         )
         terms = loss_terms(config, tokens)
         auxk_terms = LossTerms(
@@ -169,6 +177,7 @@ class SaeTrainer:
             k=self.config.k,
             sparsifier=self.config.sparsifier,
             clamp=self.config.clamp,
+            libraries=self.way.libraries,
         )
 
     def state(self) -> dict[str, Tensor]:
@@ -183,7 +192,7 @@ class SaeTrainer:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from what `state()` gave, to the same bits as without the break.
 
-        The path is taken over too, so that it cannot change in the middle.
+        The way is taken over too, so that it cannot change in the middle.
 
         Raises:
             ArtifactError: the state is another configuration's.
@@ -196,7 +205,9 @@ class SaeTrainer:
         self._weights.n_steps.fill_(self._n_steps)
         self._n_tokens = int(state["n_tokens"])
         self._no_deaths_before = self.config.dead_after
-        self.path = "sparse" if bool(state["sparse_path"]) else "dense"
+        path: Path = "sparse" if bool(state["sparse_path"]) else "dense"
+        libraries = Libraries(*(LIBRARIES[one] for one in state["plain_products"].tolist()))
+        self.way = replace(self.way, path=path, libraries=libraries)
 
     def _state(self) -> dict[str, Tensor]:
         weights = self._weights
@@ -211,6 +222,7 @@ class SaeTrainer:
             "n_steps": torch.tensor(self._n_steps),
             "n_tokens": torch.tensor(self._n_tokens),
             "sparse_path": torch.tensor(self.path == "sparse"),
+            "plain_products": torch.tensor([one == "torch" for one in astuple(self.way.libraries)]),
         }
 
 

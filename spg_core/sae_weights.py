@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spg_core.products import DEFAULT, Libraries
 from spg_core.sae import Sae
 from spg_core.sae_config import SaeConfig
 
@@ -42,7 +43,9 @@ class SaeWeights:
             n_steps=torch.zeros((), dtype=torch.float64, device=encoder.device),
         )
 
-    def as_sae(self, config: SaeConfig, products: torch.dtype) -> Sae:
+    def as_sae(
+        self, config: SaeConfig, products: torch.dtype, libraries: Libraries = DEFAULT
+    ) -> Sae:
         """Give the weights as products read them: atoms have length 1 already, see `update`."""
         return Sae(
             encoder=self.encoder.to(products),
@@ -50,6 +53,7 @@ class SaeWeights:
             k=config.k,
             sparsifier=config.sparsifier,
             clamp=config.clamp,
+            libraries=libraries,
         )
 
 

@@ -9,6 +9,7 @@ from spg_core.anomaly_map import image_scores, map_operator
 from spg_core.atom_patches import atom_activations
 from spg_core.guide_config import GuideConfig
 from spg_core.guide_step import GuideFit, GuideTrainer, guide_batch
+from spg_core.memory import coreset, nearest_distances, top_mean
 from spg_core.pooling import Pooling
 from spg_core.sae import Sae
 from spg_core.types import PatchGrid
@@ -80,6 +81,20 @@ def test_maps_and_their_scores_stay_on_the_gpu(pooling: Pooling, sigma: float) -
     require_quiet(gpu)
     assert (maps.device.type, maps.shape) == ("cuda", (N_IMAGES, HEIGHT, WIDTH))
     assert (scores.device.type, scores.dtype, scores.shape) == ("cuda", torch.float32, (N_IMAGES,))
+
+
+def test_a_memory_is_asked_and_thinned_out_without_a_wait() -> None:
+    with pretended_gpu() as gpu:
+        tokens = torch.empty((N_IMAGES, 6, D), device="cuda")
+        memory = torch.empty((1500, D), dtype=torch.float16, device="cuda")
+        distances = nearest_distances(tokens, memory)
+        scores = top_mean(distances)
+        kept = coreset(tokens.flatten(0, 1), 5)
+
+    require_quiet(gpu)
+    assert (distances.device.type, distances.shape) == ("cuda", (N_IMAGES, 6))
+    assert (scores.device.type, scores.dtype) == ("cuda", torch.float32)
+    assert (kept.device.type, kept.dtype, kept.shape) == ("cuda", torch.int64, (5,))
 
 
 @pytest.mark.parametrize("n_found", [0, 3])

@@ -22,7 +22,8 @@ from pipeline.configs import FitSaeConfig
 from pipeline.device import Place, free_bytes
 from pipeline.fitting import sae as sae_stage
 from pipeline.fitting import tokens as tokens_module
-from pipeline.fitting.budget import memory_budget, plan_groups, remembered_path
+from pipeline.fitting.budget import memory_budget, plan_groups
+from pipeline.fitting.fastest import fastest_way
 from pipeline.fitting.guides import fit_guide_group
 from pipeline.fitting.sae import fit_saes, sae_id
 from pipeline.fitting.tokens import TokenSource
@@ -115,7 +116,7 @@ def test_on_a_gpu_the_dense_path_is_taken_without_a_trial(monkeypatch: pytest.Mo
     pretend_card(monkeypatch)
 
     # a trial would ask for a GPU, which is not there
-    assert remembered_path(SaeConfig(), 1024, CUDA) == "dense"
+    assert fastest_way(SaeConfig(), 1024, CUDA).path == "dense"
 
 
 @needs_cuda_build

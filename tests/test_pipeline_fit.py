@@ -17,7 +17,8 @@ from cache.stream import token_batches
 from pipeline.artifacts import load_artifact, save_artifact, to_json
 from pipeline.configs import FitGuidesConfig, FitSaeConfig
 from pipeline.fitting import train
-from pipeline.fitting.budget import remembered_path, require_fit, split_by_memory
+from pipeline.fitting.budget import require_fit, split_by_memory
+from pipeline.fitting.fastest import fastest_way
 from pipeline.fitting.guides import fit_guide_group, fit_guides
 from pipeline.fitting.log import read_log
 from pipeline.fitting.quality import measure_saes
@@ -97,10 +98,9 @@ def test_fvu_of_a_perfect_and_of_an_empty_dictionary(fresh):
 @pytest.mark.parametrize("order", ["images", "tokens"])
 def test_an_sae_is_that_of_a_trainer_fed_the_stated_batches(fresh, order):
     data, config = aux(fresh), replace(SAE, order=order)
+    way = fastest_way(config, data.cache.d_model, torch.device("cpu"))
     trainer = SaeTrainer(
-        SaeConfig(width=48, k=6),
-        data.cache.d_model,
-        path=remembered_path(config, data.cache.d_model, torch.device("cpu")),
+        SaeConfig(width=48, k=6), data.cache.d_model, path=way.path, libraries=way.libraries
     )
     batch = 4 if order == "images" else 4 * data.cache.tokens_per_image
     for epoch in range(2):
@@ -303,13 +303,6 @@ def test_guides_fitted_together_are_those_fitted_alone_bit_for_bit(small_store, 
         assert same_tensors(together[alone.id], alone)
 
 
-def test_relu_takes_the_dense_path_and_topk_one_of_the_two():
-    topk, relu = SaeConfig(width=48, k=5), SaeConfig(width=48, sparsifier="relu")
-
-    assert remembered_path(topk, 20, torch.device("cpu")) in ("dense", "sparse")
-    assert remembered_path(relu, 20, torch.device("cpu")) == "dense"
-
-
 def test_an_sae_of_another_format_does_not_keep_the_others_from_being_fitted(fresh):
     foreign, other = replace(SAE, k=3), replace(SAE, k=4)
     made = fit_sae(fresh, aux(fresh), foreign)
@@ -321,18 +314,6 @@ def test_an_sae_of_another_format_does_not_keep_the_others_from_being_fitted(fre
     assert isinstance(found[made.id], CorruptStore)
     (left,) = found.keys() - {made.id}
     assert found[left].document.config == other
-
-
-def test_the_path_measured_first_is_taken_from_then_on(monkeypatch):
-    config = SaeConfig(width=96, k=3)
-    first = remembered_path(config, 17, torch.device("cpu"))
-    other = {"dense": "sparse", "sparse": "dense"}[first]
-    monkeypatch.setattr("pipeline.fitting.budget.faster_path", lambda *_: other)
-
-    again = remembered_path(config, 17, torch.device("cpu"))
-    another_shape = remembered_path(replace(config, k=4), 17, torch.device("cpu"))
-
-    assert (again, another_shape) == (first, other)
 
 
 def test_the_document_says_which_path_and_how_many_steps(fresh):

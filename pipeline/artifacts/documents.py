@@ -63,6 +63,8 @@ class SaeTraining:
     steps: Number
     device: Text
     threads: Number
+    products: Text = "onednn/onednn/onednn"
+    """Who multiplied on a CPU, by the operands' layout: rows, right in columns, both in columns."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,10 +28,11 @@ from pipeline.artifacts.names import give_name, require_free
 from pipeline.artifacts.terms import Backbone
 from pipeline.backbones.spec import slug
 from pipeline.configs import FitSaeConfig
-from pipeline.device import resolve_device, within_memory
+from pipeline.device import device_name, resolve_device, within_memory
 from pipeline.drawing.plots import draw_training
-from pipeline.fitting.budget import device_name, memory_budget, plan_groups, remembered_path
+from pipeline.fitting.budget import memory_budget, plan_groups
 from pipeline.fitting.checkpoint import drop_checkpoint, drop_leftover
+from pipeline.fitting.fastest import fastest_way
 from pipeline.fitting.log import PICTURE, SAE_PANELS
 from pipeline.fitting.quality import Quality, measure_saes
 from pipeline.fitting.tokens import TokenSource, epoch_steps, sae_batches
@@ -149,10 +150,17 @@ def _fit_group(
     broken: Results = {}
     compiler = compiler_for(per_epoch * shared.epochs)
     for identifier, config in configs.items():
-        path = remembered_path(config, d_model, source.device)
+        way = fastest_way(config, d_model, source.device)
         try:
             with within_memory(identifier):
-                trainer = SaeTrainer(config, d_model, str(source.device), path, compiler=compiler)
+                trainer = SaeTrainer(
+                    config,
+                    d_model,
+                    str(source.device),
+                    way.path,
+                    compiler=compiler,
+                    libraries=way.libraries,
+                )
             members.append(join(store, identifier, folder("saes", identifier), trainer))
         except SpgError as error:  # no room, or a checkpoint that cannot be read
             broken[identifier] = error
@@ -245,6 +253,7 @@ def _save(
         quality=quality.numbers,
         training=SaeTraining(
             path=trainer.path,
+            products=str(trainer.way.libraries),
             steps=member.done,
             device=device_name(trainer.device),
             threads=torch.get_num_threads(),

@@ -9,7 +9,8 @@ import torch
 from cache.reader import TokenCache
 from pipeline.configs import FitSaeConfig
 from pipeline.device import within_memory
-from pipeline.fitting.budget import remembered_path, sae_bytes
+from pipeline.fitting.budget import sae_bytes
+from pipeline.fitting.fastest import fastest_way
 from pipeline.fitting.tokens import epoch_steps, tokens_a_step
 from pipeline.progress import human_bytes, human_seconds
 from spg_core.errors import FitError
@@ -85,10 +86,17 @@ def _measure(config: FitSaeConfig, cache: TokenCache, device: torch.device) -> t
     """
     d_model = cache.d_model
     few_tokens, many_tokens = trial_tokens(config, cache, device)
-    path = remembered_path(config, d_model, device)
+    way = fastest_way(config, d_model, device)
     try:
         with within_memory("a trial"):
-            trainer = SaeTrainer(config, d_model, str(device), path, compiler="none")
+            trainer = SaeTrainer(
+                config,
+                d_model,
+                str(device),
+                way.path,
+                compiler="none",
+                libraries=way.libraries,
+            )
             few, many = (_seconds(trainer, n, d_model) for n in (few_tokens, many_tokens))
     except FitError:
         return 0.0, 0.0
