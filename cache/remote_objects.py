@@ -46,6 +46,7 @@ WRITE_ID = "spgwrite"
 """Name of the metadata that tells whose PUT made an object; letters only, for all servers."""
 _MISSING = (NotFoundError, FileNotFoundError)
 _FAILED = (BaseError, OSError)
+_FINAL = (*_MISSING, PermissionDeniedError, UnauthenticatedError)
 
 Result = TypeVar("Result")
 
@@ -209,24 +210,19 @@ class RemoteObjects:
         for attempt in range(_ATTEMPTS):
             try:
                 return request()
-            except _MISSING as error:
-                raise self._explain(error, verb, name) from error
-            except (PermissionDeniedError, UnauthenticatedError) as error:
-                raise self._explain(error, verb, name) from error
             except _FAILED as error:
-                if time.monotonic() - start > ANSWER_SECONDS:
-                    raise self._silence(error, verb, name, time.monotonic() - start) from error
+                seconds = time.monotonic() - start
+                if not _is_final(error) and seconds > ANSWER_SECONDS:
+                    raise StoreError(
+                        f"cannot {verb} {self.where}/{name}: no answer for {seconds:.0f} s "
+                        f"({_first_line(error)}); check the network and AWS_ENDPOINT_URL, then "
+                        "run it again"
+                    ) from error
                 if attempt == _ATTEMPTS - 1 or _is_final(error):
                     raise self._explain(error, verb, name) from error
                 time.sleep(wait)
                 wait *= 2
         raise AssertionError("the last attempt returns or raises")
-
-    def _silence(self, error: Exception, verb: str, name: str, seconds: float) -> StoreError:
-        return StoreError(
-            f"cannot {verb} {self.where}/{name}: no answer for {seconds:.0f} s "
-            f"({_first_line(error)}); check the network and AWS_ENDPOINT_URL, then run it again"
-        )
 
     def _explain(self, error: Exception, verb: str, name: str) -> StoreError:
         shown = f"{self.where}/{name}" if name else self.where
@@ -245,9 +241,8 @@ class RemoteObjects:
 
 def _is_final(error: Exception) -> bool:
     """Tell whether trying again cannot help."""
-    return any(
-        word in str(error) for word in ("NoSuchBucket", "InvalidAccessKeyId", "NotImplemented")
-    )
+    words = ("NoSuchBucket", "InvalidAccessKeyId", "NotImplemented")
+    return isinstance(error, _FINAL) or any(word in str(error) for word in words)
 
 
 def _first_line(error: Exception) -> str:

@@ -224,9 +224,8 @@ def _masks_of(
     if found is None:
         return {}
     listed = listing.folder(found)
-    right, wrong = (listed.images, listed.folders)
-    if tree.many_masks:
-        right, wrong = wrong, right
+    many = (listed.folders, listed.images)
+    right, wrong = many if tree.many_masks else many[::-1]
     for path in wrong[:1]:
         kind = "a folder of masks" if tree.many_masks else "one mask"
         detail = f"expected {kind} for each image{listing.this_looks_like()}"

@@ -16,7 +16,7 @@ from rich.progress import (
 
 from pipeline.printable import printable, printable_line
 
-console = Console(stderr=True, soft_wrap=True)
+console = Console(stderr=True, soft_wrap=True, emoji=False)
 
 
 class Advance(Protocol):

@@ -32,6 +32,7 @@ from pipeline.configs import (
     TableSource,
 )
 from pipeline.options import Asked, Without
+from spg_core.errors import OptionsDisagree
 
 if TYPE_CHECKING:
     from cache.store import AnyStore
@@ -77,11 +78,25 @@ def fit_sae(
 def fit_guides(
     store: "AnyStore", source: FitGuidesSource, config: FitGuidesConfig
 ) -> "Artifact[GuidesDocument]":
-    """Learn a normal and an anomalous guide over an SAE, on the dataset the SAE was fitted on."""
+    """Learn a normal and an anomalous guide over an SAE, on the dataset the SAE was fitted on.
+
+    An SAE of another program is a dictionary, too: --sae-file, with --dataset and --backbone.
+    """
     from cache.store import open_store
     from pipeline.fitting.guides import fit_guides as run
+    from pipeline.fitting.over_file import fit_guides_over_file
+    from pipeline.inputs import open_dataset
 
-    return run(open_store(store), source.sae, config, name=source.name)
+    objects = open_store(store)
+    if source.sae is not None:
+        return run(objects, source.sae, config, name=source.name)
+    assert source.sae_file is not None
+    assert source.dataset is not None
+    assert source.backbone is not None
+    if config.dictionary != "sae":
+        raise OptionsDisagree(f"--dictionary {config.dictionary} is no SAE's; leave --sae-file out")
+    data = open_dataset(objects, source.dataset, source.backbone, source.key)
+    return fit_guides_over_file(objects, data, source.sae_file, config, source.name)
 
 
 def fit_memory(
@@ -140,7 +155,10 @@ def table(store: "AnyStore", source: TableSource) -> "tuple[list[str], Table]":
 
     objects = open_store(store)
     found = [load_artifact(objects, "scores", one) for one in source.scores]
-    made = score_table(objects, found[0]) if len(found) == 1 else side_by_side(objects, found)
+    if len(found) == 1:
+        made = score_table(objects, found[0], source.published)
+    else:
+        made = side_by_side(objects, found)
     if source.out is not None:
         write_table(made, source.out)
     return [one.id for one in found], made

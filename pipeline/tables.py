@@ -19,24 +19,35 @@ from pipeline.artifacts.documents import ScoresDocument
 from pipeline.files import check_place, write_file
 from pipeline.frames import to_frame
 from pipeline.metrics import METRICS, percent
+from pipeline.printable import printable_line
 from pipeline.text_table import text_table
 from spg_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+_KINDS = {"published": "mean", "published category": "category"}
 SUFFIXES = (".csv", ".tex", ".parquet")
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
-    special: f"\\{special}" for special in "&%$#_{}"
-}
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    # after the end of a row these two are options of it
+    "[": "{[}",
+    "*": "{*}",
+} | {special: f"\\{special}" for special in "&%$#_{}"}
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line: a category of ours, a mean of ours, or a published mean."""
+    """One line: a category or a mean, of ours or as published."""
 
     section: str
-    kind: Literal["category", "mean", "published"]
+    kind: Literal["category", "mean", "published", "published category"]
     name: str
     values: Mapping[str, float | None]
     """Metrics in [0, 1]; absent or None where there is none."""
@@ -48,6 +59,11 @@ class Row:
     """Of a published row: what it does not share with ours."""
     other_data: bool = False
     """Whether a published row is of other data than ours, so that the numbers do not compare."""
+
+    @property
+    def is_published(self) -> bool:
+        """Whether it is the paper's."""
+        return self.kind.startswith("published")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +128,7 @@ def to_latex(table: Table) -> str:
     width = len(table.metrics) + 1
     head = " & ".join(_headings(table))
     lines = [r"% needs \usepackage{booktabs}"]
-    lines += [f"% {line}" for note in table.notes for line in note.splitlines()]
+    lines += [f"% {printable_line(line)}" for note in table.notes for line in note.split("\n")]
     lines += [rf"\begin{{tabular}}{{l{'r' * len(table.metrics)}}}", r"\toprule", rf"{head} \\"]
     for row, opens_section, opens_kind in _with_breaks(table.rows):
         if opens_section or opens_kind:
@@ -137,9 +153,10 @@ def _latex_cell(row: Row, metric: str) -> str:
 
 
 def _escape_latex(text: str) -> str:
-    """Escape what LaTeX reads as a command; `->` becomes an arrow."""
-    parts = ("".join(_LATEX.get(letter, letter) for letter in part) for part in text.split("->"))
-    return r"$\to$".join(parts)
+    """Escape what LaTeX reads as a command or shows as another letter; `->` becomes an arrow."""
+    shown = printable_line(text)
+    parts = ("".join(_LATEX.get(letter, letter) for letter in part) for part in shown.split("->"))
+    return r"$\to$".join(parts).replace("--", "-{}-").replace("--", "-{}-")
 
 
 def to_csv(table: Table) -> str:
@@ -150,8 +167,8 @@ def to_csv(table: Table) -> str:
 def csv_text(columns: Sequence[str], records: Sequence[Mapping[str, object]]) -> str:
     """Write records as CSV that a spreadsheet does not run.
 
-    A text that begins as a formula does (`= + - @`, tab) gets an apostrophe before it: it
-    may be the name of a folder that anybody made.
+    A text that begins as a formula does (`= + - @`, narrow or wide, after blanks or not; tab and
+    line end) gets an apostrophe before it: it may be the name of a folder that anybody made.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -161,7 +178,8 @@ def csv_text(columns: Sequence[str], records: Sequence[Mapping[str, object]]) ->
 
 
 def _defused(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t")) else cell
+    risky = cell.lstrip().startswith(_FORMULA) or cell.startswith(("\t", "\r", "\n"))
+    return f"'{cell}" if risky else cell
 
 
 def to_parquet(table: Table) -> bytes:
@@ -229,8 +247,8 @@ def as_records(table: Table) -> list[dict[str, str | float | None]]:
     return [
         {
             "section": row.section,
-            "source": "published" if row.kind == "published" else "ours",
-            "kind": "mean" if row.kind == "published" else row.kind,
+            "source": "published" if row.is_published else "ours",
+            "kind": _KINDS.get(row.kind, row.kind),
             "name": row.name,
             **{metric: row.values.get(metric) for metric in table.metrics},
             **{name: row.spread.get(metric) for name, metric in spreads.items()},
@@ -250,7 +268,7 @@ def _with_breaks(rows: Sequence[Row]) -> Iterator[tuple[Row, bool, bool]]:
 
 
 def _shown(row: Row) -> str:
-    if row.kind != "published":
+    if not row.is_published:
         return row.name
     return f"{row.name} (published, other data)" if row.other_data else f"{row.name} (published)"
 

@@ -57,7 +57,7 @@ TRIED = [
 REQUIRED = {
     **{"backbone": "gabor", "dataset": "visa", "root": ".", "sae": "s", "guides": "g"},
     **{"scores": ("s",), "out": "d.onnx", "images": ("i.png",), "what": "table1"},
-    **{"cache": "k", "source": "a", "destination": "b"},
+    **{"cache": "k", "source": "a", "destination": "b", "artifact": "x", "artifacts": ("x",)},
 }
 
 

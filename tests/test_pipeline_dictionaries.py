@@ -9,7 +9,12 @@ import torch
 from cache.store import open_store
 from pipeline.artifacts import to_json
 from pipeline.configs import FitGuidesConfig, ScoreConfig
-from pipeline.fitting.dictionaries import make_dictionary, principal_directions, random_atoms
+from pipeline.fitting.dictionaries import (
+    make_dictionary,
+    of_sae,
+    principal_directions,
+    random_atoms,
+)
 from pipeline.fitting.guides import fit_guides
 from pipeline.inputs import open_dataset
 from pipeline.scoring.controls import control_rows
@@ -64,7 +69,7 @@ def test_random_atoms_follow_their_seed_and_have_length_one():
     [("sae", 64, False), ("pca", 64, False), ("random", 64, False), ("none", None, True)],
 )
 def test_each_control_has_its_size_and_rule(small_store, data, kind, n_atoms, free):
-    made = make_dictionary(small_store.sae, data, replace(GUIDES, dictionary=kind))
+    made = make_dictionary(of_sae(small_store.sae), data, replace(GUIDES, dictionary=kind))
 
     assert len(made.atoms) == (n_atoms or data.cache.d_model)
     assert len(made.alive) == len(made.atoms)

@@ -31,9 +31,10 @@ from pipeline.extraction.extract import extract
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
-from pipeline.prediction.export import TOLERANCE, check_images, describe_file, export
+from pipeline.prediction.export import TOLERANCE, check_images, export
 from pipeline.prediction.inputs import find_images
 from pipeline.prediction.predict import predict
+from pipeline.prediction.sidecar import describe_file
 from pipeline.prediction.threshold import calibrate
 from pipeline.scoring.score import score
 from spg_core.errors import ArtifactError, BackboneError, ConfigError, StoreError
@@ -182,11 +183,11 @@ def test_a_calibrated_threshold_is_written_down(small_store, tmp_path):
     saved = calibrate(store, guides, ScoreConfig(), 0.5)
     spec = make_detector(guides, ScoreConfig()).spec
 
-    same = describe_file(guides, spec, ScoreConfig())["threshold"]
-    other = describe_file(guides, spec, ScoreConfig(sigma=0))["threshold"]
+    same = describe_file(guides, spec, ScoreConfig()).threshold
+    other = describe_file(guides, spec, ScoreConfig(sigma=0)).threshold
 
-    assert same["value"] == saved.threshold
-    assert same["source"] == "calibrated for a false-positive rate of 0.5 on aux"
+    assert same.value == saved.threshold
+    assert same.source == "calibrated for a false-positive rate of 0.5 on aux"
     assert other is None
 
 

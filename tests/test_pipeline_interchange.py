@@ -1,6 +1,9 @@
 """SAEs to sae-lens and from others: the same latents there, and their atoms here."""
 
+import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,15 +12,20 @@ import pytest
 import safetensors.torch
 import torch
 
+import spg_pipe
 from cache.store import open_store
-from pipeline.artifacts import save_artifact
-from pipeline.configs import FitSaeConfig
+from pipeline.artifacts import load_artifact, save_artifact
+from pipeline.configs import FitGuidesConfig, FitSaeConfig
+from pipeline.fitting.over_file import _alive
 from pipeline.fitting.sae import load_sae
+from pipeline.inputs import open_dataset
+from pipeline.interchange.foreign import read_sae
+from pipeline.interchange.rules import rule_of
 from pipeline.interchange.saelens import export_saelens
 from spg_core.errors import ArtifactError, ConfigError, StoreError
 from spg_core.sae import encode, to_dense
 from tests.artifact_samples import sae_document, sae_tensors
-from tests.test_pipeline_registry import run_json
+from tests.test_pipeline_registry import run, run_json
 
 ATOMS, D_MODEL = 4, 3
 READ_BACK = """
@@ -43,8 +51,6 @@ def exported(tmp_path, **config):
 
 def sae_lens_python():
     """A Python that has sae-lens: this one, or the one named in $SPG_TEST_SAELENS_PYTHON."""
-    import os
-
     python = os.environ.get("SPG_TEST_SAELENS_PYTHON", sys.executable)
     found = subprocess.run([python, "-c", "import sae_lens"], capture_output=True, check=False)
     if found.returncode:
@@ -120,3 +126,132 @@ def test_the_command_writes_the_folder_and_refuses_what_does_not_go_together(tmp
         run_json("export", "--sae", "x", "--out", "x.onnx")
     with pytest.raises(ConfigError, match=r"takes a \.onnx file"):
         run_json("export", "--guides", "x", "--out", "x.bin")
+
+
+@pytest.fixture
+def own(small_store, tmp_path):
+    """A store of its own with the small SAE, and the folder of that SAE for sae-lens."""
+    store = open_store(shutil.copytree(small_store.url, tmp_path / "own"))
+    export_saelens(small_store.sae, str(tmp_path / "saelens"))
+    return store, tmp_path / "saelens"
+
+
+def fit_over(store, path, **more):
+    words = {"dataset": "aux", "backbone": "gabor", "epochs": 1, "images_per_step": 4} | more
+    return spg_pipe.fit_guides(store, sae_file=path, **words)
+
+
+def test_guides_over_an_exported_sae_are_those_over_the_sae(small_store, own):
+    store, folder = own
+
+    made = fit_over(store, folder, name="theirs")
+    ours = spg_pipe.fit_guides(store, sae=small_store.sae.id, epochs=1, images_per_step=4)
+
+    for name, tensor in ours.tensors.items():
+        torch.testing.assert_close(made.tensors[name], tensor, atol=1e-5, rtol=1e-4)
+    weights = folder / "sae_weights.safetensors"
+    assert made.document.parents.file.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert made.document.parents.file.rule == f"topk k={small_store.sae.document.config.k}"
+    assert made.document.parents.sae is None
+    assert load_artifact(store, "guides", "theirs").id == made.id
+    assert fit_over(store, folder).id == made.id
+
+
+def test_guides_over_a_file_score_report_and_travel_without_the_file(own, tmp_path):
+    store, folder = own
+    made = fit_over(store, folder)
+    shutil.rmtree(folder)
+
+    scores = spg_pipe.score(store, guides=made.id, dataset="target", report=True)
+    run("push", scores.id, tmp_path / "team", "--store", store.where)
+
+    assert load_artifact(open_store(tmp_path / "team"), "guides", made.id).id == made.id
+    assert b"file sae_weights.safetensors" in store.get(f"scores/{scores.id}/report.html")
+    with pytest.raises(ArtifactError, match=r"atoms of file sae_weights\.safetensors"):
+        spg_pipe.atoms(store, guides=made.id)
+
+
+def test_dead_atoms_are_those_that_the_files_own_rule_never_activates(small_store, own):
+    store, folder = own
+    data = open_dataset(store, "aux", "gabor")
+    alive = small_store.sae.tensors["ever_active"]
+
+    found = _alive(read_sae(str(folder), data.cache.d_model), data, FitGuidesConfig())
+
+    assert torch.equal(found, alive)
+    assert 0 < int(alive.sum()) < len(alive)
+
+
+def rule(config, **tensors):
+    return rule_of(config, {name: torch.tensor(one) for name, one in tensors.items()}, 2, 2)
+
+
+def test_rules_of_others_by_hand():
+    tokens = torch.tensor([[1.0, 0.0], [3.0, 2.0]])
+    encoder, bias = [[1.0, 0.0], [0.0, 1.0]], [0.0, -1.5]
+
+    relu = rule({"architecture": "standard"}, W_enc=encoder, b_enc=bias)
+    jump = rule({"architecture": "jumprelu"}, W_enc=encoder, b_enc=bias, threshold=[5.0, 0.25])
+    top = rule({"architecture": "topk", "k": 1}, W_enc=encoder, b_enc=bias)
+    shifted = rule({"architecture": "standard"}, W_enc=encoder, b_enc=bias, b_dec=[9.0, 0.0])
+    sparsify = rule({"k": 1, "activation": "topk"}, **{"encoder.weight": encoder})
+
+    assert relu.active(tokens).tolist() == [True, True]
+    assert jump.active(tokens).tolist() == [False, True]
+    assert top.active(tokens).tolist() == [True, False]
+    assert shifted.active(tokens).tolist() == [False, True]
+    assert sparsify.active(tokens).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"architecture": "gated"}, {"architecture": "topk"}, {"architecture": "topk", "k": 3},
+     {"architecture": "standard", "normalize_activations": "layer_norm"},
+     {"architecture": "jumprelu"}],
+)  # fmt: skip
+def test_a_rule_that_is_not_known_is_none_and_all_atoms_count(config):
+    assert rule(config, W_enc=[[1.0, 0.0], [0.0, 1.0]]) is None
+
+
+def write(path, **tensors):
+    safetensors.torch.save_file(tensors, path)
+    return str(path)
+
+
+def test_each_layout_gives_the_same_atoms_of_length_1(tmp_path):
+    rows = torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 2.0], [1.0, 0.0, 0.0]])
+    expected = torch.tensor([[0.6, 0.8, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+
+    for name, tensor in (("W_dec", rows), ("decoder.weight", rows.T), ("dictionary", rows)):
+        path = write(tmp_path / f"{name}.safetensors", **{name: tensor.contiguous()})
+        assert torch.equal(read_sae(path, 3).atoms, expected)
+
+
+def test_files_that_are_no_sae_of_these_tokens_are_refused_by_name(tmp_path):
+    (tmp_path / "pickle.pt").write_bytes(b"\x80\x02}q\x00.")
+    wide = write(tmp_path / "wide.safetensors", W_dec=torch.ones(4, 5))
+    other = write(tmp_path / "other.safetensors", weight=torch.ones(4, 3))
+    nan = write(tmp_path / "nan.safetensors", W_dec=torch.full((4, 3), torch.nan))
+
+    for path, said in (
+        (str(tmp_path / "pickle.pt"), "cannot be read as safetensors.*pickles are not read"),
+        (str(tmp_path / "missing.safetensors"), "is no file"),
+        (wide, "the tokens have 3 values; was the SAE made for another backbone"),
+        (other, "has no decoder under a known name.*weight"),
+        (nan, "not finite"),
+    ):
+        with pytest.raises(ArtifactError, match=said):
+            read_sae(path, 3)
+
+
+def test_options_of_an_sae_and_of_a_file_do_not_mix(own):
+    store, folder = own
+    for words in (
+        {},
+        {"sae": "latest", "sae_file": folder},
+        {"sae": "latest", "dataset": "aux"},
+        {"sae_file": folder},
+        {"sae_file": folder, "dataset": "aux", "backbone": "gabor", "dictionary": "pca"},
+    ):
+        with pytest.raises(ConfigError, match="--sae"):
+            spg_pipe.fit_guides(store, **words)

@@ -8,6 +8,7 @@ from pipeline.cli import main
 from pipeline.commands import cache
 from pipeline.commands.app import app
 from pipeline.options import Option, fill, from_text, options_of
+from pipeline.registry import stages as kept
 from spg_core.errors import ConfigError
 from spg_core.fields import ARGUMENT, REPEATED, alternatives, is_list, words
 from tests.test_pipeline_configs import REQUIRED
@@ -17,8 +18,10 @@ COMMANDS = BUILT.commands  # type: ignore[attr-defined]
 
 
 def function_of(name):
-    home = cache if name.startswith("cache ") else stages
-    return getattr(home, name.removeprefix("cache ").replace("-", "_"))
+    place = name.removeprefix("cache ").replace("-", "_")
+    if name.startswith("cache "):
+        return getattr(cache, place)
+    return getattr(stages if hasattr(stages, place) else kept, place)
 
 
 NAMES = [*COMMANDS, *(f"cache {name}" for name in COMMANDS["cache"].commands)]

@@ -129,6 +129,9 @@ def test_a_table_for_programs() -> None:
     assert to_csv(SMALL) == CSV
 
 
+RISKY = re.compile(r"[\t\r\n]|\s*[=+\-@＝＋－＠]")
+
+
 @given(rows=ROWS)
 def test_csv_and_parquet_give_back_every_bit(rows: list[Row]) -> None:
     table = Table(metrics=["image_auroc", "pixel_aupro"], rows=rows)
@@ -138,7 +141,7 @@ def test_csv_and_parquet_give_back_every_bit(rows: list[Row]) -> None:
 
     for row, line, record in zip(rows, read, parquet, strict=True):
         assert record["name"] == row.name
-        assert line["name"] == (f"'{row.name}" if row.name[0] in "=+-@\t" else row.name)
+        assert line["name"] == (f"'{row.name}" if RISKY.match(row.name) else row.name)
         assert line["source"] == ("published" if row.kind == "published" else "ours")
         for metric, value in row.values.items():
             assert record[metric] == value
@@ -146,7 +149,23 @@ def test_csv_and_parquet_give_back_every_bit(rows: list[Row]) -> None:
             assert line[metric] == "" or float(line[metric]) == value
 
 
-@pytest.mark.parametrize("name", ["=HYPERLINK(A1)", "+1", "-1+cmd", "@SUM(A1)", "\t=1"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "=HYPERLINK(A1)",
+        "+1",
+        "-1+cmd",
+        "@SUM(A1)",
+        "\t=1",
+        "\n=1",
+        " =1",
+        "\xa0@x",
+        "＝1",
+        "＋1",
+        "－1",
+        "＠x",
+    ],
+)
 def test_no_name_in_a_csv_is_a_formula(name: str) -> None:
     row = Row(section=name, kind="category", name=name, values={}, differs=name)
 
@@ -157,6 +176,31 @@ def test_no_name_in_a_csv_is_a_formula(name: str) -> None:
 
 def test_negative_numbers_in_a_csv_stay_numbers() -> None:
     assert csv_text(["a", "b"], [{"a": -0.5, "b": None}]) == "a,b\n-0.5,\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        # after the end of a row LaTeX takes these two for an option of it
+        ("[3cm] nut", "{[}3cm] nut"),
+        ("*nut", "{*}nut"),
+        # what the usual fonts of LaTeX show as other letters
+        ("<nut|bolt>", r"\textless{}nut\textbar{}bolt\textgreater{}"),
+        ("--nut---", "-{}-nut-{}-{}-"),
+        ("a->b", r"a$\to$b"),
+        # what cannot be seen, or turns the text around
+        ("a\u202eb\nc\x7f", r"a\textbackslash{}u202eb\textbackslash{}nc\textbackslash{}x7f"),
+        (r"\input{x}^^5c%", r"\textbackslash{}input\{x\}\textasciicircum{}\textasciicircum{}5c\%"),
+    ],
+)
+def test_a_name_in_latex_is_shown_as_it_is(name: str, written: str) -> None:
+    rows = [Row(section="", kind="category", name=one, values={}) for one in ("nut", name)]
+
+    lines = to_latex(Table(metrics=[], rows=rows, notes=[f"{name}: none"])).splitlines()
+
+    assert rf"{written} \\" in lines
+    begins = lines.index(r"\begin{tabular}{l}")
+    assert all(line.startswith("% ") for line in lines[:begins])
 
 
 @given(rows=ROWS)

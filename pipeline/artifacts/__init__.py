@@ -3,6 +3,7 @@
 from pipeline.artifacts.io import (
     artifact_id,
     find_artifact,
+    give,
     is_complete,
     load_artifact,
     load_document,
@@ -19,6 +20,7 @@ __all__ = [
     "artifact_id",
     "find_artifact",
     "folder",
+    "give",
     "is_complete",
     "list_artifacts",
     "load_artifact",

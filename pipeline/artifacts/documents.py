@@ -23,6 +23,7 @@ from pipeline.artifacts.terms import (
     Pair,
     Part,
     Row,
+    SaeFile,
     Share,
     Text,
 )
@@ -92,7 +93,15 @@ class GuidesParents:
     """What guides were made from."""
 
     cache: CacheParent
-    sae: Part
+    sae: Part | None = None
+    """An SAE of the store."""
+    file: SaeFile | None = None
+    """One of others."""
+
+    @property
+    def over(self) -> str:
+        """The SAE's id, or the file's name."""
+        return self.sae or f"file {self.file.name if self.file else '?'}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +152,8 @@ class GuidesDocument(Document):
     def check(self) -> None:
         """Raises: ArtifactError."""
         check_backbone(self.backbone)
+        if (self.parents.sae is None) == (self.parents.file is None):
+            raise ArtifactError("parents names an SAE and a file of one, or neither")
         if self.dictionary.kind != self.config.dictionary:
             raise ArtifactError(
                 f"dictionary.kind is {self.dictionary.kind}, config.dictionary "

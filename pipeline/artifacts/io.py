@@ -28,6 +28,7 @@ from pipeline.artifacts.documents import (
     SaeDocument,
     ScoresDocument,
 )
+from pipeline.artifacts.names import give_name
 from pipeline.artifacts.parse import FORMAT, Json, OtherFormat, to_json
 from pipeline.artifacts.read import (
     NOT_CARRIED,
@@ -40,10 +41,10 @@ from pipeline.artifacts.read import (
     read_both,
     read_json,
 )
-from pipeline.artifacts.resolve import D, Place, resolve
+from pipeline.artifacts.resolve import D, Place, make_latest, resolve
 from pipeline.kinds import BODY, JSON, SAY, Kind, folder
 from pipeline.progress import say
-from spg_core.errors import CorruptStore, NotInStore, StoreError
+from spg_core.errors import CorruptStore, NotInStore, SpgError, StoreError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -222,3 +223,19 @@ def load_artifact(store: Objects, kind: Kind, reference: str) -> Artifact[Docume
 def load_document(store: Objects, document: type[D], identifier: str) -> D:
     """Read the JSON of an artifact alone. Raises: NotInStore, CorruptStore."""
     return read_json(Place(store, document, folder(document.kind, identifier)))[1]
+
+
+def give(made: Artifact[D] | SpgError, *, direct: bool, name: str | None = None) -> Artifact[D]:
+    """Give what a command made or found, called by a name if it is to have one.
+
+    `latest` means it from then on, if it was asked for its own sake (`direct`).
+
+    Raises: what it failed with; ArtifactError for a name that means another.
+    """
+    if isinstance(made, SpgError):
+        raise made
+    if direct:
+        make_latest(made.place, made.id)
+    if name is not None:
+        give_name(made.place.store, made.place.kind, made.id, name)
+    return made

@@ -62,6 +62,17 @@ class CacheParent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SaeFile:
+    """A file of an SAE that another program made."""
+
+    name: Text
+    """Of the file, without its folder."""
+    sha256: Sha256
+    rule: Text
+    """How it encodes, such as `topk k=32`; `unknown` where the file does not tell."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Backbone:
     """A backbone by its name, and what a cache key covers of it."""
 

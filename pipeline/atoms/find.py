@@ -38,13 +38,18 @@ def find_atoms(
 
     Raises: NotInStore, IncompleteCache, CorruptStore, ArtifactError.
     """
-    if not has_atoms(guides):
+    parents = guides.document.parents
+    if guides.document.config.dictionary != "sae":
         raise ArtifactError(
             f"guides {guides.id} combine a control dictionary "
             f"({guides.document.config.dictionary}), not the atoms of an SAE; "
             "choose guides that were fitted with --dictionary sae"
         )
-    parents = guides.document.parents
+    if parents.sae is None:
+        raise ArtifactError(
+            f"guides {guides.id} combine the atoms of {parents.over}; which patches activate them "
+            "only its own encoder can tell, which is not kept"
+        )
     source = parents.cache
     data = open_dataset(store, source.dataset, source.backbone, source.key)
     _, sae = load_sae(store, parents.sae)
@@ -91,8 +96,9 @@ def _patches(data: CachedDataset, top: TopPatches, at: int) -> list[AtomPatch]:
 
 
 def has_atoms(guides: Artifact[GuidesDocument]) -> bool:
-    """Tell whether guides combine an SAE's atoms rather than a control dictionary's."""
-    return guides.document.config.dictionary == "sae"
+    """Tell whether guides combine the atoms of an SAE of the store, no control's or file's."""
+    document = guides.document
+    return document.config.dictionary == "sae" and document.parents.sae is not None
 
 
 def strongest(coefficients: Tensor, top: int) -> Tensor:

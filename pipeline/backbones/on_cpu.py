@@ -9,7 +9,7 @@ twice the time of oneDNN, also part of PyTorch. `benchmarks/extraction.py` measu
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -67,12 +67,12 @@ class OneDnnLinear(TorchFunctionMode):
 
     def __torch_function__(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., object],
         types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         """Compute what is asked, a linear layer by oneDNN where that is possible."""
         if func is functional.linear and not kwargs:
-            return inner_products(*args)
+            return inner_products(*cast("tuple[Tensor, Tensor, Tensor | None]", args))
         return func(*args, **(kwargs or {}))

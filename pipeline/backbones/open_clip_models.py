@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import Tensor, nn
 
@@ -26,6 +26,36 @@ from pipeline.backbones.weights import read_state_dict, require_names, require_s
 from spg_core.errors import BackboneError, ConfigError
 
 HUB_FILE_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+class _Vision(TypedDict, total=False):
+    """What is asked of open_clip's record of an image tower."""
+
+    patch_size: int | list[int]
+    image_size: int | list[int]
+    layers: int
+    """A list in those of convolutions, which are refused."""
+    width: int
+    attentional_pool: bool
+    timm_model_name: str
+
+
+class _Config(TypedDict, total=False):
+    """What is asked of its record of a model."""
+
+    embed_dim: int
+    vision_cfg: _Vision
+    quick_gelu: bool
+
+
+class _Weights(TypedDict, total=False):
+    """What is asked of its record of a model's weights."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    hf_hub: str
+    url: str
+    quick_gelu: bool
 
 
 class OpenClipTokens(nn.Module):
@@ -114,7 +144,7 @@ def open_open_clip(
     return taken, spec.of_layers(layers, depth)
 
 
-def _configs(model_and_tag: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
+def _configs(model_and_tag: str) -> tuple[str, _Config, _Weights]:
     """Look a name up: the model, open_clip's record of it and that of its weights."""
     import open_clip
 
@@ -148,9 +178,7 @@ def _configs(model_and_tag: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
     return model, config, weights
 
 
-def _check_activation(
-    model: str, tag: str, config: dict[str, Any], weights: dict[str, Any]
-) -> None:
+def _check_activation(model: str, tag: str, config: _Config, weights: _Weights) -> None:
     """Refuse weights trained with another activation than the model computes.
 
     open_clip only warns, and the tokens would be wrong without any other sign.
@@ -170,7 +198,7 @@ def _check_activation(
     )
 
 
-def _hub_weights(config: dict[str, Any], name: str) -> Path:
+def _hub_weights(config: _Weights, name: str) -> Path:
     """Find the hub's file for an open_clip weights record."""
     repository, _, file_name = config.get("hf_hub", "").rpartition("/")
     if not repository:
@@ -184,7 +212,7 @@ def _hub_weights(config: dict[str, Any], name: str) -> Path:
     return hub_file(repository, tuple(dict.fromkeys((safe, file_name))), name=name)
 
 
-def _image_tower(config: dict[str, Any], spec: BackboneSpec, weights: Path) -> nn.Module:
+def _image_tower(config: _Config, spec: BackboneSpec, weights: Path) -> nn.Module:
     """Build the image tower at an input size and load the file's image tower strictly.
 
     Where tokens are not projected, the projection is a head: left out, and may be absent.

@@ -4,10 +4,10 @@ Nothing here imports a model library, so a command may read and compare specs at
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, cast
 
 import msgspec
 from msgspec import Meta
@@ -15,7 +15,7 @@ from msgspec import Meta
 from cache.key import explain_difference
 from pipeline.backbones.layers import Layers
 from spg_core.errors import ArtifactError, BackboneError
-from spg_core.fields import describe, field_types
+from spg_core.fields import FieldType, describe, field_types
 from spg_core.types import PatchGrid
 
 Channels = tuple[float, float, float]
@@ -86,29 +86,12 @@ class BackboneSpec:
         What an old cache does not state is left out again, so it keeps its key, which no cache
         that states it can have.
         """
-        stated = {
-            "resize_values": self.resize_values,
-            "position_embedding": self.position_embedding,
-            "activation": self.activation,
-        }
-        return {name: value for name, value in stated.items() if value is not None} | {
-            "library": self.library,
-            "model": self.model,
-            "weights_sha256": self.weights_sha256,
-            "layer": self.layer,
-            "final_norm": self.final_norm,
-            "projection": self.projection,
-            "height": self.height,
-            "width": self.width,
-            "grid": [self.grid.rows, self.grid.cols],
-            "d_model": self.d_model,
-            "has_cls": self.has_cls,
-            "resize_filter": self.resize_filter,
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "compute_dtype": self.compute_dtype,
-            "exif": self.exif,
-        }
+        stated = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "name"}
+        for one in fields(self):
+            if one.default is None and stated[one.name] is None:
+                del stated[one.name]
+        grid = [self.grid.rows, self.grid.cols]
+        return stated | {"grid": grid, "mean": list(self.mean), "std": list(self.std)}
 
     def of_layers(self, layers: Sequence[int], depth: int) -> tuple["BackboneSpec", ...]:
         """Give a spec for each of some blocks, from 0, of a model of `depth` blocks."""
@@ -205,10 +188,11 @@ def spec_from_covers(covers: object, name: str) -> BackboneSpec:
             if field not in optional:
                 raise BackboneError(f"{field} is {'missing' if field in types else 'unknown'}")
         given = {field: _checked(field, covers[field], types[field]) for field in covers}
-        rows, cols = given.pop("grid")
-        if rows > given["height"] or cols > given["width"]:
-            raise BackboneError(f"grid is {rows} x {cols}, more patches than pixels")
-        return BackboneSpec(name=name, grid=PatchGrid(rows, cols), **given)
+        grid = PatchGrid(*cast("tuple[int, int]", given.pop("grid")))
+        spec = cast("Callable[..., BackboneSpec]", BackboneSpec)(name=name, grid=grid, **given)
+        if grid.rows > spec.height or grid.cols > spec.width:
+            raise BackboneError(f"grid is {grid}, more patches than pixels")
+        return spec
     except BackboneError as error:
         raise BackboneError(
             f"the stored description of backbone {name!r} cannot be read ({error}); expected the "
@@ -216,7 +200,7 @@ def spec_from_covers(covers: object, name: str) -> BackboneSpec:
         ) from None
 
 
-def _checked(field: str, value: object, kind: Any) -> Any:
+def _checked(field: str, value: object, kind: FieldType) -> object:
     try:
         return msgspec.convert(value, kind)
     except (msgspec.ValidationError, OverflowError):

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,22 @@ from pipeline.backbones.digest import sha256_of_file, unchanged
 from pipeline.backbones.hub import hub_file
 from pipeline.backbones.layers import choose_layers
 from pipeline.backbones.near_names import near_backbone
-from pipeline.backbones.spec import BackboneRequest, BackboneSpec
-from pipeline.backbones.timm_weights import timm_with_weights
+from pipeline.backbones.spec import BackboneRequest, BackboneSpec, Channels
+from pipeline.backbones.timm_weights import Draft, timm_with_weights
 from spg_core.errors import BackboneError, ConfigError
 
 HUB_FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
+
+
+class _Config(Protocol):
+    """What is asked of timm's record of a model's weights."""
+
+    input_size: tuple[int, int, int]
+    mean: Channels
+    std: Channels
+    classifier: str | tuple[str, ...] | None
+    hf_hub_id: str | None
+    hf_hub_filename: str | None
 
 
 class TimmTokens(nn.Module):
@@ -118,7 +129,7 @@ def check_image_size(size: int, patch_height: int, patch_width: int, name: str) 
     )
 
 
-def _pretrained_config(model_name: str) -> Any:
+def _pretrained_config(model_name: str) -> _Config:
     """Give timm's record of a model's weights: hub name, input size, mean, std, classifier."""
     import timm
 
@@ -126,10 +137,10 @@ def _pretrained_config(model_name: str) -> Any:
     config = timm.get_pretrained_cfg(model_name) if timm.is_model(base) else None
     if config is None:
         raise BackboneError(f"timm has no model {model_name!r}{near_backbone(model_name)}")
-    return config
+    return cast("_Config", config)
 
 
-def _draft(model_name: str) -> Any:
+def _draft(model_name: str) -> Draft:
     """Build the architecture without memory for its weights, to ask it about its shape."""
     import timm
 
@@ -142,10 +153,10 @@ def _draft(model_name: str) -> Any:
             f"timm:{model_name} is a {type(draft).__name__}, which has no single grid of patch "
             f"tokens; use a plain vision transformer such as timm:vit_small_patch16_224"
         )
-    return draft
+    return cast("Draft", draft)
 
 
-def _final_norm(draft: Any, request: BackboneRequest) -> bool:
+def _final_norm(draft: Draft, request: BackboneRequest) -> bool:
     """Settle whether the final norm is applied; some models norm only what they pool."""
     has_norm = not isinstance(draft.norm, nn.Identity)
     if request.final_norm is None:
@@ -157,12 +168,12 @@ def _final_norm(draft: Any, request: BackboneRequest) -> bool:
     return request.final_norm
 
 
-def _heads(config: Any) -> tuple[str, ...]:
+def _heads(config: _Config) -> tuple[str, ...]:
     """Give the names of a model's classifiers, which are never loaded."""
     return (config.classifier,) if isinstance(config.classifier, str) else config.classifier or ()
 
 
-def _hub_weights(config: Any, name: str) -> Path:
+def _hub_weights(config: _Config, name: str) -> Path:
     """Find the hub's file for a timm weights record."""
     if not config.hf_hub_id:
         raise BackboneError(

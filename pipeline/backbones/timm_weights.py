@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,26 @@ from spg_core.errors import BackboneError
 _NAMED = 5
 
 
+class _PatchEmbed(Protocol):
+    patch_size: tuple[int, int]
+
+
+class Draft(Protocol):
+    """What is asked of a timm transformer that has no memory for its weights."""
+
+    patch_embed: _PatchEmbed
+    blocks: nn.ModuleList
+    norm: nn.Module
+    num_features: int
+    num_prefix_tokens: int
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Give the tensors it would have."""
+        ...
+
+
 def timm_with_weights(
-    model_name: str, spec: BackboneSpec, draft: Any, weights: Path, heads: Sequence[str]
+    model_name: str, spec: BackboneSpec, draft: Draft, weights: Path, heads: Sequence[str]
 ) -> nn.Module:
     """Build the model that a spec describes, and load the file strictly, but for its heads.
 
@@ -44,7 +62,7 @@ def timm_with_weights(
     if is_ours(how) and "pos_embed" in state:
         found, n_prefix = state["pos_embed"], draft.num_prefix_tokens
         state["pos_embed"] = resize_positions(found, n_prefix, spec.grid, how, subject)
-    attention = draft.blocks[0].attn
+    attention = cast("nn.Module", draft.blocks[0].attn)
     if hasattr(attention, "q_bias") and attention.qkv is not None:  # timm's EVA and DINOv3
         state = split_biases(state, model_has_biases=attention.q_bias is not None)
         if attention.q_bias is None and any(key.endswith(SPLIT) for key in state):

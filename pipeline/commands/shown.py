@@ -178,11 +178,11 @@ def export(made: "Exported | SaeFiles", as_json: bool) -> None:
         files = "\n".join(f"{made.path}/{file}" for file in made.files)
         show({"path": made.path, "sae": made.sae, "files": list(made.files)}, as_json, files)
         return
-    check = made.document["check"]
+    check = made.document.check
     result = {"path": made.path, "sidecar": made.sidecar}
     text = (
         f"{made.path}\n{made.sidecar}\n"
-        f"  differs from ours by at most {check['map_max_abs_difference']:.1e} in maps and "
-        f"{check['score_max_abs_difference']:.1e} in scores ({check['images']} images)"
+        f"  differs from ours by at most {check.map_max_abs_difference:.1e} in maps and "
+        f"{check.score_max_abs_difference:.1e} in scores ({check.images} images)"
     )
-    show({**result, "guides": made.document["guides"], "check": check}, as_json, text)
+    show({**result, "guides": made.document.guides, "check": vars(check)}, as_json, text)

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from pipeline.configs.common import Checked, Epochs, Images, Named, Recipe
-from spg_core.errors import ConfigError
-from spg_core.fields import Device, Name, Paper, Seed
+from spg_core.errors import ConfigError, OptionsDisagree
+from spg_core.fields import Device, FilePath, Name, Paper, Seed
 from spg_core.guide_config import GuideConfig
 from spg_core.sae_config import SaeConfig
 
@@ -48,8 +48,27 @@ class FitSaeConfig(SaeConfig):
 class FitGuidesSource(Named):
     """Which SAE guides are fitted over."""
 
-    sae: Name
+    sae: Name | None = None
     """SAE: id, name, start of an id, path, or latest."""
+    sae_file: FilePath | None = None
+    """SAE of another program in place of it: a .safetensors file, or the folder of sae-lens."""
+    dataset: Name | None = None
+    """Auxiliary dataset, by its name in the store; of an SAE file, as an SAE has its own."""
+    backbone: Name | None = None
+    """Backbone whose tokens are used; of an SAE file."""
+    key: Name | None = None
+    """Key of the cache, or its start, where there are several; of an SAE file."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a value out of range, or what does not go together."""
+        super().__post_init__()
+        if (self.sae is None) == (self.sae_file is None):
+            raise OptionsDisagree("give --sae, or --sae-file with --dataset and --backbone")
+        tokens = (self.dataset, self.backbone)
+        if self.sae is not None and (any(tokens) or self.key is not None):
+            raise OptionsDisagree("--sae has its dataset, backbone and key; leave those out")
+        if self.sae is None and not all(tokens):
+            raise OptionsDisagree("--sae-file needs --dataset and --backbone: whose tokens")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,8 +94,16 @@ class TableSource(Checked):
     scores: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=1000)]
     """Scores: id, name, start of an id, path, or latest; several of one target, A,B,C, are laid out
     side by side."""
+    published: FilePath | None = None
+    """CSV file of the paper's numbers by category, typed by you, to stand beside ours."""
     out: TableFile | None = None
     """Also write the table to this file."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a value out of range, published numbers beside several scores."""
+        super().__post_init__()
+        if self.published is not None and len(self.scores) > 1:
+            raise OptionsDisagree("--published stands beside one of --scores, not several")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from cache.stream import token_batches
 from pipeline.artifacts import Artifact
-from pipeline.artifacts.documents import SaeDocument
+from pipeline.artifacts.documents import GuidesParents, SaeDocument
+from pipeline.artifacts.terms import Backbone
 from pipeline.configs import FitGuidesConfig
 from pipeline.inputs import CachedDataset
 from spg_core.anomaly_map import map_operator
@@ -37,14 +38,36 @@ class GuideDictionary:
     """Whether coefficients are taken as they are, of either sign and without l1."""
 
 
+@dataclass(frozen=True)
+class AtomSource:
+    """The SAE whose atoms guides combine: one of the store, or a file's."""
+
+    parents: GuidesParents
+    backbone: Backbone
+    atoms: Tensor
+    """`(C, d_model)` float32."""
+    alive: Tensor
+    """`(C,)` bool: atoms that some auxiliary token activates."""
+
+
+def of_sae(sae: Artifact[SaeDocument]) -> AtomSource:
+    """Take the atoms of an SAE of the store."""
+    return AtomSource(
+        GuidesParents(cache=sae.document.parents.cache, sae=sae.id),
+        sae.document.backbone,
+        sae.tensors["dictionary"],
+        sae.tensors["ever_active"].bool(),
+    )
+
+
 def make_dictionary(
-    sae: Artifact[SaeDocument], data: CachedDataset, config: FitGuidesConfig
+    over: AtomSource, data: CachedDataset, config: FitGuidesConfig
 ) -> GuideDictionary:
     """Give the dictionary a config asks for, beside the SAE that sets its size and tokens."""
-    atoms, d_model = sae.tensors["dictionary"], data.cache.d_model
+    atoms, d_model = over.atoms, data.cache.d_model
     match config.dictionary:
         case "sae":
-            alive = sae.tensors["ever_active"].bool()
+            alive = over.alive
             return GuideDictionary(atoms, alive if config.mask_dead else torch.ones_like(alive))
         case "pca":
             atoms = principal_directions(data, len(atoms))

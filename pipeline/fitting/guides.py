@@ -7,43 +7,36 @@ patches once; then every fit steps on it by itself, with the bits it would have 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from cache.objects import Objects
 from pipeline.artifacts import (
     Artifact,
     artifact_id,
     find_artifact,
     folder,
+    give,
     load_artifact,
-    make_latest,
-    save_artifact,
     settings,
 )
-from pipeline.artifacts.documents import (
-    Counts,
-    Dictionary,
-    GuidesDocument,
-    GuidesParents,
-    GuidesTraining,
-    SaeDocument,
-    Sparsity,
-)
-from pipeline.artifacts.names import give_name, require_free
+from pipeline.artifacts.documents import GuidesDocument, SaeDocument
+from pipeline.artifacts.names import require_free
 from pipeline.backbones.spec import require_same_tokens
 from pipeline.configs import FitGuidesConfig
 from pipeline.device import resolve_device, within_memory
-from pipeline.drawing.plots import draw_training
 from pipeline.fitting.checkpoint import drop_checkpoint, drop_leftover
-from pipeline.fitting.dictionaries import GuideDictionary, make_dictionary, make_trainer
-from pipeline.fitting.log import GUIDE_PANELS, PICTURE
+from pipeline.fitting.dictionaries import (
+    AtomSource,
+    GuideDictionary,
+    make_dictionary,
+    make_trainer,
+    of_sae,
+)
+from pipeline.fitting.guide_files import coefficient_counts, save_guides
 from pipeline.fitting.tokens import TokenSource, guide_epoch_steps, guide_rows, require_defects
 from pipeline.fitting.train import Line, Member, compiler_for, join, run
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.progress import Advance, bar, say
 from spg_core.errors import FitError, SpgError
 from spg_core.guide_step import GuideBatch, GuideTrainer, guide_batch
-from spg_core.guides import ANOMALY, NORMAL, compose_guides, require_nonzero, sparsity_summary
 
 _STEPS_BETWEEN_COUNTS = 10
 
@@ -51,11 +44,11 @@ Results = dict[str, Artifact[GuidesDocument] | SpgError]
 
 
 @dataclass(frozen=True)
-class _Request:
+class GuideRequest:
     """Guides to be fitted: over what, on which dataset, how."""
 
     id: str
-    sae: Artifact[SaeDocument]
+    over: AtomSource
     data: CachedDataset
     config: FitGuidesConfig
 
@@ -91,13 +84,7 @@ def fit_guides(
     else:
         say(f"guides {identifier} are there already")
         drop_leftover(store, folder("guides", identifier))
-    if isinstance(made, SpgError):
-        raise made
-    if direct and config.dictionary == "sae":
-        make_latest(made.place, made.id)
-    if name is not None:
-        give_name(store, "guides", made.id, name)
-    return made
+    return give(made, direct=direct and config.dictionary == "sae", name=name)
 
 
 def fit_guide_group(
@@ -108,7 +95,7 @@ def fit_guide_group(
     Fits of one cache, seed, batch and number of epochs see the same batches, and share them.
     """
     results: Results = {}
-    groups: dict[tuple[str, int, int, int], list[_Request]] = {}
+    groups: dict[tuple[str, int, int, int], list[GuideRequest]] = {}
     opened: dict[str, CachedDataset] = {}
     distinct = {guides_id(sae.id, config): (sae, config) for sae, config in wanted}
     for identifier, (sae, config) in distinct.items():
@@ -121,7 +108,9 @@ def fit_guide_group(
             if key not in opened:
                 opened[key] = _open(store, sae)
             reads = (key, config.seed, config.images_per_step, config.epochs)
-            groups.setdefault(reads, []).append(_Request(identifier, sae, opened[key], config))
+            groups.setdefault(reads, []).append(
+                GuideRequest(identifier, of_sae(sae), opened[key], config)
+            )
         except SpgError as error:
             results[identifier] = error
     left = sum(one.n_steps for members in groups.values() for one in members)
@@ -129,7 +118,7 @@ def fit_guide_group(
         store.check_writable()
         with bar("Fitting guides", left) as advance:
             for members in groups.values():
-                results |= _fit_group(store, members, advance)
+                results |= fit_requests(store, members, advance)
     return results
 
 
@@ -152,15 +141,15 @@ def _open(store: Objects, sae: Artifact[SaeDocument]) -> CachedDataset:
     return data
 
 
-def _fit_group(store: Objects, requests: Sequence[_Request], advance: Advance) -> Results:
-    """Fit and save guides that see the same batches."""
+def fit_requests(store: Objects, requests: Sequence[GuideRequest], advance: Advance) -> Results:
+    """Fit and save guides that see the same batches; artifact or error by id."""
     results: Results = {}
     device = resolve_device(requests[0].config.device)
     members: list[Member[GuideTrainer]] = []
     dictionaries: dict[str, GuideDictionary] = {}
     for one in requests:
         try:
-            chosen = make_dictionary(one.sae, one.data, one.config)
+            chosen = make_dictionary(one.over, one.data, one.config)
             compiler = compiler_for(one.n_steps)
             with within_memory(one.id):
                 trainer = make_trainer(chosen, one.data, one.config, device, compiler)
@@ -176,7 +165,9 @@ def _fit_group(store: Objects, requests: Sequence[_Request], advance: Advance) -
         try:
             if member.error is not None:
                 raise member.error
-            results[member.id] = _save(store, request, dictionaries[member.id], member)
+            results[member.id] = save_guides(
+                store, request.over, request.config, dictionaries[member.id], member
+            )
         except FitError as error:
             results[member.id] = error
         drop_checkpoint(store, member.place)
@@ -185,7 +176,7 @@ def _fit_group(store: Objects, requests: Sequence[_Request], advance: Advance) -
 
 def _train(
     store: Objects,
-    shared: _Request,
+    shared: GuideRequest,
     members: Sequence[Member[GuideTrainer]],
     source: TokenSource,
     advance: Advance,
@@ -205,58 +196,6 @@ def _train(
         loss = member.trainer.step_on(batch)
         line: Line = {"step": number, "epoch": (number - 1) // per_epoch, "loss": loss}
         counts = number % _STEPS_BETWEEN_COUNTS == 0 or number == total
-        return {**line, **_counts(member.trainer)} if counts else line
+        return {**line, **coefficient_counts(member.trainer)} if counts else line
 
     run(store, members, batches, step, total, advance)
-
-
-def _counts(trainer: GuideTrainer) -> dict[str, Tensor]:
-    """Count non-zero coefficients and l1 norms of the last and of the averaged coefficients.
-
-    0-d tensors: the log reads them late, so that no step waits for the device.
-    """
-    line = {}
-    for prefix, raw in (("", trainer.raw), ("ema_", trainer.ema)):
-        pair = trainer.coefficients(raw)
-        for which, label in ((NORMAL, "normal"), (ANOMALY, "anomaly")):
-            line[f"{prefix}nnz_{label}"] = pair[which].count_nonzero().double()
-            line[f"{prefix}l1_{label}"] = pair[which].abs().sum()
-    return line
-
-
-def _save(
-    store: Objects,
-    request: _Request,
-    dictionary: GuideDictionary,
-    member: Member[GuideTrainer],
-) -> Artifact[GuidesDocument]:
-    """Write the guides, both averaged and last, with their coefficients and the curves."""
-    trainer, config = member.trainer, request.config
-    coefficients = {
-        "raw": trainer.coefficients(trainer.raw).cpu(),
-        "ema": trainer.coefficients(trainer.ema).cpu(),
-    }
-    for name, when in (("raw", "after the last step"), ("ema", "EMA")):
-        require_nonzero(coefficients[name], when)
-    picture = draw_training(member.log.lines, GUIDE_PANELS, member.id)
-    store.replace(f"{member.place}/{PICTURE}", [picture])
-    document = GuidesDocument(
-        id=member.id,
-        config=config,
-        parents=GuidesParents(cache=request.data.parent, sae=request.sae.id),
-        backbone=request.sae.document.backbone,
-        dictionary=Dictionary(kind=config.dictionary, atoms=len(dictionary.atoms)),
-        sparsity=Sparsity(
-            **{name: Counts(**sparsity_summary(pair)) for name, pair in coefficients.items()}
-        ),
-        training=GuidesTraining(
-            steps=trainer.n_steps,
-            # EMA keeps this share of its start; with few steps its coefficients stay dense
-            ema_start_share=config.ema ** max(trainer.n_steps - 1, 0),
-        ),
-    )
-    tensors = {}
-    for name, pair in coefficients.items():
-        tensors[f"coefficients_{name}"] = pair
-        tensors[f"guides_{name}"] = compose_guides(pair, dictionary.atoms)
-    return save_artifact(store, document, tensors)

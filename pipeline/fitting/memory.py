@@ -20,12 +20,12 @@ from pipeline.artifacts import (
     Artifact,
     artifact_id,
     find_artifact,
-    make_latest,
+    give,
     save_artifact,
     settings,
 )
 from pipeline.artifacts.memory import CategoryMemory, MemoryDocument, MemoryParents
-from pipeline.artifacts.names import give_name, require_free
+from pipeline.artifacts.names import require_free
 from pipeline.artifacts.terms import Backbone
 from pipeline.backbones.spec import slug
 from pipeline.configs import FitMemoryConfig
@@ -76,11 +76,7 @@ def fit_memory(
         made = _fit(store, data, config, identifier)
     else:
         say(f"memory {identifier} is there already")
-    if direct:
-        make_latest(made.place, made.id)
-    if name is not None:
-        give_name(store, "memories", made.id, name)
-    return made
+    return give(made, direct=direct, name=name)
 
 
 def memory_id(data: CachedDataset, config: FitMemoryConfig) -> str:

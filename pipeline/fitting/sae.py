@@ -18,13 +18,13 @@ from pipeline.artifacts import (
     artifact_id,
     find_artifact,
     folder,
+    give,
     load_artifact,
-    make_latest,
     save_artifact,
     settings,
 )
 from pipeline.artifacts.documents import SaeDocument, SaeParents, SaeTraining
-from pipeline.artifacts.names import give_name, require_free
+from pipeline.artifacts.names import require_free
 from pipeline.artifacts.terms import Backbone
 from pipeline.backbones.spec import slug
 from pipeline.configs import FitSaeConfig
@@ -70,13 +70,7 @@ def fit_sae(
     else:
         say(f"SAE {identifier} is there already")
         drop_leftover(store, folder("saes", identifier))
-    if isinstance(made, SpgError):
-        raise made
-    if direct:
-        make_latest(made.place, made.id)
-    if name is not None:
-        give_name(store, "saes", made.id, name)
-    return made
+    return give(made, direct=direct, name=name)
 
 
 def fit_saes(

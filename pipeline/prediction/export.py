@@ -10,19 +10,17 @@ detector themselves, not with the traced module. Only a file that agrees is publ
 
 import hashlib
 import importlib.util
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.artifacts import Artifact, to_json
+from pipeline.artifacts import Artifact
 from pipeline.artifacts.documents import GuidesDocument
 from pipeline.backbones.load import Backbone
 from pipeline.backbones.spec import BackboneSpec
@@ -32,17 +30,22 @@ from pipeline.detection.detector import Detector
 from pipeline.detection.load import make_detector
 from pipeline.files import check_place, new_file, write_file
 from pipeline.prediction.export_module import ExportedDetector
-from pipeline.prediction.threshold import describe, load_threshold, scoring_of
-from pipeline.versions import library_versions
+from pipeline.prediction.sidecar import (
+    INPUT,
+    Check,
+    Description,
+    SidecarDocument,
+    describe_file,
+    is_sidecar,
+    to_text,
+)
 from spg_core.errors import ArtifactError, BackboneError, ConfigError
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4
 """Largest difference of a map's pixel or a score between onnxruntime and torch, both float32."""
-INPUT, OUTPUTS = "pixels", ("map", "score")
+OUTPUTS = ("map", "score")
 METADATA = "spg"
-FORMAT = 1
-KIND = "onnx-detector"
 _LARGEST_BYTES = 2**31 - 2**24  # protobuf's limit on one message, with room for the graph
 _CHECK_IMAGES = 3
 
@@ -53,7 +56,7 @@ class Exported:
 
     path: str
     sidecar: str
-    document: dict[str, Any] = field(repr=False)
+    document: SidecarDocument = field(repr=False)
 
 
 def export(
@@ -79,22 +82,22 @@ def export(
         raise ConfigError(f"out is the path of a file that ends in .onnx, got {out}")
     sidecar = target.with_suffix(".json")
     check_place(target, make_folders=True)
-    check_place(sidecar, _is_sidecar, make_folders=True)
+    check_place(sidecar, is_sidecar, make_folders=True)
     detector = make_detector(guides, config)
     backbone = load_stored_backbone(detector.spec, weights, "cpu")
-    document = describe_file(guides, backbone.spec, config)
+    told = describe_file(guides, backbone.spec, config)
     with new_file(target, make_folders=True) as temporary:
-        write_onnx(ExportedDetector(backbone, detector), backbone.spec, temporary, document)
-        document["check"] = compare(temporary, backbone, detector)
+        write_onnx(ExportedDetector(backbone, detector), backbone.spec, temporary, told)
+        check = compare(temporary, backbone, detector)
         with temporary.open("rb") as file:
-            document["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-        text = json.dumps(document, indent=1, allow_nan=False) + "\n"
-        write_file(sidecar, text.encode(), _is_sidecar)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        document = SidecarDocument(**vars(told), check=check, sha256=digest)
+        write_file(sidecar, f"{to_text(document, indent=1)}\n".encode(), is_sidecar)
     return Exported(str(target), str(sidecar), document)
 
 
 def write_onnx(
-    module: ExportedDetector, spec: BackboneSpec, path: Path, document: dict[str, Any]
+    module: ExportedDetector, spec: BackboneSpec, path: Path, document: Description
 ) -> None:
     """Trace the module with a free batch size and write it with its description inside.
 
@@ -125,11 +128,11 @@ def write_onnx(
             "transformers can"
         ) from error
     assert program is not None
-    program.model.metadata_props[METADATA] = json.dumps(document, allow_nan=False)
+    program.model.metadata_props[METADATA] = to_text(document)
     program.save(str(path), external_data=False)
 
 
-def compare(path: Path, backbone: Backbone, detector: Detector) -> dict[str, Any]:
+def compare(path: Path, backbone: Backbone, detector: Detector) -> Check:
     """Run the file in onnxruntime beside ours; give the largest differences.
 
     Raises: ArtifactError where they differ by more than `TOLERANCE`.
@@ -151,13 +154,13 @@ def compare(path: Path, backbone: Backbone, detector: Detector) -> dict[str, Any
             f"{score_difference:.1e} in scores, at most {TOLERANCE:.0e} is allowed; it was not "
             "kept. Try another version of torch, onnxscript or onnxruntime"
         )
-    return {
-        "map_max_abs_difference": map_difference,
-        "score_max_abs_difference": score_difference,
-        "tolerance": TOLERANCE,
-        "images": len(images),
-        "onnxruntime": onnxruntime.__version__,
-    }
+    return Check(
+        map_max_abs_difference=map_difference,
+        score_max_abs_difference=score_difference,
+        tolerance=TOLERANCE,
+        images=len(images),
+        onnxruntime=onnxruntime.__version__,
+    )
 
 
 def check_images(height: int, width: int) -> Tensor:
@@ -173,56 +176,6 @@ def check_images(height: int, width: int) -> Tensor:
     return images
 
 
-def describe_file(
-    guides: Artifact[GuidesDocument], spec: BackboneSpec, config: ScoreConfig
-) -> dict[str, Any]:
-    """Write down what the file is, what it takes and gives, and how to prepare an image."""
-    saved = load_threshold(guides)
-    threshold = None
-    if saved is not None and saved.scoring == scoring_of(config):
-        threshold = {"value": saved.threshold, "source": describe(saved)}
-    return {
-        "format": FORMAT,
-        "kind": KIND,
-        "guides": guides.id,
-        "backbone": {"name": spec.name, "covers": spec.covers()},
-        "scoring": to_json(scoring_of(config)),
-        "threshold": threshold,
-        "input": {
-            "name": INPUT,
-            "shape": ["batch", 3, spec.height, spec.width],
-            "dtype": "float32",
-            "content": "RGB in [0, 1]; mean and std are inside the file",
-        },
-        "preprocessing": preprocessing_steps(spec),
-        "outputs": {
-            "map": f"(batch, {spec.height}, {spec.width}) float32 in [0, 1], of the resized image",
-            "score": "(batch,) float32 in [0, 1], larger is more anomalous",
-        },
-        "versions": library_versions(),
-    }
-
-
-def preprocessing_steps(spec: BackboneSpec) -> list[str]:
-    """Say step by step how an image file becomes the file's input."""
-    turn = "turn it as its EXIF orientation says" if spec.exif else "do not apply EXIF rotation"
-    size = f"to exactly {spec.width} x {spec.height} (width x height) pixels, no crop, no padding"
-    if spec.resize_values == "float":
-        steps = [
-            "divide by 255, float32",
-            f"resize these floats {size}, {spec.resize_filter} with antialiasing, as torch's "
-            "interpolate(antialias=True, align_corners=False) does",
-            "order as (3, height, width)",
-        ]
-    else:
-        steps = [
-            f"resize {size}, with Pillow's {spec.resize_filter} filter, which antialiases when it "
-            "shrinks (OpenCV's filter of that name does not); the result is 8-bit again",
-            "divide by 255, order as (3, height, width), float32",
-        ]
-    return [f"decode to 8-bit RGB; drop alpha, repeat grey; {turn}", *steps]
-
-
 def _require_packages() -> None:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
@@ -230,14 +183,6 @@ def _require_packages() -> None:
             f"export needs the packages {', '.join(missing)}, which are not installed; "
             "`pip install 'spg-pipe[export]'` brings them"
         )
-
-
-def _is_sidecar(path: Path) -> bool:
-    """Tell whether a file is the sidecar of an earlier export."""
-    try:
-        return bool(json.loads(path.read_bytes())["kind"] == KIND)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return False
 
 
 @contextmanager

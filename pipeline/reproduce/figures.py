@@ -130,7 +130,7 @@ def fig_s1(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> Fig
     made = sweep(store, sweep_config(config, vary=by_count))
     usual = sweep(store, sweep_config(config, vary=("guides.sparsity=relu",)))
     reference = usual.rows[0]
-    n_used = reference["ema_nnz_normal"] + reference["ema_nnz_anomaly"]
+    n_used = sum(float(reference[f"ema_nnz_{name}"] or 0) for name in ("normal", "anomaly"))
     picture = draw_lines(
         made.rows,
         axis,

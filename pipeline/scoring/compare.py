@@ -1,8 +1,8 @@
 """Our scores beside the published ones: which direction they belong to, and what differs."""
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -14,8 +14,9 @@ from pipeline.artifacts.terms import Backbone, CacheParent
 from pipeline.configs import FitGuidesConfig, FitSaeConfig, ScoreConfig
 from pipeline.inputs import open_dataset
 from pipeline.kinds import SAY
-from pipeline.metrics import METRICS
+from pipeline.metrics import METRICS, PUBLISHED
 from pipeline.scoring.published import (
+    BENCHMARKS,
     OURS_BY_BACKBONE,
     SOURCE,
     DatasetFacts,
@@ -24,8 +25,9 @@ from pipeline.scoring.published import (
     other_data,
     published,
 )
+from pipeline.scoring.published_categories import Numbers, read_published
 from pipeline.tables import Row, Table, score_notes, score_rows
-from spg_core.errors import IncompleteCache, NotInStore
+from spg_core.errors import ConfigError, IncompleteCache, NotInStore
 
 _SIZES = {"dinov3": 448, "openclip": 518}
 _UNCOMPARED = ("device", "seed")
@@ -44,10 +46,15 @@ class Comparison:
     reference: str | None
     """The published row of SPG with the same backbone."""
 
-    def rows(self, section: str) -> list[Row]:
-        """Give the published rows, each with what it does not share with ours."""
+    def rows(self, section: str, typed: Mapping[str, Numbers] | None = None) -> list[Row]:
+        """Give the published rows, each with what it does not share with ours.
+
+        Args:
+            section: of the table.
+            typed: numbers of one category by method; the means of Table 1 otherwise.
+        """
         made = []
-        for method, values in published(self.direction).items():
+        for method, values in (published(self.direction) if typed is None else typed).items():
             differs = [*self.data]
             if method == self.reference:
                 differs += self.settings
@@ -58,7 +65,7 @@ class Comparison:
             made.append(
                 Row(
                     section=section,
-                    kind="published",
+                    kind="published" if typed is None else "published category",
                     name=method,
                     values=values,
                     differs="; ".join(differs),
@@ -110,8 +117,20 @@ def compare(
     )
 
 
-def score_table(store: Objects, scores: Artifact[ScoresDocument]) -> Table:
-    """Give one run's table: its categories, their mean, and the published means where any apply."""
+def score_table(
+    store: Objects, scores: Artifact[ScoresDocument], typed: str | None = None
+) -> Table:
+    """Give one run's table: its categories, their mean, and the published means where any apply.
+
+    Args:
+        store: holds the scores.
+        scores: the artifact.
+        typed: a file of published numbers by category, to stand beside ours.
+
+    Raises: ConfigError, DatasetError for `typed`.
+    """
+    if typed is not None:
+        return _by_category(store, scores, typed)
     document = scores.document
     section = f"{document.fitted_on.dataset} -> {document.parents.cache.dataset}"
     rows = score_rows(document, section)
@@ -121,6 +140,26 @@ def score_table(store: Objects, scores: Artifact[ScoresDocument]) -> Table:
         rows += comparison.rows(section)
         notes += comparison.notes()
     return Table(metrics=list(METRICS), rows=rows, notes=notes)
+
+
+def _by_category(store: Objects, scores: Artifact[ScoresDocument], typed: str) -> Table:
+    """Give a section a category, ours above the published, and one of the means."""
+    document = scores.document
+    comparison = compare(store, scores)
+    if comparison is None:
+        raise ConfigError(
+            f"--published is for {' and '.join(BENCHMARKS)}; {scores.id} is of "
+            f"{document.parents.cache.dataset} ({', '.join(document.categories)})"
+        )
+    methods = read_published(typed, comparison.direction)
+    *ours, mean = score_rows(document, "")
+    rows = []
+    for row in ours:
+        here = {name: numbers[row.name] for name, numbers in methods.items() if row.name in numbers}
+        rows += [replace(row, section=row.name, name="ours"), *comparison.rows(row.name, here)]
+    rows += [replace(mean, section="mean", name="ours"), *comparison.rows("mean")]
+    notes = [*score_notes(document), *comparison.notes(), f"published categories: {typed}"]
+    return Table(metrics=PUBLISHED, rows=rows, notes=notes, of="method")
 
 
 def _target_facts(store: Objects, scores: Artifact[ScoresDocument]) -> DatasetFacts:
@@ -161,6 +200,8 @@ def _setting_differences(store: Objects, scores: Artifact[ScoresDocument]) -> li
     try:
         guides = load_artifact(store, "guides", identifier)
         said += _config_differences(guides.document.config, FitGuidesConfig(), "guides ")
+        if guides.document.parents.sae is None:
+            return [*said, f"SAE of others, {guides.document.parents.over}"]
         sae = load_artifact(store, "saes", guides.document.parents.sae)
         said += _config_differences(sae.document.config, FitSaeConfig(), "SAE ")
     except NotInStore as error:

@@ -53,6 +53,8 @@ def _named_alike(
     store: Objects, document: ScoresDocument, guides: Artifact[GuidesDocument]
 ) -> Iterator[str]:
     """Yield the ids of scores that may be controls, by their names: others need not be read."""
+    if guides.document.parents.sae is None:
+        return
     stem = guides.document.parents.sae.rpartition("-")[0]
     target = document.parents.cache.dataset
     start = re.escape(f"{target}-from-{stem}")

@@ -79,10 +79,11 @@ BENCHMARKS: dict[Benchmark, DatasetFacts] = {
 }
 """The test splits that the published numbers are means over."""
 
-_PARTS: dict[Direction, tuple[Benchmark, Benchmark]] = {
+PARTS: dict[Direction, tuple[Benchmark, Benchmark]] = {
     "VisA -> MVTec AD": ("VisA", "MVTec AD"),
     "MVTec AD -> VisA": ("MVTec AD", "VisA"),
 }
+"""What is fitted on, and what is scored."""
 
 
 def published(direction: Direction) -> dict[str, Mapping[str, float | None]]:
@@ -98,7 +99,7 @@ def published(direction: Direction) -> dict[str, Mapping[str, float | None]]:
 
 def direction_to(target: DatasetFacts) -> Direction | None:
     """Give the published direction for a target: by its categories, else by its name, else none."""
-    for direction, (_, benchmark) in _PARTS.items():
+    for direction, (_, benchmark) in PARTS.items():
         name = {"VisA": "visa", "MVTec AD": "mvtec"}[benchmark]
         if target.categories == BENCHMARKS[benchmark].categories or target.name == name:
             return direction
@@ -111,7 +112,7 @@ def other_data(direction: Direction, aux: DatasetFacts | None, target: DatasetFa
     `aux` is None where the store does not hold it, so that nobody can tell.
     """
     said = []
-    fitted, scored = _PARTS[direction]
+    fitted, scored = PARTS[direction]
     for what, ours, name in (("fitted on", aux, fitted), ("scored on", target, scored)):
         theirs = BENCHMARKS[name]
         if ours is None:

@@ -101,7 +101,7 @@ def _parents(document: ScoresDocument, parent: AnyDetector) -> dict[str, str]:
     match parent.document:
         case GuidesDocument() as guides:
             return {
-                "SAE": guides.parents.sae,
+                "SAE": guides.parents.over,
                 "Recipe": f"{document.recipe}, seed {guides.config.seed}",
             }
         case CombinationDocument() as combination:
@@ -220,10 +220,9 @@ def _training(store: Objects, guides: Artifact[GuidesDocument]) -> list[LinePlot
     """
     plots = []
     sae = guides.document.parents.sae
-    asked = (
-        (folder("saes", sae), "SAE", SAE_PANELS),
-        (folder("guides", guides.id), "Guides", GUIDE_PANELS),
-    )
+    asked = [(folder("guides", guides.id), "Guides", GUIDE_PANELS)]
+    if sae is not None:
+        asked.insert(0, (folder("saes", sae), "SAE", SAE_PANELS))
     for place, what, panels in asked:
         try:
             lines = read_log(store, place)

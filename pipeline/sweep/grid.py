@@ -2,8 +2,9 @@
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
+from pipeline.artifacts.terms import Cell, Row
 from pipeline.configs import (
     FitGuidesConfig,
     FitSaeConfig,
@@ -15,7 +16,7 @@ from spg_core.errors import ConfigError, OptionsDisagree
 from spg_core.fields import check_value, field_types
 from spg_core.nearest import near
 
-_STAGES: dict[str, type[Any]] = {
+_STAGES: dict[str, type[FitSaeConfig] | type[FitGuidesConfig] | type[ScoreConfig]] = {
     "sae": FitSaeConfig,
     "guides": FitGuidesConfig,
     "score": ScoreConfig,
@@ -31,7 +32,7 @@ class Point:
     sae: FitSaeConfig
     guides: FitGuidesConfig
     score: ScoreConfig
-    axes: dict[str, Any]
+    axes: Row
     """`recipe`, `width`, `k`, `seed`, `order` and what `vary` names, such as `guides.beta`."""
 
 
@@ -39,16 +40,16 @@ class Point:
 class Grid:
     """Every combination of the axes, the last axis running fastest."""
 
-    axes: dict[str, list[Any]]
+    axes: dict[str, list[Cell]]
     """The values of each axis."""
     points: list[Point]
-    impossible: list[dict[str, Any]]
+    impossible: list[Row]
     """Combinations of values that do not go together, as rows that say why."""
 
 
 def read_grid(config: SweepConfig) -> Grid:
     """Give the grid that a config spans. Raises: ConfigError for a value that cannot be."""
-    axes: dict[str, list[Any]] = {
+    axes: dict[str, list[Cell]] = {
         name: list(dict.fromkeys(getattr(config, name))) for name in _OWN_AXES
     }
     for text in config.vary:
@@ -67,7 +68,7 @@ def read_grid(config: SweepConfig) -> Grid:
     return grid
 
 
-def _varied(text: str) -> tuple[str, list[Any]]:
+def _varied(text: str) -> tuple[str, list[Cell]]:
     """Read `stage.field=value,value`. Raises: ConfigError."""
     name, equals, values = text.partition("=")
     stage, _, field = name.strip().partition(".")
@@ -83,12 +84,12 @@ def _varied(text: str) -> tuple[str, list[Any]]:
     if not given:
         raise ConfigError(f"--vary {name.strip()} has no value; give one or more, as in {name}=1,2")
     found = [check_value(f"vary {stage}.{field}", kinds[field], one, as_text=True) for one in given]
-    return f"{stage}.{field}", list(dict.fromkeys(found))
+    return f"{stage}.{field}", list(dict.fromkeys(cast("list[Cell]", found)))
 
 
-def _point(axes: dict[str, Any], config: SweepConfig) -> Point:
+def _point(axes: Row, config: SweepConfig) -> Point:
     recipe, device = axes["recipe"], config.device
-    varied: dict[str, dict[str, Any]] = {stage: {"device": device} for stage in _STAGES}
+    varied: dict[str, dict[str, object]] = {stage: {"device": device} for stage in _STAGES}
     varied["sae"] |= {name: axes[name] for name in ("width", "k", "seed", "order")}
     varied["guides"] |= {"seed": axes["seed"]}
     for name, value in axes.items():

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from cache.objects import Objects
 from pipeline.artifacts import Artifact
 from pipeline.artifacts.documents import Document, GuidesDocument, SaeDocument
-from pipeline.configs import ScoreConfig
+from pipeline.artifacts.terms import Row
 from pipeline.fitting.guides import fit_guide_group, guides_id
 from pipeline.fitting.sae import fit_saes, sae_id
 from pipeline.inputs import CachedDataset
@@ -16,7 +16,6 @@ from pipeline.sweep.grid import Point
 from spg_core.errors import SpgError
 
 D = TypeVar("D", bound=Document)
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -40,27 +39,26 @@ def run_points(opened: OpenSweep, points: Sequence[Point]) -> list[Row]:
         [point.sae for point in points],
         opened.memory_bytes,
     )
-    wanted: list[tuple[Artifact[SaeDocument], Any]] = []
+    wanted: list[tuple[Row, Point, Artifact[SaeDocument]]] = []
     for row, point in zip(rows, points, strict=True):
-        row["sae"] = sae_id(opened.aux, point.sae)
-        sae = _found(saes[row["sae"]], row, "fit-sae")
+        row["sae"] = name = sae_id(opened.aux, point.sae)
+        sae = _found(saes[name], row, "fit-sae")
         if sae is not None:
             row |= vars(sae.document.quality)
-            row["guides"] = guides_id(sae.id, point.guides)
-            wanted.append((sae, point.guides))
-    fitted = fit_guide_group(opened.store, wanted)
-    scored: list[tuple[Row, str, ScoreConfig]] = []
-    for row, point in zip(rows, points, strict=True):
-        guides = _found(fitted[row["guides"]], row, "fit-guides") if "guides" in row else None
+            wanted.append((row, point, sae))
+    fitted = fit_guide_group(opened.store, [(sae, point.guides) for _, point, sae in wanted])
+    scored: list[tuple[Row, Point, str]] = []
+    for row, point, sae in wanted:
+        row["guides"] = name = guides_id(sae.id, point.guides)
+        guides = _found(fitted[name], row, "fit-guides")
         if guides is not None:
             row |= _sparsity(guides)
-            scored.append((row, guides.id, point.score))
-    target = opened.target
+            scored.append((row, point, name))
     made = score_group(
         opened.store,
-        [(guides_name, config) for _, guides_name, config in scored],
-        target.dataset,
-        key=target.cache.key,
+        [(name, point.score) for _, point, name in scored],
+        opened.target.dataset,
+        key=opened.target.cache.key,
     )
     for (row, _, _), one in zip(scored, made, strict=True):
         scores = _found(one, row, "score")

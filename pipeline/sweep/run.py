@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cache.objects import Objects
 from pipeline.artifacts import artifact_id, is_complete, save_artifact, settings
 from pipeline.artifacts.documents import SweepDocument, SweepParents
+from pipeline.artifacts.terms import Row
 from pipeline.backbones.spec import require_same_tokens, slug
 from pipeline.configs import ClusterConfig, FitSaeConfig, SweepConfig
 from pipeline.device import resolve_device
@@ -20,10 +21,13 @@ from pipeline.metrics import METRICS, percent
 from pipeline.progress import bar, console, say
 from pipeline.sweep.estimate import estimate
 from pipeline.sweep.grid import Point, read_grid
-from pipeline.sweep.points import OpenSweep, Row, run_points
+from pipeline.sweep.points import OpenSweep, run_points
 from pipeline.sweep.table import heatmaps, sweep_table
 from pipeline.work import open_workers
 from spg_core.errors import FitError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,14 @@ class Sweep:
         done = [row for row in self.rows if row["state"] == "done"]
         lines = [f"{self.id}: {len(done)} of {len(self.rows)} points"]
         for metric in ("image_auroc", "pixel_aupro"):
-            known = [row for row in done if row.get(metric) is not None]
+            known = [(v, row) for row in done if isinstance(v := row.get(metric), float)]
             if known:
-                best = max(known, key=lambda row: row[metric])
-                said = f"{METRICS[metric].label} {percent(best[metric])} %"
+                value, best = max(known, key=lambda pair: pair[0])
+                said = f"{METRICS[metric].label} {percent(value)} %"
                 lines.append(f"  best {said}: C = {best['width']}, k = {best['k']}")
         return "\n".join([*lines, f"{self.path}/sweep.parquet"])
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> "DataFrame":
         """Give a row a point as a pandas DataFrame: its axes, quality, metrics."""
         return to_frame(self.rows)
 

@@ -5,26 +5,27 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.artifacts.terms import Cell, Row
 from pipeline.drawing.plots import draw_heatmaps
 
 _AXES = ("recipe", "order")
 
 
-def sweep_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+def sweep_table(rows: Sequence[Mapping[str, Cell]]) -> pa.Table:
     """Give one row a configuration; null where a point did not get that far."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
 
 
-def _column(values: list[Any]) -> "pa.Array[Any]":
+def _column(values: list[Cell]) -> "pa.Array[Any]":
     """Give a column; one without any value, such as reasons of failure, is text."""
     return pa.array(values, pa.string() if all(value is None for value in values) else None)
 
 
-def heatmaps(rows: Sequence[Mapping[str, Any]], title: str) -> dict[str, bytes]:
+def heatmaps(rows: Sequence[Row], title: str) -> dict[str, bytes]:
     """Draw C x k for every combination of the other axes, mean over seeds: file name -> PNG."""
     others = [name for name in rows[0] if name in _AXES or "." in name]
-    combinations: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    combinations: dict[tuple[Cell, ...], list[Row]] = {}
     for row in rows:
         combinations.setdefault(tuple(row[name] for name in others), []).append(row)
     varied = [i for i in range(len(others)) if len({values[i] for values in combinations}) > 1]

@@ -1,0 +1,99 @@
+"""Fit-guides over an SAE that another program made."""
+
+import re
+
+import torch
+from torch import Tensor
+
+from cache.objects import Objects
+from pipeline.artifacts import Artifact, artifact_id, find_artifact, folder, give, settings
+from pipeline.artifacts.documents import GuidesDocument, GuidesParents
+from pipeline.artifacts.names import require_free
+from pipeline.artifacts.terms import Backbone
+from pipeline.backbones.spec import slug
+from pipeline.configs import FitGuidesConfig
+from pipeline.device import resolve_device
+from pipeline.fitting.checkpoint import drop_leftover
+from pipeline.fitting.dictionaries import AtomSource
+from pipeline.fitting.guides import GuideRequest, fit_requests
+from pipeline.fitting.tokens import TokenSource, require_defects
+from pipeline.inputs import CachedDataset
+from pipeline.interchange.foreign import ForeignSae, read_sae
+from pipeline.interchange.rules import Rule
+from pipeline.progress import bar, say
+from spg_core.errors import ArtifactError
+
+_BATCH_IMAGES = 16
+
+
+def fit_guides_over_file(
+    store: Objects,
+    data: CachedDataset,
+    path: str,
+    config: FitGuidesConfig,
+    name: str | None = None,
+) -> Artifact[GuidesDocument]:
+    """Fit guides over the atoms of an SAE's file, brought to length 1, on a cached dataset.
+
+    Atoms that its own encoder never activates on the dataset are held at 0, as those of an SAE of
+    the store are, where the file tells how it encodes. The guides name the file by its digest.
+
+    Raises: ArtifactError, ConfigError, FitError, StoreError.
+    """
+    sae = read_sae(path, data.cache.d_model)
+    identifier = _guides_id(sae, data, config)
+    if name is not None:
+        require_free(store, "guides", name, identifier)
+    known = find_artifact(store, "guides", identifier)
+    if known is not None:
+        say(f"guides {identifier} are there already")
+        drop_leftover(store, folder("guides", identifier))
+        return give(known, direct=True, name=name)
+    require_defects(data)
+    store.check_writable()
+    parents = GuidesParents(cache=data.parent, file=sae.file)
+    backbone = Backbone(name=data.spec.name, covers=data.spec.covers())
+    over = AtomSource(parents, backbone, sae.atoms, _alive(sae, data, config))
+    request = GuideRequest(identifier, over, data, config)
+    with bar("Fitting guides", request.n_steps) as advance:
+        made = fit_requests(store, [request], advance)[identifier]
+    return give(made, direct=True, name=name)
+
+
+def _guides_id(sae: ForeignSae, data: CachedDataset, config: FitGuidesConfig) -> str:
+    called = re.sub(r"[^A-Za-z0-9]+", "-", sae.file.name.rpartition(".")[0])[:24].strip("-")
+    stem = f"{data.dataset}-{slug(data.backbone)}-c{len(sae.atoms)}-{called or 'file'}"
+    identity = {
+        "file": sae.file.sha256,
+        "rule": sae.file.rule,
+        "cache": data.cache.key,
+        "config": settings(config),
+    }
+    return artifact_id(stem, identity)
+
+
+def _alive(sae: ForeignSae, data: CachedDataset, config: FitGuidesConfig) -> Tensor:
+    """Tell which atoms guides may use: `(C,)` bool. Raises: ArtifactError where none is left."""
+    alive: Tensor = sae.atoms.any(1)
+    if sae.rule is None:
+        say(f"{sae.file.name} does not tell how it encodes: all of its atoms may be used")
+    elif config.mask_dead:
+        alive = alive & _ever_active(sae.rule, data, resolve_device(config.device))
+    if not bool(alive.any()):
+        raise ArtifactError(
+            f"no token of {data.dataset} activates an atom of {sae.file.name}; was the SAE made "
+            "for other tokens? --no-mask-dead uses all atoms"
+        )
+    say(f"{int(alive.sum())} of {len(alive)} atoms of {sae.file.name} may be used")
+    return alive
+
+
+@torch.no_grad()
+def _ever_active(rule: Rule, data: CachedDataset, device: torch.device) -> Tensor:
+    cache, moved = data.cache, rule.to(device)
+    source = TokenSource(cache, device)
+    active = torch.zeros(len(rule.bias), dtype=torch.bool, device=device)
+    batch = _BATCH_IMAGES * cache.tokens_per_image
+    for tokens in source.batches("sequential", batch, seed=0, epoch=0):
+        active |= moved.active(tokens.float())
+    return active.cpu()

@@ -1,0 +1,143 @@
+"""What is said of an exported detector, in the file and beside it."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import msgspec
+
+from pipeline.artifacts import Artifact, to_json
+from pipeline.artifacts.documents import GuidesDocument
+from pipeline.artifacts.notes import Scoring
+from pipeline.artifacts.terms import Amount, Backbone, Number, Part, Sha256, Share, Text, Versions
+from pipeline.backbones.spec import BackboneSpec
+from pipeline.configs import ScoreConfig
+from pipeline.prediction.threshold import describe, load_threshold, scoring_of
+from pipeline.versions import library_versions
+
+FORMAT = 1
+INPUT = "pixels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The threshold that a user has calibrated."""
+
+    value: Share
+    source: Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """What the file takes."""
+
+    name: str = INPUT
+    shape: tuple[str, int, int, int]
+    dtype: str = "float32"
+    content: str = "RGB in [0, 1]; mean and std are inside the file"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What it gives."""
+
+    map: Text
+    score: Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """In the file's metadata: what it is, what it takes and gives, how an image is prepared."""
+
+    kind: ClassVar[str] = "onnx-detector"
+    guides: Part
+    backbone: Backbone
+    scoring: Scoring
+    threshold: Chosen | None
+    input: Input
+    preprocessing: list[Text]
+    """Step by step."""
+    outputs: Outputs
+    versions: Versions = field(default_factory=library_versions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """How far onnxruntime is from ours, on images of several kinds."""
+
+    map_max_abs_difference: Amount
+    score_max_abs_difference: Amount
+    tolerance: Amount
+    images: Number
+    onnxruntime: Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class SidecarDocument(Description):
+    """`detector.json`, beside the file: the same, and what is known once it is written."""
+
+    check: Check
+    sha256: Sha256
+
+
+def to_text(document: Description, indent: int | None = None) -> str:
+    """Give a description as strict JSON."""
+    fields = {"format": FORMAT, "kind": document.kind, **to_json(document)}
+    return json.dumps(fields, indent=indent, allow_nan=False)
+
+
+@dataclass(frozen=True)
+class _Ours:
+    kind: Literal["onnx-detector"]
+
+
+def is_sidecar(path: Path) -> bool:
+    """Tell whether a file is the sidecar of an earlier export."""
+    try:
+        msgspec.json.decode(path.read_bytes(), type=_Ours)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def describe_file(
+    guides: Artifact[GuidesDocument], spec: BackboneSpec, config: ScoreConfig
+) -> Description:
+    """Write down what the file is, what it takes and gives, and how to prepare an image."""
+    saved = load_threshold(guides)
+    threshold = None
+    if saved is not None and saved.scoring == scoring_of(config):
+        threshold = Chosen(value=saved.threshold, source=describe(saved))
+    return Description(
+        guides=guides.id,
+        backbone=Backbone(name=spec.name, covers=spec.covers()),
+        scoring=scoring_of(config),
+        threshold=threshold,
+        input=Input(shape=("batch", 3, spec.height, spec.width)),
+        preprocessing=preprocessing_steps(spec),
+        outputs=Outputs(
+            map=f"(batch, {spec.height}, {spec.width}) float32 in [0, 1], of the resized image",
+            score="(batch,) float32 in [0, 1], larger is more anomalous",
+        ),
+    )
+
+
+def preprocessing_steps(spec: BackboneSpec) -> list[str]:
+    """Say step by step how an image file becomes the file's input."""
+    turn = "turn it as its EXIF orientation says" if spec.exif else "do not apply EXIF rotation"
+    size = f"to exactly {spec.width} x {spec.height} (width x height) pixels, no crop, no padding"
+    if spec.resize_values == "float":
+        steps = [
+            "divide by 255, float32",
+            f"resize these floats {size}, {spec.resize_filter} with antialiasing, as torch's "
+            "interpolate(antialias=True, align_corners=False) does",
+            "order as (3, height, width)",
+        ]
+    else:
+        steps = [
+            f"resize {size}, with Pillow's {spec.resize_filter} filter, which antialiases when it "
+            "shrinks (OpenCV's filter of that name does not); the result is 8-bit again",
+            "divide by 255, order as (3, height, width), float32",
+        ]
+    return [f"decode to 8-bit RGB; drop alpha, repeat grey; {turn}", *steps]
