@@ -228,6 +228,20 @@ def test_an_input_is_never_replaced_by_a_picture(small_store, images, tmp_path):
     assert sorted(tmp_path.iterdir()) == [link, first, second]
 
 
+def test_a_name_too_long_for_its_pictures_costs_that_image_alone(small_store, images, tmp_path):
+    names = ["a.png", "é" * 120 + ".png", "-b.png", "c\nd.png", os.fsdecode(b"e\xff.png")]
+    for name in names:
+        shutil.copy(images[0], tmp_path / name)
+
+    found = judged(
+        small_store.guides, [str(tmp_path / name) for name in names], out=str(tmp_path / "o")
+    )
+
+    assert [one.error is None for one in found] == [True, False, True, True, True]
+    assert "its name is too long for .heatmap.png behind it" in found[1].error
+    assert len(list((tmp_path / "o").iterdir())) == 2 * 4
+
+
 def test_only_pictures_of_an_earlier_run_are_replaced(small_store, images, tmp_path):
     image, out = str(tmp_path / "x.png"), str(tmp_path)
     shutil.copy(images[0], image)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from pipeline.prediction.threshold import (
     measured_at,
     require_use,
 )
-from spg_core.errors import ConfigError, CorruptStore, MetricError
+from spg_core.errors import ConfigError, CorruptStore, MetricError, StoreError
 from spg_core.image_metrics import image_metrics
 
 
@@ -164,6 +165,14 @@ def test_a_threshold_for_other_scores_is_not_used(small_store, own_guides):
     assert "is for pool lse, tau inf, sigma 4.0, coefficients ema, these" in chosen.reason
     assert "these scores are for pool lse, tau 0.0, sigma 4.0" in chosen.reason
     assert same.value is not None
+
+
+def test_a_store_that_is_only_read_is_refused_before_anything_is_scored(small_store, own_guides):
+    place = replace(own_guides.place, store=open_store(own_guides.place.store.where, True))
+    empty = open_store(f"{place.store.where}-that-is-not-there")  # nothing to score in it
+
+    with pytest.raises(StoreError, match="was opened read-only"):
+        calibrate(empty, replace(own_guides, place=place), ScoreConfig(), None)
 
 
 def test_a_torn_or_foreign_threshold_is_refused(small_store, own_guides):

@@ -3,7 +3,7 @@
 import glob
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from manifests.paths import IMAGE_SUFFIXES, walk_images
@@ -11,6 +11,8 @@ from manifests.problems import Problem
 
 HEATMAP, OVERLAY = ".heatmap.png", ".overlay.png"
 """Endings of the pictures that predict writes; folders and globs leave them out."""
+LONGEST_NAME = 255
+"""Bytes of a file's name, in any file system of today."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,18 @@ def output_names(listed: Sequence[Listed]) -> list[str]:
     folders = [str(Path(_full(one.path)).parent) for one in listed if one.error is None]
     common = os.path.commonpath(folders) if folders else "."
     return [os.path.relpath(_full(one.path), common) for one in listed]
+
+
+def with_room_for_pictures(listed: Sequence[Listed]) -> list[Listed]:
+    """Turn images into errors whose names leave no room for the endings of their pictures."""
+    room = LONGEST_NAME - max(map(len, (HEATMAP, OVERLAY)))
+    error = f"its name is too long for {HEATMAP} behind it, so no picture can be written; rename it"
+    return [
+        replace(one, error=f"{one.path}: {error}")
+        if one.error is None and len(os.fsencode(Path(one.path).name)) > room
+        else one
+        for one in listed
+    ]
 
 
 def _full(path: str) -> str:

@@ -32,7 +32,13 @@ from pipeline.detection.load import make_detector
 from pipeline.drawing.mark import is_marked
 from pipeline.drawing.overlay import heatmap, overlay, save_picture
 from pipeline.files import check_place, new_file
-from pipeline.prediction.inputs import HEATMAP, OVERLAY, Listed, output_names
+from pipeline.prediction.inputs import (
+    HEATMAP,
+    OVERLAY,
+    Listed,
+    output_names,
+    with_room_for_pictures,
+)
 from pipeline.prediction.threshold import Threshold, choose_threshold
 from spg_core.errors import ConfigError, DatasetError, StoreError
 
@@ -79,6 +85,7 @@ def predict(
     if config.out is not None and Path(config.out).exists() and not Path(config.out).is_dir():
         raise ConfigError(f"out is a folder for pictures, but {config.out} is a file")
     if config.out is not None:
+        images = with_room_for_pictures(images)
         check_pictures(images, Path(config.out))
     threshold = choose_threshold(guides, scoring, config.threshold)
     detector = make_detector(guides, scoring)

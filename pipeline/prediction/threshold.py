@@ -72,6 +72,7 @@ def calibrate(
 
     if fpr is not None and not 0 <= fpr < 1:
         raise ConfigError(f"fpr is a share of the normal images in [0, 1), got {fpr}")
+    guides.place.store.check_writable()  # not after minutes of scoring
     detector = make_detector(guides, config).to(resolve_device(config.device))
     data = open_fitted_on(store, guides, detector)
     rows = np.arange(data.cache.n_images)
