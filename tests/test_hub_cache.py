@@ -227,6 +227,16 @@ def test_only_dinov3_is_said_to_have_a_gate_and_timms_copy_to_have_none(cache: P
     assert "login" not in str(refusal.value)
 
 
+def test_a_hub_cache_with_a_torn_reference_is_as_good_as_none(cache: Path) -> None:
+    folder = cache / "models--timm--vit_large_patch16_siglip_384.webli"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "snapshots").mkdir()
+    (folder / "refs" / "main").write_bytes(b"\xff\xfe")
+
+    with pytest.raises(BackboneError, match=r"is not in the hub's cache .*HF_HUB_OFFLINE forbids"):
+        load_backbone("siglip")
+
+
 def test_a_hub_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
     (message,) = asked_from("http://127.0.0.1:9", tmp_path, ["dinov3"])
 

@@ -7,6 +7,7 @@ points to, below `blobs/`, has a digest for a name.
 import errno
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.memo import fingerprint, recall, remember
@@ -61,9 +62,11 @@ def _cached(repository: str, file_names: Sequence[str]) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     for file_name in file_names:
-        cached = try_to_load_from_cache(repository, file_name)
-        if isinstance(cached, str):
-            return Path(cached)
+        # What cannot be read, such as a torn `refs/main`, is not cached.
+        with suppress(OSError, ValueError):
+            cached = try_to_load_from_cache(repository, file_name)
+            if isinstance(cached, str):
+                return Path(cached)
     return None
 
 
