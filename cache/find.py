@@ -1,11 +1,12 @@
 """Which caches a store holds, and in which state. Looking never creates anything."""
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from cache.key import is_key
+from cache.key import is_key, tell_apart
 from cache.layout import RECORD, cache_folder, is_path_part
 from cache.objects import Objects
 from cache.record import CacheRecord, parse_record
@@ -145,9 +146,10 @@ def choose_cache(
     if len(meant) > 1:
         complete = [one for one in meant if objects.size(f"{one.folder}/{RECORD}") is not None]
         if len(complete) > 1:
-            keys = ", ".join(one.key for one in complete)
             raise StoreError(
-                f"{asked} in {objects.where} means several caches, choose a key: {keys}"
+                f"{asked} in {objects.where} means several caches, choose a key: "
+                f"{told_apart([read_record(objects, one.folder) for one in complete])}; --layer, "
+                "--image-size and --final-norm choose, too"
             )
         meant = complete or meant
     for one in meant[:1]:
@@ -159,6 +161,14 @@ def choose_cache(
             "finish it"
         )
     raise NotInStore(f"no cache {asked} in {objects.where}; it holds {held_caches(objects)}")
+
+
+def told_apart(records: Sequence[CacheRecord]) -> str:
+    """Return the keys of some caches, each with what tells it from the others."""
+    words = tell_apart([one.covers for one in records])
+    return ", ".join(
+        f"{one.key} ({said})" if said else one.key for one, said in zip(records, words, strict=True)
+    )
 
 
 def held_caches(objects: Objects) -> str:

@@ -66,6 +66,27 @@ def explain_difference(covers_a: Mapping[str, object], covers_b: Mapping[str, ob
     return sentences
 
 
+def tell_apart(covers: Sequence[Mapping[str, object]]) -> list[str]:
+    """Say of each of several caches, in a few words, what it has that another has not.
+
+    `layer 5, height 448`; names of the backbone's part stand without it, digests by their start.
+    """
+    flat = [dict(_flatten(one)) for one in covers]
+    names = sorted({name for one in flat for name in one})
+    differing = [name for name in names if len({canonical_json(one.get(name)) for one in flat}) > 1]
+    return [", ".join(_words(name, one.get(name)) for name in differing) for one in flat]
+
+
+def _words(name: str, value: object) -> str:
+    *_, last = name.split(".")
+    match last, value:
+        case "layer", None:
+            return "the last layer"
+        case "sha256" | "weights_sha256", str(digest):
+            return f"{name.removeprefix('backbone.').replace('.', ' ')} {digest[:8]}"
+    return f"{name.removeprefix('backbone.').replace('.', ' ')} {_show(value)}"
+
+
 def _flatten(value: Mapping[str, object], path: str = "") -> Iterator[tuple[str, object]]:
     for name, inner in value.items():
         full = f"{path}.{name}" if path else name

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, TypeVar
 from cache.reader import TokenCache
 from cache.store import AnyStore, open_store
 from pipeline import stages
+from pipeline.chosen import chosen_key
+from pipeline.configs import CacheWords
 from pipeline.inputs import open_dataset
 from pipeline.options import Option, Stage, fill, help_of, options_of
 from spg_core.errors import ConfigError
@@ -30,14 +32,29 @@ Made = TypeVar("Made")
 Given = TypeVar("Given")
 
 
-def open_cache(store: AnyStore, dataset: str, backbone: str, key: str | None = None) -> TokenCache:
-    """Open the token cache of a dataset and a backbone; `key` or its start where there are several.
+def open_cache(
+    store: AnyStore,
+    dataset: str,
+    backbone: str,
+    key: str | None = None,
+    *,
+    layer: int | None = None,
+    image_size: int | None = None,
+    final_norm: bool | None = None,
+) -> TokenCache:
+    """Open the token cache of a dataset and a backbone.
 
-    Its `tokens(rows)` are arrays `(n, patch, dim)` float16.
+    Where there are several, the key or its start chooses, or the layer (-1 is the last), the input
+    size and the final norm. Its `tokens(rows)` are arrays `(n, patch, dim)` float16.
 
-    Raises: NotInStore, IncompleteCache, StoreError, CorruptStore.
+    Raises: NotInStore, IncompleteCache, StoreError, CorruptStore, ConfigError.
     """
-    return open_dataset(open_store(store, read_only=True), dataset, backbone, key).cache
+    objects = open_store(store, read_only=True)
+    words = CacheWords(
+        layer=None if layer is None else str(layer), image_size=image_size, final_norm=final_norm
+    )
+    key = chosen_key(objects, dataset, backbone, words, key)
+    return open_dataset(objects, dataset, backbone, key).cache
 
 
 def plain(stage: Callable[..., Made], give: Callable[[Made], Given]) -> Callable[..., Given]:

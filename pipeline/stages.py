@@ -5,6 +5,7 @@ runs, so that `spg-pipe --help` does not wait for torch.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from pipeline.configs import (
@@ -67,11 +68,13 @@ def fit_sae(
 ) -> "Artifact[SaeDocument]":
     """Train a sparse autoencoder on cached tokens. Killed, it resumes from its last checkpoint."""
     from cache.store import open_store
+    from pipeline.chosen import chosen_key
     from pipeline.fitting.sae import fit_sae as run
     from pipeline.inputs import open_dataset
 
     objects = open_store(store)
-    data = open_dataset(objects, source.dataset, source.backbone, source.key)
+    key = chosen_key(objects, source.dataset, source.backbone, source, source.key)
+    data = open_dataset(objects, source.dataset, source.backbone, key)
     return run(objects, data, config, name=source.name)
 
 
@@ -169,9 +172,16 @@ def reproduce(
 ) -> "Reproduced":
     """Fit and score what a table or figure of the paper needs, ours beside the published."""
     from cache.store import open_store
+    from pipeline.chosen import chosen_key
     from pipeline.reproduce.paper import reproduce as run
 
-    return run(open_store(store), source, config, varied)
+    objects = open_store(store)
+    aux_key, target_key = (
+        chosen_key(objects, dataset, config.backbone, config, key)
+        for dataset, key in ((config.aux, config.aux_key), (config.target, config.target_key))
+    )
+    config = replace(config, aux_key=aux_key, target_key=target_key)
+    return run(objects, source, config, varied)
 
 
 def atoms(store: "AnyStore", source: AtomsSource, config: AtomsConfig) -> "AtomFiles":

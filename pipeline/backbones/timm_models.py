@@ -85,7 +85,7 @@ def open_timm(
         ConfigError: image size, layer or norm are impossible for this model.
     """
     config = _pretrained_config(model_name)
-    draft = _draft(model_name)
+    draft = draft_of(model_name)
     patch_height, patch_width = draft.patch_embed.patch_size
     size = config.input_size[-1] if request.image_size is None else request.image_size
     check_image_size(size, patch_height, patch_width, request.name)
@@ -140,7 +140,7 @@ def _pretrained_config(model_name: str) -> _Config:
     return cast("_Config", config)
 
 
-def _draft(model_name: str) -> Draft:
+def draft_of(model_name: str) -> Draft:
     """Build the architecture without memory for its weights, to ask it about its shape."""
     import timm
 

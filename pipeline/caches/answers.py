@@ -31,6 +31,8 @@ class Listed:
     backbone: str
     key: str
     state: State
+    tokens: str | None
+    """Which tokens, in words such as `layer 5, 448 px`; None for one that is not complete."""
     images: int | None
     """There already; None where nothing tells, as for `of`."""
     of: int | None

@@ -2,11 +2,19 @@
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from cache.find import CacheInfo, held_caches, inspect_cache, read_record, resolve_caches, survey
+from cache.find import (
+    CacheInfo,
+    held_caches,
+    inspect_cache,
+    read_record,
+    resolve_caches,
+    survey,
+    told_apart,
+)
 from cache.key import explain_difference
 from cache.layout import IMAGES_PER_SHARD, MANIFEST
 from cache.objects import Objects
@@ -24,7 +32,9 @@ from pipeline.caches.answers import (
     Trouble,
 )
 from pipeline.caches.stated import planned_images, users
-from spg_core.errors import IncompleteCache, NotInStore, SpgError, StoreError
+from pipeline.chosen import fitting, in_words, read_records, say_tokens
+from pipeline.configs import CacheWords
+from spg_core.errors import ConfigError, IncompleteCache, NotInStore, SpgError, StoreError
 
 
 @dataclass(frozen=True)
@@ -40,8 +50,10 @@ class NamedCache:
         return f"{self.store.where}/{self.info.folder}"
 
 
-def name_cache(store: Objects, reference: str) -> NamedCache:
+def name_cache(store: Objects, reference: str, words: CacheWords | None = None) -> NamedCache:
     """Find the one cache that a key, its start, `dataset/backbone[/key]`, or a path means.
+
+    `words` choose among several complete ones by layer and input.
 
     A path or URL that holds `/tokens/` may lie in another store.
 
@@ -54,6 +66,10 @@ def name_cache(store: Objects, reference: str) -> NamedCache:
     if not reference:
         raise NotInStore(f"no cache is called ''; `spg-pipe cache ls` lists those of {store.where}")
     meant = [inspect_cache(store, name) for name in resolve_caches(store, reference)]
+    if words is not None and in_words(words):
+        records = read_records(store, [info for info in meant if info is not None])
+        keys = {one.key for one in fitting(records, words, reference, store.where)}
+        meant = [info for info in meant if info is not None and info.key in keys]
     match [info for info in meant if info is not None]:
         case [only]:
             return NamedCache(store, only)
@@ -63,7 +79,21 @@ def name_cache(store: Objects, reference: str) -> NamedCache:
             )
         case several:
             names = ", ".join(info.folder for info in several)
-            raise StoreError(f"{reference!r} means several caches: {names}; type more of the key")
+            records = read_records(store, several)
+            apart = f" ({told_apart(records)})" if len(records) > 1 else ""
+            raise StoreError(
+                f"{reference!r} means several caches: {names}{apart}; type more of the key"
+            )
+
+
+def name_caches(store: Objects, references: Sequence[str], words: CacheWords) -> list[NamedCache]:
+    """Find the one cache that each of some names means. Raises: as `name_cache`, ConfigError."""
+    if in_words(words) and not references:
+        raise ConfigError(
+            f"{in_words(words)} chooses among the caches of a name; give one, such as "
+            "DATASET/BACKBONE"
+        )
+    return [name_cache(store, one, words) for one in references]
 
 
 def listing(store: Objects) -> Listing:
@@ -80,11 +110,12 @@ def troubles(problems: Mapping[str, str]) -> list[Trouble]:
 
 def _listed(store: Objects, info: CacheInfo, used_by: list[str]) -> Listed:
     state: State = "partial"
-    problem = None
+    problem = tokens = None
     if info.state == "complete":
         try:
-            images = of = read_record(store, info.folder).geometry.n_images
-            state = "complete"
+            record = read_record(store, info.folder)
+            images = of = record.geometry.n_images
+            state, tokens = "complete", say_tokens(record)
         except StoreError as error:
             state, images, of, problem = "damaged", None, None, str(error)
     else:
@@ -97,6 +128,7 @@ def _listed(store: Objects, info: CacheInfo, used_by: list[str]) -> Listed:
         backbone=info.backbone,
         key=info.key,
         state=state,
+        tokens=tokens,
         images=images,
         of=of,
         bytes=info.size_bytes,

@@ -18,8 +18,9 @@ def listing_text(found: Listing) -> str:
     rows: list[Sequence[Cell]] = []
     for one in found.caches:
         name = (one.dataset, one.backbone, one.key)
-        rows.append((*name, one.state, _images(one), human_bytes(one.bytes), one.used_by or "-"))
-    headings = ("dataset", "backbone", "key", "state", "images", "size", "used by")
+        holds = (one.tokens or "-", one.state, _images(one), human_bytes(one.bytes))
+        rows.append((*name, *holds, one.used_by or "-"))
+    headings = ("dataset", "backbone", "key", "tokens", "state", "images", "size", "used by")
     # a key must stay whole, so that it can be copied
     table = text_table(headings, rows, whole=2) if rows else nothing_text(found.store)
     return "\n".join([table, *map(printable_line, lines)])

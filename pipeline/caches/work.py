@@ -21,8 +21,10 @@ from pipeline.caches.answers import (
     Trouble,
     Verified,
 )
-from pipeline.caches.report import NamedCache, name_cache, spoilt, troubles
+from pipeline.caches.report import NamedCache, name_cache, name_caches, spoilt, troubles
 from pipeline.caches.stated import users
+from pipeline.chosen import in_words
+from pipeline.configs import CacheWords
 from pipeline.progress import Advance, bar, say
 from spg_core.errors import IncompleteCache, NotInStore, StoreError
 
@@ -87,7 +89,9 @@ def _each(
     return made
 
 
-def caches_to_copy(source: str, only: Sequence[str]) -> tuple[list[NamedCache], dict[str, str]]:
+def caches_to_copy(
+    source: str, only: Sequence[str], words: CacheWords
+) -> tuple[list[NamedCache], dict[str, str]]:
     """Give the caches that `cache copy` was asked for: named ones, one path, or all complete ones.
 
     Where all are meant, also what is wrong with folders that are no caches.
@@ -98,10 +102,10 @@ def caches_to_copy(source: str, only: Sequence[str]) -> tuple[list[NamedCache], 
         if only:
             raise StoreError(f"{source} names one cache already; leave --only out")
         place, _, inside = source.rstrip("/").rpartition("/tokens/")
-        return [name_cache(open_store(place, read_only=True), inside)], {}
+        return [name_cache(open_store(place, read_only=True), inside, words)], {}
     store = open_existing_store(source, read_only=True)
-    if only:
-        return [name_cache(store, one) for one in only], {}
+    if only or in_words(words):
+        return name_caches(store, only, words), {}
     caches, strange = complete_caches(store)
     if not caches:
         raise NotInStore(f"no complete cache in {store.where}")
@@ -139,14 +143,16 @@ def copy_all(
     return Copies(target.where, copied, troubles(strange) + damaged)
 
 
-def tidy(store: Objects, references: Sequence[str], grace_hours: float, delete: bool) -> Tidied:
+def tidy(
+    store: Objects, references: Sequence[str], words: CacheWords, grace_hours: float, delete: bool
+) -> Tidied:
     """Give what no cache needs and what is of the caches named for removal; delete it if asked to.
 
     Raises:
         NotInStore, StoreError: none or several fit a name, a path leads into another store or
             behind a link, or the folder is no store.
     """
-    named = [name_cache(store, reference) for reference in references]
+    named = name_caches(store, references, words)
     for cache in named:
         if cache.store is not store:
             raise StoreError(f"{cache.where} is in another store; name that with --store")

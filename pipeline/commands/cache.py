@@ -46,10 +46,10 @@ def info(store: "AnyStore", config: InfoConfig) -> "Facts | Differences":
     from pipeline.caches.report import describe_cache, differences, name_cache
 
     objects = open_existing_store(store, read_only=True)
-    first = name_cache(objects, config.cache)
+    first = name_cache(objects, config.cache, config)
     if config.other is None:
         return describe_cache(first)
-    return differences(first, name_cache(objects, config.other))
+    return differences(first, name_cache(objects, config.other, config))
 
 
 def _show_info(found: "Facts | Differences", as_json: bool) -> None:
@@ -67,17 +67,18 @@ def verify(store: "AnyStore", config: VerifyConfig) -> "Checked":
     """
     from cache.store import open_existing_store
     from pipeline.caches.answers import Checked
-    from pipeline.caches.report import name_cache
+    from pipeline.caches.report import name_caches
     from pipeline.caches.work import complete_caches, verify_all
+    from pipeline.chosen import in_words
     from pipeline.kinds import JSON
     from pipeline.registry.verify import verify_artifacts, verify_some
 
     objects = open_existing_store(store, read_only=True)
-    if not config.caches:
+    if not config.caches and not in_words(config):
         found = verify_all(*complete_caches(objects))
         return Checked(objects.where, found, verify_artifacts(objects))
     artifacts = [one for one in config.caches if one.partition("/")[0] in JSON]
-    named = [name_cache(objects, one) for one in config.caches if one not in artifacts]
+    named = name_caches(objects, [one for one in config.caches if one not in artifacts], config)
     return Checked(objects.where, verify_all(named, {}), verify_some(objects, artifacts))
 
 
@@ -105,7 +106,7 @@ def copy(config: CopyConfig) -> "Copies":
     from cache.store import open_store
     from pipeline.caches.work import caches_to_copy, copy_all
 
-    named, strange = caches_to_copy(config.source, config.only)
+    named, strange = caches_to_copy(config.source, config.only, config)
     return copy_all(named, strange, open_store(config.destination), config.threads)
 
 
@@ -126,7 +127,7 @@ def gc(store: "AnyStore", config: GcConfig) -> "Tidied":
     from pipeline.caches.work import tidy
 
     objects = open_existing_store(store, read_only=not config.delete)
-    return tidy(objects, config.remove, config.grace_hours, config.delete)
+    return tidy(objects, config.remove, config, config.grace_hours, config.delete)
 
 
 def _show_gc(found: "Tidied", as_json: bool) -> None:

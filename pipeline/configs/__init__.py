@@ -10,6 +10,7 @@ range, the text below it its help. A `..Source` says which things in the store a
 from pipeline.configs.combining import Combine, CombineConfig, CombineSource
 from pipeline.configs.common import (
     Aupro,
+    CacheWords,
     Checked,
     ClusterConfig,
     Coefficients,
@@ -46,6 +47,7 @@ __all__ = [
     "AtomsConfig",
     "AtomsSource",
     "Aupro",
+    "CacheWords",
     "CalibrateSource",
     "Checked",
     "ClusterConfig",

@@ -5,12 +5,12 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from pipeline.configs.common import Checked
+from pipeline.configs.common import CacheWords
 from spg_core.fields import ARGUMENT, REPEATED, FilePath, Name
 
 
 @dataclass(frozen=True, kw_only=True)
-class InfoConfig(Checked):
+class InfoConfig(CacheWords):
     """Which cache is described, or which two are told apart."""
 
     cache: Annotated[Name, ARGUMENT]
@@ -20,7 +20,7 @@ class InfoConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyConfig(Checked):
+class VerifyConfig(CacheWords):
     """Which caches are checked."""
 
     caches: Annotated[tuple[Name, ...], ARGUMENT] = ()
@@ -29,7 +29,7 @@ class VerifyConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CopyConfig(Checked):
+class CopyConfig(CacheWords):
     """Which caches are copied, and where to."""
 
     source: Annotated[FilePath, ARGUMENT]
@@ -44,7 +44,7 @@ class CopyConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GcConfig(Checked):
+class GcConfig(CacheWords):
     """What is garbage, and whether it goes."""
 
     delete: bool = False

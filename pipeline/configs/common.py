@@ -50,6 +50,12 @@ Layer = Annotated[
 ]
 """Which block of a backbone, or which blocks, in words of `pipeline.backbones.layers`."""
 
+OneLayer = Annotated[
+    str,
+    Meta(pattern=r"^-?[0-9]{1,4}$", description="a number from 0, from the end where negative"),
+]
+"""Which block of a backbone."""
+
 
 def as_words(given: object) -> tuple[str, ...]:
     """Give the words of a list that is written `5,11`, given as a number, or as several."""
@@ -73,6 +79,30 @@ class Named(Checked):
 
     name: ArtifactName | None = None
     """Also call it so: other commands take the name in place of the id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputWords(Checked):
+    """Which caches are meant, by what their model saw and gave."""
+
+    image_size: Annotated[int, Meta(ge=1, le=16384)] | None = None
+    """Side of the model input of the cache that is meant, in pixels, where there are several."""
+    final_norm: bool | None = None
+    """Whether the tokens of the cache that is meant passed the final norm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheWords(InputWords):
+    """Which of several caches of a dataset and a backbone is meant, in words instead of a key."""
+
+    layer: OneLayer | None = None
+    """Layer of the cache that is meant, from 0 or, where negative, from the end."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a value out of range."""
+        if isinstance(self.layer, int):  # as a notebook says it
+            object.__setattr__(self, "layer", str(self.layer))
+        super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)

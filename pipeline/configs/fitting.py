@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from pipeline.configs.common import Checked, Epochs, Images, Named, Recipe
+from pipeline.configs.common import CacheWords, Checked, Epochs, Images, Named, Recipe
 from spg_core.errors import ConfigError, OptionsDisagree
 from spg_core.fields import Device, FilePath, Name, Paper, Seed
 from spg_core.guide_config import GuideConfig
@@ -17,8 +17,8 @@ Shots = Annotated[int, Meta(ge=0, le=100_000)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitSaeSource(Named):
-    """Whose tokens an SAE is trained on."""
+class TokensSource(Checked):
+    """Whose tokens are used."""
 
     dataset: Name
     """Auxiliary dataset, by its name in the store."""
@@ -26,6 +26,11 @@ class FitSaeSource(Named):
     """Backbone whose tokens are used."""
     key: Name | None = None
     """Key of the cache, or its start, where there are several."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSaeSource(Named, CacheWords, TokensSource):
+    """Whose tokens an SAE is trained on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +95,7 @@ class FitGuidesConfig(GuideConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitMemorySource(Named):
+class FitMemorySource(CacheWords, Named):
     """Whose normal tokens are kept."""
 
     dataset: Name

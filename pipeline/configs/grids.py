@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from pipeline.configs.common import FEW, Aupro, Checked, Epochs, Pool, Recipe
+from pipeline.configs.common import FEW, Aupro, CacheWords, Checked, Epochs, Pool, Recipe
 from pipeline.configs.fitting import FitGuidesConfig, FitSaeConfig, Order
 from spg_core.fields import ARGUMENT, REPEATED, Device, FilePath, Name, Seed
 from spg_core.sae_config import Atoms
@@ -59,7 +59,7 @@ class ReproduceSource(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReproduceConfig(Checked):
+class ReproduceConfig(CacheWords):
     """Fit and score what a table or figure of the paper needs."""
 
     aux: Name = "visa"

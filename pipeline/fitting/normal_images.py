@@ -6,6 +6,7 @@ from cache.find import CacheInfo, find_caches
 from cache.objects import Objects
 from pipeline.backbones.presets import PRESETS
 from pipeline.backbones.spec import BackboneSpec, slug
+from pipeline.chosen import in_words, meant_caches
 from pipeline.configs import FitMemorySource
 from pipeline.fitting.memory import normal_rows
 from pipeline.inputs import CachedDataset, open_dataset
@@ -23,6 +24,11 @@ def open_normal_images(store: Objects, source: FitMemorySource) -> CachedDataset
     found = [one for one in find_caches(store, source.dataset) if one.state == "complete"]
     backbone = source.backbone or _only_backbone(store, source.dataset, found)
     own = [one for one in found if one.backbone == slug(backbone)]
+    if in_words(source):
+        meant = meant_caches(store, source.dataset, backbone, source, source.key)
+        own = [one for one in own if one.key in {record.key for record in meant}]
+        if len(own) == 1:
+            return open_dataset(store, source.dataset, backbone, own[0].key)
     if source.key is not None or len(own) < 2:
         return open_dataset(store, source.dataset, backbone, source.key)
     opened = [open_dataset(store, source.dataset, backbone, one.key) for one in own]
