@@ -18,7 +18,7 @@ from pipeline.fitting.tokens import TokenSource, require_defects
 from pipeline.inputs import CachedDataset
 from pipeline.interchange.foreign import ForeignSae, read_sae
 from pipeline.interchange.rules import Rule
-from pipeline.progress import bar
+from pipeline.progress import bar, say
 from spg_core.errors import ArtifactError
 
 _BATCH_IMAGES = 16
