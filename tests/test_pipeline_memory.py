@@ -277,8 +277,13 @@ def test_a_category_that_is_not_remembered_or_not_named_is_refused(store, data) 
     with pytest.raises(ArtifactError, match="say of which the images are"):
         part.values(tokens)
 
-    only = replace(part, spans={"leather": part.spans["leather"]})
+    tokens = unit(torch.randn(2, 5, part.spec.d_model))
+    only = part.of("leather")
     assert torch.equal(only.values(tokens), part.values(tokens, "leather"))
+    assert torch.equal(only.of(None).values(tokens), only.values(tokens))
+    assert only.key != part.key
+    with pytest.raises(ArtifactError, match="is of leather; it has none of granite"):
+        only.values(tokens, "granite")
 
 
 def test_an_image_that_is_remembered_is_not_scored_by_itself(store, data) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ScoreConfig
+from pipeline.detection.memory_part import MemoryPart
 from pipeline.detection.parts import Part
 from spg_core.anomaly_map import MapOperator, image_scores, map_operator
 from spg_core.guides import unit
@@ -86,6 +87,20 @@ class Detector:
     def scores(self, maps: Tensor) -> Tensor:
         """Give image scores `(B,)` for maps `(B, height, width)`."""
         return image_scores(maps, self.pooling)
+
+    def of_category(self, category: str | None) -> "Detector":
+        """Give the same detector for images of one category, which then need not say so.
+
+        Guides serve every category. None is the only one that the memories have.
+
+        Raises: ArtifactError for a category that a memory has not, or none of several.
+        """
+        return replace(
+            self,
+            parts=tuple(
+                part.of(category) if isinstance(part, MemoryPart) else part for part in self.parts
+            ),
+        )
 
     def to(self, device: torch.device | str) -> "Detector":
         """Give the same detector on another device."""

@@ -29,7 +29,7 @@ class MemoryPart:
     @property
     def key(self) -> str:
         """What tells it from every other part: parts of one key give the same values."""
-        return self.id
+        return self.id if len(self.spans) > 1 else "/".join([self.id, *self.spans])
 
     @property
     def device(self) -> torch.device:
@@ -47,6 +47,15 @@ class MemoryPart:
         """
         span = self.spans[self.require_category(category)]
         return nearest_distances(unit_tokens, self.tokens[span]) / 2
+
+    def of(self, category: str | None) -> "MemoryPart":
+        """Give the memory of one category, to be asked whatever the images are of.
+
+        None is the only one there is. Raises: ArtifactError.
+        """
+        own = self.require_category(category)
+        tokens = self.tokens[self.spans[own]]
+        return replace(self, tokens=tokens, spans={own: slice(0, len(tokens))})
 
     def require_category(self, category: str | None) -> str:
         """Give the category whose memory is asked. Raises: ArtifactError."""
