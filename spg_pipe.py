@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.api import (
         atoms,
         calibrate,
+        combine,
         export,
         extract,
         fit_guides,
@@ -43,6 +44,7 @@ __all__ = [
     "as_dask_array",
     "atoms",
     "calibrate",
+    "combine",
     "export",
     "extract",
     "fit_guides",

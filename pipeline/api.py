@@ -128,6 +128,7 @@ def _predictions(made: "Iterable[Prediction]") -> "Predictions":
 extract = plain(stages.extract, _as_it_is)
 fit_sae = plain(stages.fit_sae, _as_it_is)
 fit_guides = plain(stages.fit_guides, _as_it_is)
+combine = plain(stages.combine, _as_it_is)
 fit_memory = plain(stages.fit_memory, _as_it_is)
 score = plain(stages.score, _as_it_is)
 table = plain(stages.table, lambda made: made[1])

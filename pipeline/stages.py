@@ -13,6 +13,8 @@ from pipeline.configs import (
     AtomsSource,
     CalibrateSource,
     ClusterConfig,
+    CombineConfig,
+    CombineSource,
     DemoConfig,
     ExportSource,
     ExtractConfig,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from cache.store import AnyStore
     from pipeline.artifacts import Artifact
     from pipeline.artifacts.documents import (
+        CombinationDocument,
         GuidesDocument,
         MemoryDocument,
         SaeDocument,
@@ -85,7 +88,6 @@ def fit_guides(
 
     An SAE of another program is a dictionary, too: --sae-file, with --dataset and --backbone.
     """
-    source.check()
     from cache.store import open_store
     from pipeline.fitting.guides import fit_guides as run
     from pipeline.fitting.over_file import fit_guides_over_file
@@ -115,20 +117,35 @@ def fit_memory(
     return run(objects, open_normal_images(objects, source), config, name=source.name)
 
 
+def combine(
+    store: "AnyStore", source: CombineSource, config: CombineConfig
+) -> "Artifact[CombinationDocument]":
+    """Let several guides and memories, of any layers and backbones, make one map."""
+    from cache.store import open_store
+    from pipeline.detection.combine import combine as run
+
+    return run(open_store(store), source.guides, config, name=source.name)
+
+
 def score(
     store: "AnyStore", source: ScoreSource, asked: Asked[ScoreConfig], cluster: ClusterConfig
 ) -> "Artifact[ScoresDocument]":
-    """Score a cached dataset with fitted guides: maps, image scores, metrics."""
+    """Score a cached dataset with one detector or several combined: maps, image scores, metrics."""
     from cache.store import open_store
-    from pipeline.artifacts import load_artifact
+    from pipeline.detection.combine import find_or_combine
+    from pipeline.detection.find import recipe_of
     from pipeline.scoring.score import score as run
 
     objects = open_store(store)
-    guides = load_artifact(objects, "guides", source.guides)
-    config = asked.under(source.recipe or guides.document.config.recipe)
+    meant = asked.under("released")  # neither coefficients nor device are a recipe's
+    meeting = CombineConfig(
+        combine=source.combine, coefficients=meant.coefficients, device=meant.device
+    )
+    detector = find_or_combine(objects, source.guides, meeting)
+    config = asked.under(source.recipe or recipe_of(detector))
     return run(
         objects,
-        guides,
+        detector,
         source.dataset,
         config,
         key=source.key,
@@ -200,13 +217,12 @@ def calibrate(
 ) -> "ThresholdDocument":
     """Choose the threshold of predict on the auxiliary images, and keep it with the guides."""
     from cache.store import open_store
-    from pipeline.artifacts import load_artifact
+    from pipeline.detection.find import find_detector, recipe_of
     from pipeline.prediction.threshold import calibrate as run
 
     objects = open_store(store)
-    guides = load_artifact(objects, "guides", source.guides)
-    config = asked.under(guides.document.config.recipe)
-    return run(objects, guides, config, source.fpr)
+    detector = find_detector(objects, source.guides)
+    return run(objects, detector, asked.under(recipe_of(detector)), source.fpr)
 
 
 def predict(
@@ -217,13 +233,13 @@ def predict(
 ) -> "Iterator[Prediction]":
     """Judge unseen images: score, verdict and heatmap; a broken image does not stop the rest."""
     from cache.store import open_store
-    from pipeline.artifacts import load_artifact
+    from pipeline.detection.find import find_detector, recipe_of
     from pipeline.prediction.inputs import find_images
     from pipeline.prediction.predict import predict as run
 
-    guides = load_artifact(open_store(store, read_only=True), "guides", source.guides)
-    scoring = asked.under(guides.document.config.recipe)
-    return run(guides, find_images(source.images), scoring, config)
+    detector = find_detector(open_store(store, read_only=True), source.guides)
+    scoring = asked.under(recipe_of(detector))
+    return run(detector, find_images(source.images), scoring, config)
 
 
 def export(
@@ -232,9 +248,9 @@ def export(
     asked: Annotated[Asked[ScoreConfig], Without("aupro", "device")],
 ) -> "Exported | SaeFiles":
     """Write a detector as one ONNX file, RGB to map and score, checked; or an SAE for sae-lens."""
-    source.check()
     from cache.store import open_store
     from pipeline.artifacts import load_artifact
+    from pipeline.detection.find import find_detector, recipe_of
     from pipeline.interchange.saelens import export_saelens
     from pipeline.prediction.export import export as run
 
@@ -242,9 +258,8 @@ def export(
     if source.sae is not None:
         return export_saelens(load_artifact(objects, "saes", source.sae), source.out)
     assert source.guides is not None
-    guides = load_artifact(objects, "guides", source.guides)
-    config = asked.under(guides.document.config.recipe)
-    return run(guides, source.out, config, source.weights)
+    detector = find_detector(objects, source.guides)
+    return run(detector, source.out, asked.under(recipe_of(detector)), source.weights)
 
 
 def demo(config: DemoConfig) -> "Artifact[ScoresDocument]":

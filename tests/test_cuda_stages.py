@@ -17,10 +17,7 @@ import torch
 from cache.objects import Objects
 from cache.store import open_store
 from cache.stream import Order
-from manifests.images import open_image
 from pipeline.atoms.find import find_atoms
-from pipeline.backbones.load import load_backbone
-from pipeline.backbones.preprocess import preprocess
 from pipeline.configs import AtomsConfig, ScoreConfig
 from pipeline.detection.load import make_detector
 from pipeline.fitting import train
@@ -28,6 +25,7 @@ from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
 from pipeline.fitting.tokens import TokenSource
 from pipeline.inputs import open_dataset
+from pipeline.prediction.model import load_model, specs_of
 from pipeline.prediction.predict import maps_of
 from pipeline.scoring.score import score
 from tests.pretended_gpu import PretendedGpu, needs_cuda_build, pretend_card, pretended_gpu
@@ -128,19 +126,18 @@ def test_atoms_are_found(store: Objects, small_store: SmallStore) -> None:
 
 
 @pytest.fixture
-def images(small_store: SmallStore) -> list[torch.Tensor]:
-    """Three images as `predict` hands them on."""
-    spec = load_backbone("gabor", image_size=96).spec
-    paths = sorted((small_store.images / "target").rglob("test/*/*.png"))[:3]
-    return [preprocess(open_image(path), spec) for path in paths]
+def images(small_store: SmallStore) -> list[Path]:
+    """Three images."""
+    return sorted((small_store.images / "target").rglob("test/*/*.png"))[:3]
 
 
-def test_images_are_judged(small_store: SmallStore, images: list[torch.Tensor]) -> None:
+def test_images_are_judged(small_store: SmallStore, images: list[Path]) -> None:
     detector = make_detector(small_store.guides, ScoreConfig())
+    specs = specs_of(detector)
+    inputs = [specs.prepare(path) for path in images]
 
     with pretended_gpu() as gpu:
-        backbone = load_backbone("gabor", image_size=96, device="cuda")
-        maps = maps_of(backbone, detector.to("cuda"), images)
+        maps = maps_of(load_model(detector, specs, None, "cuda"), inputs)
 
     assert maps.shape == (3, 96, 96)
     assert gpu.products == {torch.float32}

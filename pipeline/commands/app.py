@@ -24,6 +24,7 @@ COMMANDS = {
     "fit-sae": "Train a sparse autoencoder on cached tokens.",
     "fit-guides": "Learn two guides over an SAE.",
     "fit-memory": "Keep tokens of a few normal images.",
+    "combine": "Let several detectors make one map.",
     "score": "Maps, image scores and metrics of a dataset.",
     "sweep": "Fit and score a grid in one pass.",
     "table": "Print scores beside the published ones.",

@@ -12,6 +12,7 @@ from pipeline.printable import printable, printable_line
 if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
     from pipeline.artifacts.documents import (
+        CombinationDocument,
         GuidesDocument,
         MemoryDocument,
         SaeDocument,
@@ -57,6 +58,12 @@ def fit_memory(made: "Artifact[MemoryDocument]", as_json: bool) -> None:
     """Print what it holds, and where it is."""
     held = {name: vars(one) for name, one in made.document.categories.items()}
     show({"id": made.id, "path": made.path, "categories": held}, as_json, repr(made))
+
+
+def combine(made: "Artifact[CombinationDocument]", as_json: bool) -> None:
+    """Print how the parts meet, and where it is."""
+    parts = [asdict(one) for one in made.document.parts]
+    show({"id": made.id, "path": made.path, "parts": parts}, as_json, repr(made))
 
 
 def score(made: "Artifact[ScoresDocument]", as_json: bool) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from pipeline.configs.combining import Combine, Several
 from pipeline.configs.common import Aupro, Checked, Coefficients, Pool, Recipe
 from spg_core.errors import ConfigError, OptionsDisagree
 from spg_core.fields import Device, FilePath, Name, Paper
@@ -68,13 +69,19 @@ class GuidesSource(Checked):
     """Which guides are meant."""
 
     guides: Name
-    """Guides: id, name, start of an id, path, or latest."""
+    """Guides, a memory or a combination: id, name, start of an id, path, or latest."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreSource(GuidesSource):
-    """What is scored, and what is kept besides the metrics."""
+class ScoreSource(Checked):
+    """What is scored, by which detector, and what is kept besides the metrics."""
 
+    guides: Several
+    """Guides, a memory or a combination: id, name, start of an id, path, or latest; a list such as
+    A,B,C is combined."""
+    combine: Combine = "mean"
+    """How the maps of several meet: mean, max, or learned (a mean with weights fitted on the masks
+    of the auxiliary dataset)."""
     dataset: Name
     """Target dataset, by its name in the store."""
     key: Name | None = None
@@ -85,6 +92,16 @@ class ScoreSource(GuidesSource):
     """Keep the maps, maps.zarr."""
     report: bool = False
     """Write report.html."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a value out of range, or a combination of one."""
+        if isinstance(self.guides, str):
+            object.__setattr__(self, "guides", (self.guides,))
+        super().__post_init__()
+        if len(self.guides) == 1 and self.combine != "mean":
+            raise OptionsDisagree(
+                f"--combine {self.combine} is for several; --guides names {self.guides[0]} alone"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,16 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.artifacts import Artifact
-from pipeline.artifacts.documents import GuidesDocument
-from pipeline.backbones.load import Backbone
 from pipeline.backbones.spec import BackboneSpec
-from pipeline.backbones.stored import load_stored_backbone
 from pipeline.configs import ScoreConfig
-from pipeline.detection.detector import Detector
+from pipeline.detection.find import AnyDetector
 from pipeline.detection.load import make_detector
 from pipeline.files import check_place, new_file, write_file
 from pipeline.prediction.export_module import ExportedDetector
+from pipeline.prediction.model import Model, Specs, load_model, specs_of
 from pipeline.prediction.sidecar import (
     INPUT,
     Check,
@@ -60,7 +57,7 @@ class Exported:
 
 
 def export(
-    guides: Artifact[GuidesDocument], out: str, config: ScoreConfig, weights: str | None = None
+    guides: AnyDetector, out: str, config: ScoreConfig, weights: str | None = None
 ) -> Exported:
     """Write the detector of `guides` as an ONNX file with a sidecar JSON, and check it.
 
@@ -84,11 +81,14 @@ def export(
     check_place(target, make_folders=True)
     check_place(sidecar, is_sidecar, make_folders=True)
     detector = make_detector(guides, config)
-    backbone = load_stored_backbone(detector.spec, weights, "cpu")
+    specs = specs_of(detector)
+    _require_one_backbone(guides.id, specs)
+    model = load_model(detector, specs, weights, "cpu")
+    [backbone] = model.backbones
     told = describe_file(guides, backbone.spec, config)
     with new_file(target, make_folders=True) as temporary:
-        write_onnx(ExportedDetector(backbone, detector), backbone.spec, temporary, told)
-        check = compare(temporary, backbone, detector)
+        write_onnx(ExportedDetector(model), backbone.spec, temporary, told)
+        check = compare(temporary, model)
         with temporary.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         document = SidecarDocument(**vars(told), check=check, sha256=digest)
@@ -132,19 +132,21 @@ def write_onnx(
     program.save(str(path), external_data=False)
 
 
-def compare(path: Path, backbone: Backbone, detector: Detector) -> Check:
+def compare(path: Path, model: Model) -> Check:
     """Run the file in onnxruntime beside ours; give the largest differences.
 
     Raises: ArtifactError where they differ by more than `TOLERANCE`.
     """
     import onnxruntime
 
+    [backbone], detector = model.backbones, model.detector
     spec = backbone.spec
     images = check_images(spec.height, spec.width)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     maps, scores = session.run(list(OUTPUTS), {INPUT: images.numpy()})
     mean, std = (torch.tensor(each).reshape(3, 1, 1) for each in (spec.mean, spec.std))
-    ours = detector.maps(backbone((images - mean) / std).tokens)
+    found = backbone.layers((images - mean) / std)
+    ours = detector.maps(*(found[layer].tokens for _, layer in model.places))
     map_difference = float(np.abs(maps - ours.numpy()).max())
     score_difference = float(np.abs(scores - detector.scores(ours).numpy()).max())
     # not <=: a NaN must fail too
@@ -174,6 +176,16 @@ def check_images(height: int, width: int) -> Tensor:
     images = torch.stack([noise, gradient, blocks])
     assert len(images) == _CHECK_IMAGES
     return images
+
+
+def _require_one_backbone(identifier: str, specs: Specs) -> None:
+    """Refuse parts whose inputs are prepared in several ways. Raises: ConfigError."""
+    if len(specs.backbones) > 1:
+        names = ", ".join(f"{one[0].name} at {one[0].height} px" for one in specs.backbones)
+        raise ConfigError(
+            f"{identifier} has parts on {names}; one ONNX file takes one input, so export a "
+            "detector whose parts are layers of one backbone"
+        )
 
 
 def _require_packages() -> None:

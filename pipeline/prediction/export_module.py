@@ -1,14 +1,13 @@
 """The whole detector as one module: RGB in [0, 1] in, anomaly map and image score out.
 
 B images, H x W the model's input in pixels. Everything that has no choice left is inside: mean and
-std, backbone, guides, softmax, upsampling and blur (two matrices), pooling.
+std, backbone, parts, softmax, upsampling and blur (two matrices), pooling.
 """
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.backbones.load import Backbone
-from pipeline.detection.detector import Detector
+from pipeline.prediction.model import Model
 
 
 class ExportedDetector(nn.Module):
@@ -17,16 +16,18 @@ class ExportedDetector(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone, detector: Detector) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
+        [backbone] = model.backbones
         self.tokens = backbone.model
-        self.detector = detector
+        self.layers = [layer for _, layer in model.places]
+        self.detector = model.detector
         channels = (1, 3, 1, 1)
         self.register_buffer("mean", torch.tensor(backbone.spec.mean).reshape(channels))
         self.register_buffer("std", torch.tensor(backbone.spec.std).reshape(channels))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Turn pixels `(B, 3, H, W)` in [0, 1] into maps `(B, H, W)` in [0, 1], scores `(B,)`."""
-        [(tokens, _)] = self.tokens((pixels - self.mean) / self.std)
-        maps = self.detector.maps(tokens)
+        found = self.tokens((pixels - self.mean) / self.std)
+        maps = self.detector.maps(*(found[layer][0] for layer in self.layers))
         return maps, self.detector.scores(maps)

@@ -17,17 +17,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from manifests.images import open_image
-from pipeline.artifacts import Artifact
-from pipeline.artifacts.documents import GuidesDocument
-from pipeline.backbones.load import Backbone
-from pipeline.backbones.preprocess import preprocess
 from pipeline.backbones.spec import BackboneSpec
-from pipeline.backbones.stored import load_stored_backbone
 from pipeline.configs import PredictConfig, ScoreConfig
 from pipeline.detection.detector import Detector
+from pipeline.detection.find import AnyDetector
 from pipeline.detection.load import make_detector
 from pipeline.drawing.mark import is_marked
 from pipeline.drawing.overlay import heatmap, overlay, save_picture
@@ -39,6 +34,7 @@ from pipeline.prediction.inputs import (
     output_names,
     with_room_for_pictures,
 )
+from pipeline.prediction.model import Inputs, Model, Specs, load_model, specs_of
 from pipeline.prediction.threshold import Threshold, choose_threshold
 from spg_core.errors import ConfigError, DatasetError, StoreError
 
@@ -63,21 +59,21 @@ class Prediction:
 
 
 class _Decoded(NamedTuple):
-    """One image on its way to the model: pixels `(3, H, W)` or what is wrong with it."""
+    """One image on its way to the model: its inputs, or what is wrong with it."""
 
     listed: Listed
     name: str
-    pixels: Tensor | None
+    pixels: Inputs | None
     error: str | None
 
 
 def predict(
-    guides: Artifact[GuidesDocument],
+    guides: AnyDetector,
     images: Sequence[Listed],
     scoring: ScoreConfig,
     config: PredictConfig,
 ) -> Iterator[Prediction]:
-    """Judge images with fitted guides, in order.
+    """Judge images with guides, a memory or a combination, in order.
 
     Raises: ArtifactError, BackboneError, ConfigError, CorruptStore before the first image;
         StoreError where pictures cannot be written. A bad image raises nothing.
@@ -92,9 +88,9 @@ def predict(
     if all(one.error is not None for one in images):
         # nothing to judge is told at once, not after a model is loaded
         return (Prediction(path=one.path, error=one.error) for one in images)
-    backbone = load_stored_backbone(detector.spec, config.weights, scoring.device)
-    detector = detector.to(backbone.device)
-    return _predictions(backbone, detector, threshold, images, config)
+    specs = specs_of(detector)
+    model = load_model(detector, specs, config.weights, scoring.device)
+    return _predictions(model, specs, threshold, images, config)
 
 
 def check_pictures(images: Sequence[Listed], out: Path) -> None:
@@ -120,26 +116,26 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _predictions(
-    backbone: Backbone,
-    detector: Detector,
+    model: Model,
+    specs: Specs,
     threshold: Threshold,
     images: Sequence[Listed],
     config: PredictConfig,
 ) -> Iterator[Prediction]:
     with ThreadPoolExecutor(config.decoders) as pool:
-        for batch in _batches(pool, images, backbone.spec, config.batch_size):
+        for batch in _batches(pool, images, specs, config.batch_size):
             usable = [one.pixels for one in batch if one.pixels is not None]
-            maps = iter(maps_of(backbone, detector, usable) if usable else ())
+            maps = iter(maps_of(model, usable) if usable else ())
             judged = [(one, next(maps) if one.pixels is not None else None) for one in batch]
             futures = [
-                pool.submit(_judge, one, found, detector, threshold, config.out)
+                pool.submit(_judge, one, found, model.detector, threshold, config.out)
                 for one, found in judged
             ]
             yield from (future.result() for future in futures)
 
 
 def _batches(
-    pool: ThreadPoolExecutor, images: Sequence[Listed], spec: BackboneSpec, size: int
+    pool: ThreadPoolExecutor, images: Sequence[Listed], specs: Specs, size: int
 ) -> Iterator[list[_Decoded]]:
     """Decode one batch ahead of the model; at most two batches of model inputs are in memory."""
     names = output_names(images)
@@ -148,29 +144,25 @@ def _batches(
     for start in range(0, len(pairs) + size, size):
         ready = [future.result() for future in ahead]
         ahead = [
-            pool.submit(_decode, listed, name, spec) for listed, name in pairs[start : start + size]
+            pool.submit(_decode, listed, name, specs)
+            for listed, name in pairs[start : start + size]
         ]
         if ready:
             yield ready
 
 
-def _decode(listed: Listed, name: str, spec: BackboneSpec) -> _Decoded:
+def _decode(listed: Listed, name: str, specs: Specs) -> _Decoded:
     if listed.error is not None:
         return _Decoded(listed, name, None, listed.error)
     try:
-        image = open_image(Path(listed.path), exif=spec.exif)
-        return _Decoded(listed, name, preprocess(image, spec), None)
+        return _Decoded(listed, name, specs.prepare(Path(listed.path)), None)
     except DatasetError as error:
         return _Decoded(listed, name, None, str(error))
 
 
-@torch.inference_mode()
-def maps_of(
-    backbone: Backbone, detector: Detector, pixels: Sequence[Tensor]
-) -> NDArray[np.float32]:
-    """Give the maps `(B, H, W)` float32 in [0, 1] of model inputs `(3, H, W)`."""
-    tokens = backbone(torch.stack(list(pixels))).tokens.to(torch.float16)
-    maps: NDArray[np.float32] = detector.maps(tokens).cpu().numpy()
+def maps_of(model: Model, inputs: Sequence[Inputs]) -> NDArray[np.float32]:
+    """Give the maps `(B, H, W)` float32 in [0, 1] of prepared pictures."""
+    maps: NDArray[np.float32] = model.detector.draw(*model.values(inputs)).cpu().numpy()
     return maps
 
 

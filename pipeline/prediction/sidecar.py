@@ -7,12 +7,12 @@ from typing import ClassVar, Literal
 
 import msgspec
 
-from pipeline.artifacts import Artifact, to_json
-from pipeline.artifacts.documents import GuidesDocument
+from pipeline.artifacts import to_json
 from pipeline.artifacts.notes import Scoring
 from pipeline.artifacts.terms import Amount, Backbone, Number, Part, Sha256, Share, Text, Versions
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ScoreConfig
+from pipeline.detection.find import AnyDetector
 from pipeline.prediction.threshold import describe, load_threshold, scoring_of
 from pipeline.versions import library_versions
 
@@ -101,9 +101,7 @@ def is_sidecar(path: Path) -> bool:
     return True
 
 
-def describe_file(
-    guides: Artifact[GuidesDocument], spec: BackboneSpec, config: ScoreConfig
-) -> Description:
+def describe_file(guides: AnyDetector, spec: BackboneSpec, config: ScoreConfig) -> Description:
     """Write down what the file is, what it takes and gives, and how to prepare an image."""
     saved = load_threshold(guides)
     threshold = None
