@@ -43,6 +43,27 @@ def meant_caches(
     return fitting(records, words, f"{dataset}/{backbone}", store.where) if records else []
 
 
+def layers_meant(
+    store: Objects, dataset: str, backbone: str, words: Sequence[str]
+) -> tuple[int, ...]:
+    """Give the blocks, from 0, that words such as 5, -1, every:3 mean for a cached backbone.
+
+    Raises: NotInStore where there is no cache that tells how many it has; ConfigError.
+    """
+    if all(word.isdigit() for word in words):
+        return tuple(dict.fromkeys(map(int, words)))
+    records = read_records(store, resolve_caches(store, f"{dataset}/{slug(backbone)}/"))
+    if not records:
+        raise NotInStore(
+            f"no complete cache of {dataset!r} by {backbone!r} in {store.where} tells how many "
+            f"blocks there are; name layers by numbers from 0, or extract with --layer "
+            f"{','.join(words)}"
+        )
+    stated = _backbone(records[0])
+    depth = n_blocks(str(stated.get("library")), str(stated.get("model")))
+    return choose_layers(words, depth, backbone)
+
+
 def read_records(store: Objects, names: Sequence[CacheName]) -> list[CacheRecord]:
     """Read what complete caches state; a damaged one does not hide the others."""
     records = []

@@ -223,7 +223,7 @@ def test_points_of_one_sae_stay_together_and_work_is_shared_evenly(small_store):
     config = replace(SMALL, width=(10, 20, 30, 40), k=(2,), vary=("guides.beta=0,1",))
     points = read_grid(config).points
 
-    parts = share_out(points, 2, OpenSweep(store, data, data, None))
+    parts = share_out(points, 2, {None: OpenSweep(store, data, data, None)})
 
     assert sorted(map(tuple, parts)) == [(0, 1, 6, 7), (2, 3, 4, 5)]
 

@@ -234,6 +234,8 @@ class SweepParents:
 
     aux: CacheParent
     target: CacheParent
+    others: tuple[CacheParent, ...] = ()
+    """Those of further layers, auxiliary and target in turn."""
 
 
 @dataclass(frozen=True, kw_only=True)

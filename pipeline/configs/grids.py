@@ -5,7 +5,18 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from pipeline.configs.common import FEW, Aupro, CacheWords, Checked, Epochs, Pool, Recipe
+from pipeline.configs.common import (
+    FEW,
+    Aupro,
+    CacheWords,
+    Checked,
+    Epochs,
+    InputWords,
+    Layer,
+    Pool,
+    Recipe,
+    as_words,
+)
 from pipeline.configs.fitting import FitGuidesConfig, FitSaeConfig, Order
 from spg_core.fields import ARGUMENT, REPEATED, Device, FilePath, Name, Seed
 from spg_core.sae_config import Atoms
@@ -14,7 +25,7 @@ Positive = Annotated[float, Meta(gt=0, le=1e6)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepConfig(Checked):
+class SweepConfig(InputWords):
     """Fit and score a grid of configurations."""
 
     aux: Name = "visa"
@@ -27,6 +38,9 @@ class SweepConfig(Checked):
     """Key of the auxiliary cache, where there are several."""
     target_key: Name | None = None
     """Key of the target's cache, where there are several."""
+    layer: Annotated[tuple[Layer, ...], Meta(max_length=1000)] = ()
+    """Layers, each with caches of its own and a pass over them: a list such as 2,5,8,11, negative
+    numbers from the end, every:3, last:4; the only cached one otherwise."""
     width: Annotated[tuple[Atoms, ...], FEW] = (FitSaeConfig.width,)
     """Atoms in the dictionary, C: a list such as 2048,4096."""
     k: Annotated[tuple[Atoms, ...], FEW] = (FitSaeConfig.k,)
@@ -45,6 +59,11 @@ class SweepConfig(Checked):
     otherwise."""
     device: Device = "auto"
     """Where the maths runs."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a value out of range."""
+        object.__setattr__(self, "layer", as_words(self.layer))
+        super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)

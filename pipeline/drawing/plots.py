@@ -100,6 +100,38 @@ def cells(rows: Sequence[Row], metric: str) -> tuple[list[int], list[int], NDArr
     return widths, ks, values
 
 
+def draw_by_layer(lines: Mapping[str, Sequence[Row]], title: str) -> bytes:
+    """Draw one panel a metric, layers to the right: a line a name, the mean of a layer's rows.
+
+    Rows whose `layer` is several, `2+5`, are lines across.
+    """
+    figure, axes = panels(len(PUBLISHED), title)
+    for axis, metric in zip(axes, PUBLISHED, strict=True):
+        for name, rows in lines.items():
+            means = _means(rows, "layer", metric)
+            single = sorted((int(layer), mean) for layer, mean in means.items() if layer.isdigit())
+            layers, values = [layer for layer, _ in single], [mean for _, mean in single]
+            [line] = axis.plot(layers, values, marker="o", markersize=4, label=name)
+            axis.set_xticks(layers)
+            several = [(layer, mean) for layer, mean in means.items() if not layer.isdigit()]
+            for (layer, mean), style in zip(several, cycle(_STYLES), strict=False):
+                axis.axhline(mean, linestyle=style, color=line.get_color(), label=layer)
+        axis.set(title=f"{METRICS[metric].label} (%)", xlabel="layer")
+        axis.grid(alpha=0.3)
+        if len(axis.get_legend_handles_labels()[1]) > 1:
+            axis.legend(fontsize=8)
+    return as_png(figure)
+
+
+def _means(rows: Sequence[Row], name: str, metric: str) -> dict[str, float]:
+    """Give the mean of a metric in % for each value of a field, NaN for none."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(str(row[name]), []).append(100 * _number(row, metric))
+    known = {value: [v for v in all_ if not np.isnan(v)] for value, all_ in found.items()}
+    return {value: float(np.mean(one)) if one else np.nan for value, one in known.items()}
+
+
 def draw_bars(rows: Sequence[Row], name: str, title: str) -> bytes:
     """Draw a group of bars a metric, a bar a row, which field `name` tells apart."""
     figure, (axis,) = panels(1, title, (8.0, 3.8))

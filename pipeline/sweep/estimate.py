@@ -47,6 +47,19 @@ class Estimate:
         )
 
 
+def total(costs: Sequence[Estimate]) -> Estimate:
+    """Add up what is done one after the other: one layer after another, say."""
+    return Estimate(
+        sum(one.n_saes for one in costs),
+        sum(one.n_groups for one in costs),
+        sum(one.n_steps for one in costs),
+        sum(one.read_bytes for one in costs),
+        sum(one.alone_bytes for one in costs),
+        max(one.held_bytes for one in costs),
+        sum(one.seconds for one in costs),
+    )
+
+
 def estimate(
     cache: TokenCache,
     groups: Sequence[Sequence[str]],

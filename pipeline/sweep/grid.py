@@ -33,7 +33,10 @@ class Point:
     guides: FitGuidesConfig
     score: ScoreConfig
     axes: Row
-    """`recipe`, `width`, `k`, `seed`, `order` and what `vary` names, such as `guides.beta`."""
+    """`layer` where layers are varied, `recipe`, `width`, `k`, `seed`, `order` and what `vary`
+    names, such as `guides.beta`."""
+    layer: int | None = None
+    """Block whose tokens are taken, from 0; None where it is not varied."""
 
 
 @dataclass(frozen=True)

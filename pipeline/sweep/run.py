@@ -9,20 +9,19 @@ from cache.objects import Objects
 from pipeline.artifacts import artifact_id, is_complete, save_artifact, settings
 from pipeline.artifacts.documents import SweepDocument, SweepParents
 from pipeline.artifacts.terms import Row
-from pipeline.backbones.spec import require_same_tokens, slug
+from pipeline.backbones.spec import slug
 from pipeline.configs import ClusterConfig, FitSaeConfig, SweepConfig
 from pipeline.device import resolve_device
 from pipeline.fitting.budget import memory_budget, plan_groups, require_fit, sae_bytes
 from pipeline.fitting.sae import sae_id
-from pipeline.fitting.tokens import require_defects
 from pipeline.frames import to_frame
-from pipeline.inputs import open_dataset
 from pipeline.metrics import METRICS, percent
 from pipeline.progress import bar, console, say
-from pipeline.sweep.estimate import estimate
+from pipeline.sweep.estimate import estimate, total
 from pipeline.sweep.grid import Point, read_grid
+from pipeline.sweep.layers import OpenLayers, of_layer, open_layers, over_layers
 from pipeline.sweep.points import OpenSweep, run_points
-from pipeline.sweep.table import heatmaps, sweep_table
+from pipeline.sweep.table import by_layer, heatmaps, sweep_table
 from pipeline.work import open_workers
 from spg_core.errors import FitError
 
@@ -38,7 +37,7 @@ class Sweep:
     path: str
     rows: list[Row]
     figures: list[str]
-    """Names of the heatmaps in its folder."""
+    """Names of the heatmaps, and of metrics by layer, in its folder."""
 
     def __repr__(self) -> str:
         done = [row for row in self.rows if row["state"] == "done"]
@@ -48,7 +47,8 @@ class Sweep:
             if known:
                 value, best = max(known, key=lambda pair: pair[0])
                 said = f"{METRICS[metric].label} {percent(value)} %"
-                lines.append(f"  best {said}: C = {best['width']}, k = {best['k']}")
+                layer = f"layer {best['layer']}, " if "layer" in best else ""
+                lines.append(f"  best {said}: {layer}C = {best['width']}, k = {best['k']}")
         return "\n".join([*lines, f"{self.path}/sweep.parquet"])
 
     def to_pandas(self) -> "DataFrame":
@@ -67,64 +67,69 @@ def sweep(store: Objects, config: SweepConfig, cluster: ClusterConfig | None = N
     Raises: ConfigError, NotInStore, ArtifactError, FitError where no point came through.
     """
     grid = read_grid(config)
-    opened = _open(store, config)
+    opened = open_layers(store, config)
+    points = over_layers(grid.points, opened)
     identifier = sweep_id(opened, config)
     where = cluster or ClusterConfig()
-    _announce(opened, grid.points, config, where)
-    rows = _run(store, config, where, grid.points, opened) + grid.impossible
+    _announce(opened, points, config, where)
+    rows = _run(store, config, where, points, opened)
+    rows += [of_layer(row, layer) for layer in opened for row in grid.impossible]
     made = _save(store, identifier, config, opened, rows)
     for row in made.failed:
-        axes = ", ".join(f"{name} {row[name]}" for name in grid.axes)
+        axes = ", ".join(f"{name} {row[name]}" for name in ("layer", *grid.axes) if name in row)
         say(f"failed at {row['failed_at']}: {axes}: {row['reason']}")
     if len(made.failed) == len(rows):
         raise FitError(f"none of {len(rows)} points came through; the first: {rows[0]['reason']}")
     return made
 
 
-def sweep_id(opened: OpenSweep, config: SweepConfig) -> str:
+def sweep_id(opened: OpenLayers, config: SweepConfig) -> str:
     """Name a sweep by its caches and its grid; where it ran is no part of it."""
-    keys = {"aux": opened.aux.cache.key, "target": opened.target.cache.key}
+    keys: dict[str, object] = {
+        "aux": [one.aux.cache.key for one in opened.values()],
+        "target": [one.target.cache.key for one in opened.values()],
+    }
+    if not config.layer:
+        keys = {which: found[0] for which, found in keys.items() if isinstance(found, list)}
     return artifact_id(
         f"{config.aux}-to-{config.target}-{slug(config.backbone)}",
         {**keys, "config": settings(config)},
     )
 
 
-def _open(store: Objects, config: SweepConfig) -> OpenSweep:
-    aux = open_dataset(store, config.aux, config.backbone, config.aux_key)
-    target = open_dataset(store, config.target, config.backbone, config.target_key)
-    require_same_tokens(
-        aux.spec.covers(), target.spec.covers(), aux.cache.where, target.cache.where
-    )
-    require_defects(aux)
-    memory = None if config.memory_gb is None else int(config.memory_gb * 1e9)
-    return OpenSweep(store, aux, target, memory)
-
-
 def _announce(
-    opened: OpenSweep, points: Sequence[Point], config: SweepConfig, where: ClusterConfig
+    opened: OpenLayers, points: Sequence[Point], config: SweepConfig, where: ClusterConfig
 ) -> None:
     """Say what is to be done and what it will cost, before it starts. Raises: ConfigError."""
-    wanted = {sae_id(opened.aux, point.sae): point.sae for point in points}
-    pending = {
-        name: sae for name, sae in wanted.items() if not is_complete(opened.store, "saes", name)
+    wanted = {
+        layer: {sae_id(one.aux, point.sae): point.sae for point in points if point.layer == layer}
+        for layer, one in opened.items()
     }
-    n_there = sum(is_complete(opened.store, "saes", name) for name in wanted)
-    say(f"{len(points)} points, {len(wanted)} SAEs, {n_there} of them there already")
-    cache = opened.aux.cache
-    if opened.memory_bytes is not None:
-        require_fit({n: sae_bytes(cache, c) for n, c in pending.items()}, opened.memory_bytes)
-    if not pending or not where.is_here:
-        return
-    device = resolve_device(config.device)
-    groups = plan_groups(cache, pending, opened.memory_bytes or memory_budget(device))
-    say(estimate(cache, groups, pending, device).text())
+    pending = {layer: _pending(opened[layer], saes) for layer, saes in wanted.items()}
+    n_saes, n_pending = (sum(map(len, saes.values())) for saes in (wanted, pending))
+    over = f" over {len(opened)} layers" if len(opened) > 1 else ""
+    say(f"{len(points)} points{over}, {n_saes} SAEs, {n_saes - n_pending} of them there already")
+    device = resolve_device(config.device) if n_pending and where.is_here else None
+    costs = []
+    for layer, saes in pending.items():
+        cache, allowed = opened[layer].aux.cache, opened[layer].memory_bytes
+        if allowed is not None:
+            require_fit({n: sae_bytes(cache, c) for n, c in saes.items()}, allowed)
+        if saes and device is not None:
+            groups = plan_groups(cache, saes, allowed or memory_budget(device))
+            costs.append(estimate(cache, groups, saes, device))
+    if costs:
+        say(total(costs).text())
 
 
-def open_sweep_job(store: Objects, config: SweepConfig) -> OpenSweep:
+def _pending(opened: OpenSweep, saes: dict[str, FitSaeConfig]) -> dict[str, FitSaeConfig]:
+    return {name: sae for name, sae in saes.items() if not is_complete(opened.store, "saes", name)}
+
+
+def open_sweep_job(store: Objects, config: SweepConfig) -> OpenLayers:
     """In a worker: open the caches."""
     console.quiet = True  # bars of several processes on one screen help nobody
-    return _open(store, config)
+    return open_layers(store, config)
 
 
 def _run(
@@ -132,7 +137,7 @@ def _run(
     config: SweepConfig,
     where: ClusterConfig,
     points: Sequence[Point],
-    opened: OpenSweep,
+    opened: OpenLayers,
 ) -> list[Row]:
     """Share the grid out; Dask gives a dead worker's part to another, which finds what is done."""
     with (
@@ -152,20 +157,24 @@ def _run(
     return [rows[i] for i in range(len(points))]
 
 
-def run_part(opened: OpenSweep, part: Sequence[tuple[int, Point]]) -> dict[int, Row]:
-    """Run points and give their rows by their place in the grid."""
-    rows = run_points(opened, [point for _, point in part])
-    return {i: row for (i, _), row in zip(part, rows, strict=True)}
+def run_part(opened: OpenLayers, part: Sequence[tuple[int, Point]]) -> dict[int, Row]:
+    """Run points, layer by layer, and give their rows by their place in the grid."""
+    found: dict[int, Row] = {}
+    for layer, caches in opened.items():
+        own = [(i, point) for i, point in part if point.layer == layer]
+        rows = run_points(caches, [point for _, point in own]) if own else []
+        found |= {i: row for (i, _), row in zip(own, rows, strict=True)}
+    return found
 
 
-def share_out(points: Sequence[Point], n_parts: int, opened: OpenSweep) -> list[list[int]]:
+def share_out(points: Sequence[Point], n_parts: int, opened: OpenLayers) -> list[list[int]]:
     """Split points into parts of about equal work; points of one SAE stay together.
 
     An SAE's work is taken as width times epochs, the encoder's product. Gives positions.
     """
     by_sae: dict[str, list[int]] = {}
     for i, point in enumerate(points):
-        by_sae.setdefault(sae_id(opened.aux, point.sae), []).append(i)
+        by_sae.setdefault(sae_id(opened[point.layer].aux, point.sae), []).append(i)
     work = {name: _work(points[found[0]].sae) for name, found in by_sae.items()}
     parts: list[list[int]] = [[] for _ in range(min(n_parts, len(by_sae)))]
     loads = [0] * len(parts)
@@ -181,14 +190,19 @@ def _work(config: FitSaeConfig) -> int:
 
 
 def _save(
-    store: Objects, identifier: str, config: SweepConfig, opened: OpenSweep, rows: list[Row]
+    store: Objects, identifier: str, config: SweepConfig, opened: OpenLayers, rows: list[Row]
 ) -> Sweep:
-    """Write table, heatmaps and document, in place of what an earlier run could not finish."""
-    figures = heatmaps(rows, identifier)
+    """Write table, figures and document, in place of what an earlier run could not finish."""
+    figures = heatmaps(rows, identifier) | by_layer(rows, identifier)
+    first, *others = opened.values()
     document = SweepDocument(
         id=identifier,
         config=config,
-        parents=SweepParents(aux=opened.aux.parent, target=opened.target.parent),
+        parents=SweepParents(
+            aux=first.aux.parent,
+            target=first.target.parent,
+            others=tuple(one.parent for layer in others for one in (layer.aux, layer.target)),
+        ),
         points=len(rows),
         failed=[row for row in rows if row["state"] == "failed"],
         figures=list(figures),

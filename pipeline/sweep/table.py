@@ -6,9 +6,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.artifacts.terms import Cell, Row
-from pipeline.drawing.plots import draw_heatmaps
+from pipeline.drawing.plots import draw_by_layer, draw_heatmaps
 
-_AXES = ("recipe", "order")
+_AXES = ("layer", "recipe", "order")
 
 
 def sweep_table(rows: Sequence[Mapping[str, Cell]]) -> pa.Table:
@@ -35,3 +35,19 @@ def heatmaps(rows: Sequence[Row], title: str) -> dict[str, bytes]:
         told = ", ".join(f"{others[i]} {values[i]}" for i in varied)
         figures[name] = draw_heatmaps(chosen, f"{title}\n{told}" if told else title)
     return figures
+
+
+def by_layer(rows: Sequence[Row], title: str) -> dict[str, bytes]:
+    """Draw metrics by layer, a line a configuration, mean over seeds; none for one layer."""
+    if len({row.get("layer") for row in rows}) < 2:
+        return {}
+    others = [name for name in rows[0] if name in ("width", "k", *_AXES[1:]) or "." in name]
+    lines: dict[tuple[Cell, ...], list[Row]] = {}
+    for row in rows:
+        lines.setdefault(tuple(row.get(name) for name in others), []).append(row)
+    varied = [i for i in range(len(others)) if len({values[i] for values in lines}) > 1]
+    named = {
+        ", ".join(f"{others[i]} {values[i]}" for i in varied): found
+        for values, found in lines.items()
+    }
+    return {"layers.png": draw_by_layer(named, title)}
