@@ -19,7 +19,7 @@ AnyStore = str | Path | Objects
 
 
 def open_store(url_or_path: AnyStore, read_only: bool = False) -> Objects:
-    """Open a folder or an object-store URL such as `s3://bucket/prefix`; creates nothing.
+    """Open a folder, an object-store URL such as `s3://bucket/prefix`, or `hf://user/repo` to read.
 
     A folder may be written as `~/store` or `file:///store` (with `%20` for a space), too. One that
     is open already is given back as it is.
@@ -39,11 +39,24 @@ def open_store(url_or_path: AnyStore, read_only: bool = False) -> Objects:
         return LocalObjects(Path(text), read_only)
     if scheme[1] == "file":
         return LocalObjects(_file_path(text), read_only)
+    if scheme[1] == "hf" and _is_plain(text):
+        from cache.hub_objects import HubObjects
+
+        return HubObjects(text)
     if scheme[1] not in _SERVED or not _is_plain(text):
         raise StoreError(f"cannot open the store {text}: {_advice(text, scheme[1])}")
     from cache.remote_objects import RemoteObjects  # obstore takes a while to import
 
     return RemoteObjects(text, read_only)
+
+
+def open_to_push(url_or_path: str) -> Objects:
+    """Open a store likewise, and a hub's repository to write to. Raises: StoreError."""
+    if not url_or_path.startswith("hf://") or not _is_plain(url_or_path):
+        return open_store(url_or_path)
+    from cache.hub_objects import HubObjects
+
+    return HubObjects(url_or_path, read_only=False)
 
 
 def open_existing_store(url_or_path: AnyStore, read_only: bool = False) -> Objects:
@@ -57,7 +70,8 @@ def open_existing_store(url_or_path: AnyStore, read_only: bool = False) -> Objec
     if isinstance(objects, LocalObjects) and not objects.is_folder():
         raise NotInStore(f"no store at {objects.where}, there is no such folder")
     if not isinstance(objects, LocalObjects) and not objects.folders(""):
-        raise NotInStore(f"no store at {objects.where}, nothing is there")
+        login = "; a private one needs `hf auth login`" if objects.where.startswith("hf://") else ""
+        raise NotInStore(f"no store at {objects.where}, nothing is there{login}")
     return objects
 
 

@@ -65,13 +65,13 @@ def push(store: "AnyStore", config: PushConfig) -> "Transfer":
     Its threshold and its names go along. What is there already is kept; interrupted, it goes on
     when run again.
     """
-    from cache.store import open_existing_store, open_store
+    from cache.store import open_existing_store, open_to_push
     from pipeline.registry.transfer import transfer
 
     source = open_existing_store(store, read_only=True)
     return transfer(
         source,
-        open_store(config.destination),
+        open_to_push(config.destination),
         config.artifact,
         with_tokens=config.with_tokens,
         threads=config.threads,

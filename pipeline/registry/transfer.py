@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from cache.find import CacheName, inspect_cache, read_record
 from cache.gc import link_on_the_way, refuse_links
+from cache.hub_objects import publish
 from cache.objects import Objects
 from pipeline.artifacts.documents import DOCUMENTS, Document
 from pipeline.artifacts.names import give_name, list_names, read_name
@@ -58,6 +59,7 @@ def transfer(
     copied = _copy_caches(named, target, threads)
     moved = [_copy(place, replace(place, store=target)) for place in chain]
     names, problems = _copy_names(top, target)
+    publish(target, f"spg-pipe push {top.folder}")
     for place in chain:
         read_both(replace(place, store=target))
     return Transfer(target.where, moved, copied, names, problems)
