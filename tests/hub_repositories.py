@@ -9,10 +9,11 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 LFS_BYTES = 200
@@ -39,7 +40,7 @@ class Hub:
     repositories: dict[str, Repository] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     n_uploads: int = 0
-    before_commit: list = field(default_factory=list)
+    before_commit: list[Callable[[], int | None]] = field(default_factory=list)
     """Called, one a commit, before a commit is looked at; one that gives a status refuses it."""
 
     def files(self, name: str) -> dict[str, bytes]:
@@ -47,7 +48,7 @@ class Hub:
         return found.commits[found.head]
 
 
-def tree_entry(path: str, body: bytes) -> dict:
+def tree_entry(path: str, body: bytes) -> dict[str, Any]:
     sha1 = hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()
     entry = {"type": "file", "path": path, "size": len(body), "oid": sha1}
     if len(body) > LFS_BYTES:
@@ -123,7 +124,7 @@ def hub_for_pushes() -> Iterator[Hub]:
                 name, _, _ = path.removeprefix("api/models/").partition("/commit/")
                 self._commit(name, body)
 
-        def _batch(self, asked: dict) -> list[dict]:
+        def _batch(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
             return [
                 one
                 if one["oid"] in hub.blobs
@@ -159,7 +160,7 @@ def hub_for_pushes() -> Iterator[Hub]:
                 return b"".join(parts)
             return self.rfile.read(int(self.headers["Content-Length"] or 0))
 
-        def _send(self, status: int, answer: dict) -> None:
+        def _send(self, status: int, answer: dict[str, Any]) -> None:
             body = self._answer(status, answer)
             if body is not None:
                 self.wfile.write(body)
