@@ -9,7 +9,8 @@ from PIL import Image
 
 from cache.store import open_store
 from pipeline.chosen import chosen_key
-from pipeline.configs import CacheWords, ClusterConfig, SweepConfig
+from pipeline.configs import CacheWords, ClusterConfig, CombineConfig, SweepConfig
+from pipeline.detection.combine import find_or_combine
 from pipeline.extraction.extract import extract
 from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
@@ -17,7 +18,8 @@ from pipeline.scoring.score import score
 from pipeline.sweep.grid import read_grid
 from pipeline.sweep.layers import open_layers, over_layers
 from pipeline.sweep.run import share_out, sweep
-from spg_core.errors import ConfigError, NotInStore
+from pipeline.sweep.together import score_together
+from spg_core.errors import ConfigError, NotInStore, OptionsDisagree
 from tests.random_weights import random_timm_weights
 from tests.tiny_images import config_of, write_images
 
@@ -102,6 +104,38 @@ def test_workers_share_the_points_of_all_layers(store):
 
     assert sorted(i for part in parts for i in part) == [0, 1, 2, 3]
     assert [len(part) for part in parts] == [2, 1, 1]
+
+
+def test_layers_together_are_scored_as_the_commands_do(store):
+    config = replace(SMALL, layer=("every:2",), k=(4,), together=("pairs", "all"))
+
+    together = sweep(store, config)
+
+    rows = {str(row["layer"]): row for row in together.rows}
+    assert list(rows) == ["1", "3", "5", "1+3", "1+5", "3+5", "1+3+5"]
+    guides = [str(rows[layer]["guides"]) for layer in ("1", "5")]
+    detector = find_or_combine(store, guides, CombineConfig(device="cpu"))
+    target_key = chosen_key(store, "target", NAME, CacheWords(layer="1"))
+    [point] = read_grid(config).points
+    scores = score(store, detector, "target", point.score, key=target_key)
+    assert rows["1+5"]["combination"] == detector.id
+    assert rows["1+5"]["scores"] == scores.id
+    assert rows["1+5"]["pixel_auroc"] == scores.document.mean.values["pixel_auroc"]
+    assert "layers.png" in together.figures
+
+
+def test_one_layer_is_not_put_together_and_a_failed_one_costs_its_sets(store):
+    with pytest.raises(OptionsDisagree, match="--together is for several layers"):
+        sweep(store, replace(SMALL, layer=("1",), together=("all",)))
+    config = replace(SMALL, k=(4,), together=("pairs",))
+    opened = open_layers(store, config)
+    points = over_layers(read_grid(config).points, opened)
+    rows = [{"state": "failed", "failed_at": "fit-sae", "guides": "x"}, {"state": "done"}]
+
+    [row] = score_together(opened, config, list(zip(points, rows, strict=True)))
+
+    assert (row["layer"], row["failed_at"]) == ("1+5", "combine")
+    assert row["reason"] == "layer 1 failed at fit-sae"
 
 
 @pytest.mark.slow

@@ -41,6 +41,9 @@ class SweepConfig(InputWords):
     layer: Annotated[tuple[Layer, ...], Meta(max_length=1000)] = ()
     """Layers, each with caches of its own and a pass over them: a list such as 2,5,8,11, negative
     numbers from the end, every:3, last:4; the only cached one otherwise."""
+    together: Annotated[tuple[Literal["pairs", "all"], ...], Meta(max_length=2)] = ()
+    """Also score the mean of the maps of several layers: of all pairs of them, of all, or both, as
+    pairs,all."""
     width: Annotated[tuple[Atoms, ...], FEW] = (FitSaeConfig.width,)
     """Atoms in the dictionary, C: a list such as 2048,4096."""
     k: Annotated[tuple[Atoms, ...], FEW] = (FitSaeConfig.k,)

@@ -33,39 +33,48 @@ def run_points(opened: OpenSweep, points: Sequence[Point]) -> list[Row]:
     rows: list[Row] = [
         {**point.axes, "state": "done", "failed_at": None, "reason": None} for point in points
     ]
-    saes = fit_saes(
-        opened.store,
-        opened.aux,
-        [point.sae for point in points],
-        opened.memory_bytes,
-    )
-    wanted: list[tuple[Row, Point, Artifact[SaeDocument]]] = []
-    for row, point in zip(rows, points, strict=True):
-        row["sae"] = name = sae_id(opened.aux, point.sae)
-        sae = _found(saes[name], row, "fit-sae")
-        if sae is not None:
-            row |= vars(sae.document.quality)
-            wanted.append((row, point, sae))
-    fitted = fit_guide_group(opened.store, [(sae, point.guides) for _, point, sae in wanted])
-    scored: list[tuple[Row, Point, str]] = []
-    for row, point, sae in wanted:
-        row["guides"] = name = guides_id(sae.id, point.guides)
-        guides = _found(fitted[name], row, "fit-guides")
-        if guides is not None:
-            row |= _sparsity(guides)
-            scored.append((row, point, name))
-    made = score_group(
-        opened.store,
-        [(name, point.score) for _, point, name in scored],
-        opened.target.dataset,
-        key=opened.target.cache.key,
-    )
-    for (row, _, _), one in zip(scored, made, strict=True):
+    with_sae = _fit_saes(opened, list(zip(rows, points, strict=True)))
+    with_guides = _fit_guides(opened, with_sae)
+    target = opened.target
+    asked = [(name, point.score) for _, point, name in with_guides]
+    made = score_group(opened.store, asked, target.dataset, key=target.cache.key)
+    for (row, _, _), one in zip(with_guides, made, strict=True):
         scores = _found(one, row, "score")
         if scores is not None:
             row["scores"] = scores.id
             row |= scores.document.mean.values
     return rows
+
+
+def _fit_saes(
+    opened: OpenSweep, wanted: Sequence[tuple[Row, Point]]
+) -> list[tuple[Row, Point, Artifact[SaeDocument]]]:
+    """Give the points that have an SAE, with it; note in all rows how it went."""
+    configs = [point.sae for _, point in wanted]
+    saes = fit_saes(opened.store, opened.aux, configs, opened.memory_bytes)
+    made = []
+    for row, point in wanted:
+        row["sae"] = name = sae_id(opened.aux, point.sae)
+        sae = _found(saes[name], row, "fit-sae")
+        if sae is not None:
+            row |= vars(sae.document.quality)
+            made.append((row, point, sae))
+    return made
+
+
+def _fit_guides(
+    opened: OpenSweep, wanted: Sequence[tuple[Row, Point, Artifact[SaeDocument]]]
+) -> list[tuple[Row, Point, str]]:
+    """Give the points that have guides, with their id; note in all rows how it went."""
+    fitted = fit_guide_group(opened.store, [(sae, point.guides) for _, point, sae in wanted])
+    made = []
+    for row, point, sae in wanted:
+        row["guides"] = name = guides_id(sae.id, point.guides)
+        guides = _found(fitted[name], row, "fit-guides")
+        if guides is not None:
+            row |= _sparsity(guides)
+            made.append((row, point, name))
+    return made
 
 
 def _found(made: Artifact[D] | SpgError, row: Row, stage: str) -> Artifact[D] | None:

@@ -22,6 +22,7 @@ from pipeline.sweep.grid import Point, read_grid
 from pipeline.sweep.layers import OpenLayers, of_layer, open_layers, over_layers
 from pipeline.sweep.points import OpenSweep, run_points
 from pipeline.sweep.table import by_layer, heatmaps, sweep_table
+from pipeline.sweep.together import require_layers, score_together
 from pipeline.work import open_workers
 from spg_core.errors import FitError
 
@@ -68,11 +69,14 @@ def sweep(store: Objects, config: SweepConfig, cluster: ClusterConfig | None = N
     """
     grid = read_grid(config)
     opened = open_layers(store, config)
+    require_layers(config, opened)
     points = over_layers(grid.points, opened)
     identifier = sweep_id(opened, config)
     where = cluster or ClusterConfig()
     _announce(opened, points, config, where)
     rows = _run(store, config, where, points, opened)
+    if config.together:
+        rows += score_together(opened, config, list(zip(points, rows, strict=True)))
     rows += [of_layer(row, layer) for layer in opened for row in grid.impossible]
     made = _save(store, identifier, config, opened, rows)
     for row in made.failed:
