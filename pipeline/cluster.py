@@ -4,20 +4,18 @@ No wait here lasts for ever: while one waits for workers, it is looked whether a
 """
 
 import secrets
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Generic, TypedDict, cast
 
 from cache.objects import Objects
-from pipeline import device
 from pipeline.cluster_client import open_client, torch_threads
-from pipeline.cluster_store import StoreTicket, open_ticket, store_ticket
+from pipeline.cluster_store import store_ticket
+from pipeline.cluster_worker import Job, run
 from pipeline.configs import ClusterConfig
 from pipeline.device import Place
 from pipeline.work import Arguments, Opened, Result, Told, as_ready
@@ -26,27 +24,10 @@ from spg_core.errors import ClusterError, SpgError
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-_JOBS_KEPT = 2
-"""Jobs that stay open in a worker process: two people's may alternate on one scheduler."""
 _LOOK_SECONDS = 5.0
 """How often it is looked whether the workers one waits for are alive."""
 _ALONE_SECONDS = 60.0
 """How long there may be no worker at all: a killed one is started again within seconds."""
-
-
-@dataclass(frozen=True)
-class Job(Generic[Told, Opened]):
-    """What a worker process must know before it can run functions."""
-
-    name: str
-    """Unique to a run: a later run opens everything anew, files may have changed."""
-    ticket: StoreTicket
-    open_job: Callable[[Objects, Told], Opened]
-    job: Told
-    torch_threads: int | None
-    """Threads of a worker's maths; None leaves the worker as it was started."""
-    places: Mapping[str, Place]
-    """Each worker's by its address, as counted when the job began."""
 
 
 class KnownWorker(TypedDict):
@@ -76,7 +57,7 @@ class DaskWorkers(Generic[Opened]):
         then: Callable[[], None] | None = None,
     ) -> Result:
         """Send the function to a worker; the handle is a Dask future."""
-        future = self._client.submit(_run, self._job, function, *arguments, pure=False)
+        future = self._client.submit(run, self._job, function, *arguments, pure=False)
         if then is not None:
             future.add_done_callback(lambda _: then())
         return cast(Result, future)
@@ -94,7 +75,7 @@ class DaskWorkers(Generic[Opened]):
     def ask_all(self, function: Callable[[Opened], Result]) -> dict[str, Result]:
         """Ask every worker, and tell the problems of all of them at once."""
         futures = {
-            address: self._client.submit(_run, self._job, function, workers=[address], pure=False)
+            address: self._client.submit(run, self._job, function, workers=[address], pure=False)
             for address in self.addresses
         }
         for address, future in futures.items():
@@ -215,49 +196,3 @@ def _places(known: Mapping[str, KnownWorker]) -> dict[str, Place]:
         places[address] = Place(numbers[host], n_workers[host])
         numbers[host] += 1
     return places
-
-
-_opened: OrderedDict[str, object] = OrderedDict()
-_opening = Lock()
-
-
-def _run(
-    job: Job[Told, Opened],
-    function: Callable[[Opened, *Arguments], Result],
-    *arguments: *Arguments,
-) -> Result:
-    """In a worker: run a function of a job that is opened once a process."""
-    with _opening:
-        if job.name not in _opened:
-            _opened[job.name] = _open(job)
-            while len(_opened) > _JOBS_KEPT:
-                _opened.popitem(last=False)
-        opened = cast(Opened, _opened[job.name])
-    return function(opened, *arguments)
-
-
-def _open(job: Job[Told, Opened]) -> Opened:
-    from distributed import get_worker
-
-    worker = get_worker()
-    device.place = place_of(str(worker.name), worker.address, job.places)
-    if job.torch_threads is not None:
-        import torch
-
-        torch.set_num_threads(job.torch_threads)
-    return job.open_job(open_ticket(job.ticket), job.job)
-
-
-def place_of(name: str, address: str, places: Mapping[str, Place]) -> Place:
-    """Number a worker among those of its machine.
-
-    By its name where that ends in a number, as in Dask's own clusters (`3`, `gpu-3`): it stays
-    when a killed worker is started again. Otherwise as counted when the job began, else 0. One that
-    nobody counted shares its machine with as many as any.
-    """
-    most = max((one.n_workers for one in places.values()), default=1)
-    counted = places.get(address, Place(0, most))
-    number = name.rpartition("-")[2]
-    if number.isascii() and number.isdigit():
-        return Place(int(number), counted.n_workers)
-    return counted

@@ -35,6 +35,8 @@ SAY: dict[Kind, str] = {
     "sweeps": "sweep",
     "figures": "figure",
 }
+CHECKPOINT = "checkpoint.safetensors"
+"""Beside an artifact of which a fit was cut off: where it stood."""
 MAKE: dict[Kind, str] = {
     "saes": "fit-sae",
     "guides": "fit-guides",

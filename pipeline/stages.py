@@ -88,6 +88,7 @@ def fit_guides(
 
     An SAE of another program is a dictionary, too: --sae-file, with --dataset and --backbone.
     """
+    source.check()
     from cache.store import open_store
     from pipeline.fitting.guides import fit_guides as run
     from pipeline.fitting.over_file import fit_guides_over_file
@@ -248,6 +249,7 @@ def export(
     asked: Annotated[Asked[ScoreConfig], Without("aupro", "device")],
 ) -> "Exported | SaeFiles":
     """Write a detector as one ONNX file, RGB to map and score, checked; or an SAE for sae-lens."""
+    source.check()
     from cache.store import open_store
     from pipeline.artifacts import load_artifact
     from pipeline.detection.find import find_detector, recipe_of

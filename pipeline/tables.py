@@ -5,19 +5,16 @@ the published means; or a category, and in each the methods that are compared. P
 marked as such in every format and say what differs.
 """
 
-import csv
-import io
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.artifacts.documents import ScoresDocument
 from pipeline.files import check_place, write_file
-from pipeline.frames import to_frame
+from pipeline.frames import as_parquet, csv_text, to_frame
 from pipeline.metrics import METRICS, percent
 from pipeline.printable import printable_line
 from pipeline.text_table import text_table
@@ -39,7 +36,6 @@ _LATEX = {
     "[": "{[}",
     "*": "{*}",
 } | {special: f"\\{special}" for special in "&%$#_{}"}
-_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,24 +160,6 @@ def to_csv(table: Table) -> str:
     return csv_text(_fields(table), as_records(table))
 
 
-def csv_text(columns: Sequence[str], records: Sequence[Mapping[str, object]]) -> str:
-    """Write records as CSV that a spreadsheet does not run.
-
-    A text that begins as a formula does (`= + - @`, narrow or wide, after blanks or not; tab and
-    line end) gets an apostrophe before it: it may be the name of a folder that anybody made.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for row in (columns, *([record.get(name) for name in columns] for record in records)):
-        writer.writerow([_defused(cell) if isinstance(cell, str) else cell for cell in row])
-    return text.getvalue()
-
-
-def _defused(cell: str) -> str:
-    risky = cell.lstrip().startswith(_FORMULA) or cell.startswith(("\t", "\r", "\n"))
-    return f"'{cell}" if risky else cell
-
-
 def to_parquet(table: Table) -> bytes:
     """Write the same as the CSV as Parquet, null where there is no metric."""
     schema = pa.schema(
@@ -191,13 +169,6 @@ def to_parquet(table: Table) -> bytes:
         }
     )
     return as_parquet(pa.Table.from_pylist(as_records(table), schema=schema))
-
-
-def as_parquet(table: pa.Table) -> bytes:
-    """Give a table as a Parquet file."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return bytes(sink.getvalue().to_pybytes())
 
 
 def check_out(name: str) -> str:

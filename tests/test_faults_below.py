@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from cache.objects import is_temporary
-from pipeline.fitting.checkpoint import CHECKPOINT
+from pipeline.kinds import CHECKPOINT
 from tests.faulty_disk import CALLS, Fault
 from tests.faulty_runs import faulty_runs
 from tests.tiny_images import write_images

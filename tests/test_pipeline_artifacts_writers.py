@@ -16,7 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from cache.objects import ObjectInfo
 from pipeline.artifacts import find_artifact, load_artifact, save_artifact
+from pipeline.artifacts.documents import GuidesDocument, ScoresDocument
 from pipeline.scoring.document import categories_file
 from spg_core.errors import CorruptStore, NotInStore
 from tests.artifact_samples import (
@@ -75,6 +77,10 @@ class Memory:
     def size(self, name):
         return self._step(lambda: len(self.objects[name]) if name in self.objects else None)
 
+    def walk(self, prefix):
+        names = sorted(name for name in self.objects if name.startswith(f"{prefix}/"))
+        return iter([ObjectInfo(name, len(self.objects[name]), 0.0) for name in names])
+
     def folders(self, prefix):
         return sorted({name.split("/")[0] for name in self.objects})
 
@@ -108,14 +114,14 @@ class Case:
 def _write_guides(store, writer):
     document = guides_document()
     training = replace(document.training, steps=writer)
-    if find_artifact(store, "guides", document.id) is None:
+    if find_artifact(store, GuidesDocument, document.id) is None:
         save_artifact(store, replace(document, training=training), guides_tensors(writer))
 
 
 def _write_scores(store, writer):
     document = scores_document()
     mean = replace(document.mean, image_ap=writer / 4)
-    if find_artifact(store, "scores", document.id, categories_file) is None:
+    if find_artifact(store, ScoresDocument, document.id, categories_file) is None:
         table = pa.table({"score": [writer / 4]})
         save_artifact(store, replace(document, mean=mean), table, categories_file)
 

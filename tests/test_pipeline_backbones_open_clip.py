@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.backbones.load import (
     load_backbone,
 )
-from pipeline.backbones.open_clip_models import _check_activation
+from pipeline.backbones.open_clip_records import _check_activation
 from spg_core.errors import BackboneError, ConfigError
 from spg_core.types import PatchGrid
 

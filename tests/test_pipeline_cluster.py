@@ -23,6 +23,7 @@ from cache.objects import is_temporary
 from cache.store import open_store
 from pipeline import cluster as cluster_module
 from pipeline import cluster_client, cluster_store, device
+from pipeline.cluster_worker import place_of
 from pipeline.configs import ClusterConfig, ScoreConfig
 from pipeline.detection.load import load_detector
 from pipeline.detection.values import compute_maps
@@ -427,7 +428,7 @@ def test_each_worker_of_a_machine_has_a_number_of_its_own(there, nowhere):
 def test_a_worker_is_numbered_by_its_name_or_as_counted(name, address, expected):
     places = {"a": device.Place(1, 2), "b": device.Place(0, 3)}
 
-    assert cluster_module.place_of(name, address, places) == device.Place(*expected)
+    assert place_of(name, address, places) == device.Place(*expected)
 
 
 def test_workers_are_counted_machine_by_machine():

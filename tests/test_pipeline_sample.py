@@ -260,9 +260,9 @@ def test_a_sample_with_other_settings_is_refused(sample: Sample) -> None:
 
 
 def test_impossible_settings_are_refused() -> None:
-    with pytest.raises(ConfigError, match="image_size 32 is too small"):
+    with pytest.raises(ConfigError, match=r"image-size is 32; it must be .* 64 to"):
         SampleConfig(image_size=32)
-    with pytest.raises(ConfigError, match="images_per_category 1 leaves no room"):
+    with pytest.raises(ConfigError, match=r"images-per-category is 1; it must be .* 2 to"):
         SampleConfig(images_per_category=1)
-    with pytest.raises(ConfigError, match="seed 0 or more, got 3 and -1"):
+    with pytest.raises(ConfigError, match=r"--seed is -1; it must be a whole number, 0 to"):
         SampleConfig(seed=-1)

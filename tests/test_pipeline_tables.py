@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from cache.store import open_store
 from pipeline.artifacts.terms import Backbone, Metrics
 from pipeline.configs import ScoreConfig
+from pipeline.frames import csv_text
 from pipeline.metrics import METRICS, PUBLISHED
 from pipeline.scoring.compare import compare, score_table
 from pipeline.scoring.published import (
@@ -28,7 +29,6 @@ from pipeline.scoring.score import score
 from pipeline.tables import (
     Row,
     Table,
-    csv_text,
     metrics_table,
     to_csv,
     to_latex,

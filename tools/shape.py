@@ -2,7 +2,7 @@
 
     python tools/shape.py [FOLDER ...]      the four packages if none is named
 
-docs/design/008-the-house.md keeps what it said before and after a rebuilding.
+docs/design/010-house.md keeps what it said before and after a rebuilding.
 """
 
 import ast

@@ -3,13 +3,13 @@
 from pipeline.artifacts.io import (
     artifact_id,
     find_artifact,
-    give,
     is_complete,
     load_artifact,
     load_document,
     save_artifact,
     settings,
 )
+from pipeline.artifacts.once import give, look_up, make_once
 from pipeline.artifacts.parse import to_json
 from pipeline.artifacts.read import Artifact
 from pipeline.artifacts.resolve import list_artifacts, make_latest
@@ -25,7 +25,9 @@ __all__ = [
     "list_artifacts",
     "load_artifact",
     "load_document",
+    "look_up",
     "make_latest",
+    "make_once",
     "save_artifact",
     "settings",
     "to_json",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.frames import as_parquet
 from spg_core.errors import CorruptStore
 
 if TYPE_CHECKING:
@@ -41,9 +42,7 @@ def decode_tensors(data: bytes, where: str) -> Tensors:
 
 def encode_table(table: pa.Table, document: str) -> bytes:
     """Give a table as a Parquet file that carries a document."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata({_CARRIED: document}), sink)
-    return bytes(sink.getvalue().to_pybytes())
+    return as_parquet(table.replace_schema_metadata({_CARRIED: document}))
 
 
 def carried_document(data: bytes, where: str) -> bytes:

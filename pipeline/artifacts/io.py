@@ -28,7 +28,6 @@ from pipeline.artifacts.documents import (
     SaeDocument,
     ScoresDocument,
 )
-from pipeline.artifacts.names import give_name
 from pipeline.artifacts.parse import FORMAT, Json, OtherFormat, to_json
 from pipeline.artifacts.read import (
     NOT_CARRIED,
@@ -41,10 +40,10 @@ from pipeline.artifacts.read import (
     read_both,
     read_json,
 )
-from pipeline.artifacts.resolve import D, Place, make_latest, resolve
+from pipeline.artifacts.resolve import D, Place, resolve
 from pipeline.kinds import BODY, JSON, SAY, Kind, folder
 from pipeline.progress import say
-from spg_core.errors import CorruptStore, NotInStore, SpgError, StoreError
+from spg_core.errors import CorruptStore, NotInStore, StoreError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,43 +134,17 @@ def _settle(place: Place[D], extras: Extras[D]) -> Artifact[D]:
     raise StoreError(f"{place.path} is changed by others all the time; let them finish")
 
 
-@overload
 def find_artifact(
-    store: Objects, kind: Literal["saes"], identifier: str
-) -> Artifact[SaeDocument] | None: ...
-@overload
-def find_artifact(
-    store: Objects, kind: Literal["guides"], identifier: str
-) -> Artifact[GuidesDocument] | None: ...
-@overload
-def find_artifact(
-    store: Objects, kind: Literal["memories"], identifier: str
-) -> Artifact[MemoryDocument] | None: ...
-@overload
-def find_artifact(
-    store: Objects, kind: Literal["combinations"], identifier: str
-) -> Artifact[CombinationDocument] | None: ...
-@overload
-def find_artifact(
-    store: Objects, kind: Literal["scores"], identifier: str, extras: Extras[ScoresDocument] = ...
-) -> Artifact[ScoresDocument] | None: ...
-def find_artifact(
-    store: Objects, kind: Kind, identifier: str, extras: Extras[ScoresDocument] = lambda _: {}
-) -> Artifact[Document] | None:
+    store: Objects, document: type[D], identifier: str, extras: Extras[D] = lambda _: {}
+) -> Artifact[D] | None:
     """Give an artifact that is there and whole, None where it is to be made.
 
     What a crash left is finished, and damage is named before the artifact is made again.
 
     Raises: StoreError; CorruptStore for one of another version of the format.
     """
-    where = folder(kind, identifier)
-    if kind == "scores":
-        return _find(Place(store, ScoresDocument, where), extras)
-    return _find(Place(store, DOCUMENTS[kind], where), lambda _: {})
-
-
-def _find(place: Place[D], extras: Extras[D]) -> Artifact[D] | None:
-    store, kind = place.store, place.kind
+    kind = document.kind
+    place = Place(store, document, folder(kind, identifier))
     if all(store.size(place.name(name)) is None for name in (JSON[kind], BODY[kind])):
         return None
     try:
@@ -183,7 +156,6 @@ def _find(place: Place[D], extras: Extras[D]) -> Artifact[D] | None:
     if not store.read_only and store.size(place.name(BODY[kind])) and is_sound(place):
         say(f"{trouble}; {JSON[kind]} is written again from {BODY[kind]}")
         return _settle(place, extras)
-    identifier = place.folder.removeprefix(f"{kind}/")
     say(f"{trouble}; {SAY[kind]} {identifier} are made again")
     return None
 
@@ -223,19 +195,3 @@ def load_artifact(store: Objects, kind: Kind, reference: str) -> Artifact[Docume
 def load_document(store: Objects, document: type[D], identifier: str) -> D:
     """Read the JSON of an artifact alone. Raises: NotInStore, CorruptStore."""
     return read_json(Place(store, document, folder(document.kind, identifier)))[1]
-
-
-def give(made: Artifact[D] | SpgError, *, direct: bool, name: str | None = None) -> Artifact[D]:
-    """Give what a command made or found, called by a name if it is to have one.
-
-    `latest` means it from then on, if it was asked for its own sake (`direct`).
-
-    Raises: what it failed with; ArtifactError for a name that means another.
-    """
-    if isinstance(made, SpgError):
-        raise made
-    if direct:
-        make_latest(made.place, made.id)
-    if name is not None:
-        give_name(made.place.store, made.place.kind, made.id, name)
-    return made

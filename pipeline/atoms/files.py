@@ -21,10 +21,10 @@ from pipeline.atoms.sheet import draw_sheet
 from pipeline.configs import AtomsConfig
 from pipeline.drawing.mark import is_marked
 from pipeline.files import check_place
+from pipeline.frames import as_parquet
 from pipeline.inputs import CachedDataset
 from pipeline.progress import say
 from pipeline.report.data import Atom, GuideName
-from pipeline.tables import as_parquet
 
 TABLE = "atoms.parquet"
 _COLUMNS: dict[str, pa.DataType] = {

@@ -9,53 +9,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypedDict
+from typing import Any
 
 from torch import Tensor, nn
 
 from pipeline.backbones.digest import sha256_of_file, unchanged
-from pipeline.backbones.hub import hub_file
 from pipeline.backbones.layers import choose_layers
-from pipeline.backbones.near_names import near_backbone
+from pipeline.backbones.open_clip_records import ModelRecord, hub_weights, look_up
 from pipeline.backbones.position_embedding import is_ours, resize_positions
 from pipeline.backbones.precision import keep_residual_stream
 from pipeline.backbones.rename import backbone_tensors
 from pipeline.backbones.spec import BackboneRequest, BackboneSpec, Channels
 from pipeline.backbones.timm_models import check_image_size
 from pipeline.backbones.weights import read_state_dict, require_names, require_shapes
-from spg_core.errors import BackboneError, ConfigError
-
-HUB_FILE_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-
-
-class _Vision(TypedDict, total=False):
-    """What is asked of open_clip's record of an image tower."""
-
-    patch_size: int | list[int]
-    image_size: int | list[int]
-    layers: int
-    """A list in those of convolutions, which are refused."""
-    width: int
-    attentional_pool: bool
-    timm_model_name: str
-
-
-class _Config(TypedDict, total=False):
-    """What is asked of its record of a model."""
-
-    embed_dim: int
-    vision_cfg: _Vision
-    quick_gelu: bool
-
-
-class _Weights(TypedDict, total=False):
-    """What is asked of its record of a model's weights."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    hf_hub: str
-    url: str
-    quick_gelu: bool
+from spg_core.errors import BackboneError
 
 
 class OpenClipTokens(nn.Module):
@@ -115,7 +82,7 @@ def open_open_clip(
         ConfigError: the name has no tag or pairs a model with weights of another activation;
             image size or layer are impossible.
     """
-    model_name, config, weights_config = _configs(model_and_tag)
+    model_name, config, weights_config = look_up(model_and_tag)
     vision = config["vision_cfg"]
     patch_height, patch_width = _pair(vision["patch_size"])
     size = _pair(vision["image_size"])[0] if request.image_size is None else request.image_size
@@ -125,7 +92,7 @@ def open_open_clip(
     final_norm = request.final_norm is not False
     project = final_norm and request.projection
 
-    weights = request.weights or _hub_weights(weights_config, request.name)
+    weights = request.weights or hub_weights(weights_config, request.name)
     spec = request.spec(
         library="open_clip",
         model=model_name,
@@ -144,75 +111,7 @@ def open_open_clip(
     return taken, spec.of_layers(layers, depth)
 
 
-def _configs(model_and_tag: str) -> tuple[str, _Config, _Weights]:
-    """Look a name up: the model, open_clip's record of it and that of its weights."""
-    import open_clip
-
-    model, slash, tag = model_and_tag.rpartition("/")
-    if not slash or not model or not tag:
-        raise ConfigError(
-            f"open_clip:{model_and_tag} names no weights; use open_clip:<model>/<tag>, as in "
-            f"open_clip:ViT-B-32-quickgelu/openai (with --weights too: the tag gives mean and std)"
-        )
-    config = open_clip.get_model_config(model)
-    if config is None:
-        raise BackboneError(
-            f"open_clip has no model {model!r}; see open_clip.list_models()"
-            f"{near_backbone(model_and_tag)}"
-        )
-    vision = config["vision_cfg"]
-    if "timm_model_name" in vision:
-        raise BackboneError(
-            f"the image tower of open_clip:{model} is timm's; use timm:{vision['timm_model_name']}"
-        )
-    if isinstance(vision["layers"], list) or vision.get("attentional_pool"):
-        raise BackboneError(
-            f"open_clip:{model} has no plain grid of patch tokens; use a ViT such as "
-            f"open_clip:ViT-B-32-quickgelu/openai"
-        )
-    weights = open_clip.get_pretrained_cfg(model, tag)
-    if not weights:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
-        raise BackboneError(f"open_clip:{model} has no weights {tag!r}; it has {tags}")
-    _check_activation(model, tag, config, weights)
-    return model, config, weights
-
-
-def _check_activation(model: str, tag: str, config: _Config, weights: _Weights) -> None:
-    """Refuse weights trained with another activation than the model computes.
-
-    open_clip only warns, and the tokens would be wrong without any other sign.
-    """
-    import open_clip
-
-    computes = bool(config.get("quick_gelu", False))
-    needs = bool(weights.get("quick_gelu", False))
-    if computes == needs:
-        return
-    other = model.removesuffix("-quickgelu") if computes else f"{model}-quickgelu"
-    known = other in open_clip.list_models()
-    names = {True: "QuickGELU", False: "GELU"}
-    raise ConfigError(
-        f"open_clip:{model} computes {names[computes]}, but the weights {tag!r} were trained with "
-        f"{names[needs]}; use " + (f"open_clip:{other}/{tag}" if known else "other weights")
-    )
-
-
-def _hub_weights(config: _Weights, name: str) -> Path:
-    """Find the hub's file for an open_clip weights record."""
-    repository, _, file_name = config.get("hf_hub", "").rpartition("/")
-    if not repository:
-        where = f", downloaded from {config['url']}" if config.get("url") else ""
-        raise BackboneError(
-            f"open_clip knows no hub weights for {name}; give --weights FILE{where}"
-        )
-    if not file_name:
-        return hub_file(repository, HUB_FILE_NAMES, name=name)
-    safe = str(Path(file_name).with_suffix(".safetensors"))
-    return hub_file(repository, tuple(dict.fromkeys((safe, file_name))), name=name)
-
-
-def _image_tower(config: _Config, spec: BackboneSpec, weights: Path) -> nn.Module:
+def _image_tower(config: ModelRecord, spec: BackboneSpec, weights: Path) -> nn.Module:
     """Build the image tower at an input size and load the file's image tower strictly.
 
     Where tokens are not projected, the projection is a head: left out, and may be absent.

@@ -64,9 +64,8 @@ class FitGuidesSource(Named):
     key: Name | None = None
     """Key of the cache, or its start, where there are several; of an SAE file."""
 
-    def __post_init__(self) -> None:
-        """Raises: ConfigError for a value out of range, or what does not go together."""
-        super().__post_init__()
+    def check(self) -> None:
+        """Raises: OptionsDisagree where what is given does not tell one SAE and its tokens."""
         if (self.sae is None) == (self.sae_file is None):
             raise OptionsDisagree("give --sae, or --sae-file with --dataset and --backbone")
         tokens = (self.dataset, self.backbone)

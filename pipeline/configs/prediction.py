@@ -58,9 +58,8 @@ class ExportSource(Checked):
     weights: FilePath | None = None
     """Weights file of the guides' backbone; the hub's otherwise."""
 
-    def __post_init__(self) -> None:
-        """Raises: ConfigError for a value out of range, or what does not go together."""
-        super().__post_init__()
+    def check(self) -> None:
+        """Raises: OptionsDisagree where the format is of something else than what is given."""
         wanted = "guides" if self.format == "onnx" else "sae"
         if (self.guides is None) == (wanted == "guides") or (self.sae is None) == (wanted == "sae"):
             raise OptionsDisagree(f"--format {self.format} takes --{wanted}, and not the other")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -15,9 +14,9 @@ from cache.objects import Objects
 from pipeline.artifacts.bodies import carried_document, decode_tensors, encode_tensors
 from pipeline.artifacts.parse import FORMAT, parse_document, read_document, to_json
 from pipeline.artifacts.terms import Number
-from spg_core.errors import CorruptStore, StoreError
+from pipeline.kinds import CHECKPOINT
+from spg_core.errors import CorruptStore
 
-CHECKPOINT = "checkpoint.safetensors"
 _HEADER_BYTES = 1 << 20
 
 
@@ -77,13 +76,6 @@ def _checked(data: bytes) -> dict[str, Tensor]:
 def drop_checkpoint(store: Objects, folder: str) -> None:
     """Delete the checkpoint of a fit that is finished."""
     store.delete(f"{folder}/{CHECKPOINT}")
-
-
-def drop_leftover(store: Objects, folder: str) -> None:
-    """Delete the checkpoint of an artifact that was whole when its fit was cut off."""
-    with suppress(StoreError):  # it only takes room
-        if not store.read_only and store.size(f"{folder}/{CHECKPOINT}") is not None:
-            drop_checkpoint(store, folder)
 
 
 def _describe(state: Mapping[str, Tensor]) -> CheckpointDocument:

@@ -6,23 +6,23 @@ patches once; then every fit steps on it by itself, with the bits it would have 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from cache.objects import Objects
 from pipeline.artifacts import (
     Artifact,
     artifact_id,
-    find_artifact,
     folder,
-    give,
     load_artifact,
+    look_up,
+    make_once,
     settings,
 )
 from pipeline.artifacts.documents import GuidesDocument, SaeDocument
-from pipeline.artifacts.names import require_free
 from pipeline.backbones.spec import require_same_tokens
 from pipeline.configs import FitGuidesConfig
 from pipeline.device import resolve_device, within_memory
-from pipeline.fitting.checkpoint import drop_checkpoint, drop_leftover
+from pipeline.fitting.checkpoint import drop_checkpoint
 from pipeline.fitting.dictionaries import (
     AtomSource,
     GuideDictionary,
@@ -76,15 +76,9 @@ def fit_guides(
     """
     parent = load_artifact(store, "saes", sae)
     identifier = guides_id(parent.id, config)
-    if name is not None:
-        require_free(store, "guides", name, identifier)
-    made: Artifact[GuidesDocument] | SpgError | None = find_artifact(store, "guides", identifier)
-    if made is None:
-        made = fit_guide_group(store, [(parent, config)])[identifier]
-    else:
-        say(f"guides {identifier} are there already")
-        drop_leftover(store, folder("guides", identifier))
-    return give(made, direct=direct and config.dictionary == "sae", name=name)
+    make = partial(fit_guide_group, store, [(parent, config)])
+    direct = direct and config.dictionary == "sae"
+    return make_once(store, GuidesDocument, identifier, make, direct=direct, name=name)
 
 
 def fit_guide_group(
@@ -94,25 +88,23 @@ def fit_guide_group(
 
     Fits of one cache, seed, batch and number of epochs see the same batches, and share them.
     """
-    results: Results = {}
     groups: dict[tuple[str, int, int, int], list[GuideRequest]] = {}
     opened: dict[str, CachedDataset] = {}
     distinct = {guides_id(sae.id, config): (sae, config) for sae, config in wanted}
-    for identifier, (sae, config) in distinct.items():
+    results, missing = look_up(store, GuidesDocument, distinct)
+    for identifier in missing:
+        sae, config = distinct[identifier]
+        key = sae.document.parents.cache.key
         try:
-            known = find_artifact(store, "guides", identifier)
-            if known is not None:
-                results[identifier] = known
-                continue
-            key = sae.document.parents.cache.key
             if key not in opened:
                 opened[key] = _open(store, sae)
-            reads = (key, config.seed, config.images_per_step, config.epochs)
-            groups.setdefault(reads, []).append(
-                GuideRequest(identifier, of_sae(sae), opened[key], config)
-            )
         except SpgError as error:
             results[identifier] = error
+            continue
+        reads = (key, config.seed, config.images_per_step, config.epochs)
+        groups.setdefault(reads, []).append(
+            GuideRequest(identifier, of_sae(sae), opened[key], config)
+        )
     left = sum(one.n_steps for members in groups.values() for one in members)
     if left:
         store.check_writable()

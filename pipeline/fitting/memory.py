@@ -19,19 +19,17 @@ from cache.objects import Objects
 from pipeline.artifacts import (
     Artifact,
     artifact_id,
-    find_artifact,
-    give,
+    make_once,
     save_artifact,
     settings,
 )
 from pipeline.artifacts.memory import CategoryMemory, MemoryDocument, MemoryParents
-from pipeline.artifacts.names import require_free
 from pipeline.artifacts.terms import Backbone
 from pipeline.backbones.spec import slug
 from pipeline.configs import FitMemoryConfig
 from pipeline.device import resolve_device
 from pipeline.inputs import CachedDataset
-from pipeline.progress import bar, say
+from pipeline.progress import bar
 from spg_core.errors import FitError
 from spg_core.guides import unit
 from spg_core.memory import coreset
@@ -69,14 +67,14 @@ def fit_memory(
         normal images or too many tokens, StoreError, CorruptStore.
     """
     identifier = memory_id(data, config)
-    if name is not None:
-        require_free(store, "memories", name, identifier)
-    made = find_artifact(store, "memories", identifier)
-    if made is None:
-        made = _fit(store, data, config, identifier)
-    else:
-        say(f"memory {identifier} is there already")
-    return give(made, direct=direct, name=name)
+    return make_once(
+        store,
+        MemoryDocument,
+        identifier,
+        lambda: {identifier: _fit(store, data, config, identifier)},
+        direct=direct,
+        name=name,
+    )
 
 
 def memory_id(data: CachedDataset, config: FitMemoryConfig) -> str:

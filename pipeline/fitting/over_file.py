@@ -6,16 +6,14 @@ import torch
 from torch import Tensor
 
 from cache.objects import Objects
-from pipeline.artifacts import Artifact, artifact_id, find_artifact, folder, give, settings
+from pipeline.artifacts import Artifact, artifact_id, make_once, settings
 from pipeline.artifacts.documents import GuidesDocument, GuidesParents
-from pipeline.artifacts.names import require_free
 from pipeline.artifacts.terms import Backbone
 from pipeline.backbones.spec import slug
 from pipeline.configs import FitGuidesConfig
 from pipeline.device import resolve_device
-from pipeline.fitting.checkpoint import drop_leftover
 from pipeline.fitting.dictionaries import AtomSource
-from pipeline.fitting.guides import GuideRequest, fit_requests
+from pipeline.fitting.guides import GuideRequest, Results, fit_requests
 from pipeline.fitting.tokens import TokenSource, require_defects
 from pipeline.inputs import CachedDataset
 from pipeline.interchange.foreign import ForeignSae, read_sae
@@ -42,22 +40,18 @@ def fit_guides_over_file(
     """
     sae = read_sae(path, data.cache.d_model)
     identifier = _guides_id(sae, data, config)
-    if name is not None:
-        require_free(store, "guides", name, identifier)
-    known = find_artifact(store, "guides", identifier)
-    if known is not None:
-        say(f"guides {identifier} are there already")
-        drop_leftover(store, folder("guides", identifier))
-        return give(known, direct=True, name=name)
-    require_defects(data)
-    store.check_writable()
-    parents = GuidesParents(cache=data.parent, file=sae.file)
-    backbone = Backbone(name=data.spec.name, covers=data.spec.covers())
-    over = AtomSource(parents, backbone, sae.atoms, _alive(sae, data, config))
-    request = GuideRequest(identifier, over, data, config)
-    with bar("Fitting guides", request.n_steps) as advance:
-        made = fit_requests(store, [request], advance)[identifier]
-    return give(made, direct=True, name=name)
+
+    def fit() -> Results:
+        require_defects(data)
+        store.check_writable()
+        parents = GuidesParents(cache=data.parent, file=sae.file)
+        backbone = Backbone(name=data.spec.name, covers=data.spec.covers())
+        over = AtomSource(parents, backbone, sae.atoms, _alive(sae, data, config))
+        request = GuideRequest(identifier, over, data, config)
+        with bar("Fitting guides", request.n_steps) as advance:
+            return fit_requests(store, [request], advance)
+
+    return make_once(store, GuidesDocument, identifier, fit, direct=True, name=name)
 
 
 def _guides_id(sae: ForeignSae, data: CachedDataset, config: FitGuidesConfig) -> str:

@@ -7,6 +7,7 @@ does not promise the same rounding for another shape, which would cost the bits.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,22 +17,21 @@ from cache.reader import TokenCache
 from pipeline.artifacts import (
     Artifact,
     artifact_id,
-    find_artifact,
     folder,
-    give,
     load_artifact,
+    look_up,
+    make_once,
     save_artifact,
     settings,
 )
 from pipeline.artifacts.documents import SaeDocument, SaeParents, SaeTraining
-from pipeline.artifacts.names import require_free
 from pipeline.artifacts.terms import Backbone
 from pipeline.backbones.spec import slug
 from pipeline.configs import FitSaeConfig
 from pipeline.device import device_name, resolve_device, within_memory
 from pipeline.drawing.plots import draw_training
 from pipeline.fitting.budget import memory_budget, plan_groups
-from pipeline.fitting.checkpoint import drop_checkpoint, drop_leftover
+from pipeline.fitting.checkpoint import drop_checkpoint
 from pipeline.fitting.fastest import fastest_way
 from pipeline.fitting.log import PICTURE, SAE_PANELS
 from pipeline.fitting.quality import Quality, measure_saes
@@ -62,15 +62,8 @@ def fit_sae(
     Raises: ArtifactError for a name that means another; ConfigError, FitError, StoreError.
     """
     identifier = sae_id(data, config)
-    if name is not None:
-        require_free(store, "saes", name, identifier)
-    made: Artifact[SaeDocument] | SpgError | None = find_artifact(store, "saes", identifier)
-    if made is None:
-        made = fit_saes(store, data, [config])[identifier]
-    else:
-        say(f"SAE {identifier} is there already")
-        drop_leftover(store, folder("saes", identifier))
-    return give(made, direct=direct, name=name)
+    make = partial(fit_saes, store, data, [config])
+    return make_once(store, SaeDocument, identifier, make, direct=direct, name=name)
 
 
 def fit_saes(
@@ -85,25 +78,15 @@ def fit_saes(
     together, as many at a time as `memory_bytes` hold.
     """
     wanted = {sae_id(data, config): config for config in configs}
-    results: Results = {}
-    pending: dict[str, FitSaeConfig] = {}
-    for identifier, config in wanted.items():
-        try:
-            found = find_artifact(store, "saes", identifier)
-        except SpgError as error:  # the others are fitted all the same
-            results[identifier] = error
-            continue
-        if found is None:
-            pending[identifier] = config
-        else:
-            results[identifier] = found
+    results, left = look_up(store, SaeDocument, wanted)
+    pending = {identifier: wanted[identifier] for identifier in left}
     if pending:
         store.check_writable()
         device = resolve_device(next(iter(pending.values())).device)
         source = TokenSource(data.cache, device)
         groups = plan_groups(data.cache, pending, memory_bytes or memory_budget(device))
-        left = sum(epoch_steps(data.cache, one) * one.epochs for one in pending.values())
-        with bar("Fitting SAEs" if len(pending) > 1 else "Fitting SAE", left) as advance:
+        n_steps = sum(epoch_steps(data.cache, one) * one.epochs for one in pending.values())
+        with bar("Fitting SAEs" if len(pending) > 1 else "Fitting SAE", n_steps) as advance:
             for group in groups:
                 chosen = {identifier: pending[identifier] for identifier in group}
                 results |= _fit_group(store, data, source, chosen, advance)

@@ -11,8 +11,8 @@ from pipeline.backbones.spec import slug
 from pipeline.configs import FigureConfig, ReproduceConfig, SweepConfig
 from pipeline.drawing.plots import Row
 from pipeline.files import check_place, write_file
+from pipeline.frames import as_parquet, csv_text
 from pipeline.sweep.table import sweep_table
-from pipeline.tables import as_parquet, csv_text
 from spg_core.errors import ConfigError
 
 PICTURE = "figure.png"

@@ -7,52 +7,37 @@ images changes no other image.
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
+from pipeline.configs import Checked
 from pipeline.sample.board import circuit_board
 from pipeline.sample.defects import DEFECTS, visible_mask
 from pipeline.sample.objects import bottle_cap, capsule, gear
 from pipeline.sample.scene import Plane, Rng, Scene, Shape, draw_light, render
 from pipeline.sample.surfaces import brushed_metal, cloth, granite, leather, wood
-from spg_core.errors import ConfigError
+from spg_core.fields import Seed
 
-_SMALLEST_IMAGE = 64
 _MIN_MASK_SHARE = 2e-4
 _MIN_MEAN_CHANGE = 8 / 255
 _MAX_DRAWS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleConfig:
+class SampleConfig(Checked):
     """What the sample depends on."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Start of every random stream."""
-    image_size: int = 448
+    image_size: Annotated[int, Meta(ge=64, le=16384)] = 448
     """Image side of a square product, pixels; other products are wider or larger."""
-    images_per_category: int = 16
+    images_per_category: Annotated[int, Meta(ge=2, le=100_000)] = 16
     """Test images a category, half of them defective."""
-    train_images_per_category: int = 3
+    train_images_per_category: Annotated[int, Meta(ge=1, le=100_000)] = 3
     """Normal training images a category."""
-
-    def __post_init__(self) -> None:
-        if self.image_size < _SMALLEST_IMAGE:
-            raise ConfigError(
-                f"image_size {self.image_size} is too small to draw a product: give at least "
-                f"{_SMALLEST_IMAGE} pixels"
-            )
-        if self.images_per_category < 2:
-            raise ConfigError(
-                f"images_per_category {self.images_per_category} leaves no room for a normal and a "
-                "defective image: give 2 or more"
-            )
-        if self.train_images_per_category < 1 or self.seed < 0:
-            raise ConfigError(
-                f"train_images_per_category must be 1 or more and seed 0 or more, got "
-                f"{self.train_images_per_category} and {self.seed}"
-            )
 
 
 @dataclass(frozen=True)

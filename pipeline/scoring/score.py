@@ -134,7 +134,7 @@ def _known(
 ) -> Artifact[ScoresDocument] | Request | SpgError:
     """Give the scores that are there already, or the request for them."""
     try:
-        known = find_artifact(store, "scores", one.id, categories_file)
+        known = find_artifact(store, ScoresDocument, one.id, categories_file)
         if known is None or not _has_extras(store, one.id, one.data, extras):
             return one
     except SpgError as error:
