@@ -8,8 +8,7 @@ from cache.objects import Objects
 from pipeline.artifacts import (
     Artifact,
     artifact_id,
-    find_artifact,
-    make_latest,
+    make_once,
     save_artifact,
     settings,
 )
@@ -20,7 +19,6 @@ from pipeline.artifacts.combination import (
     StoredScale,
 )
 from pipeline.artifacts.documents import GuidesDocument
-from pipeline.artifacts.names import give_name, require_free
 from pipeline.artifacts.terms import CacheParent
 from pipeline.configs import CombineConfig, Recipe
 from pipeline.detection.find import AnyDetector, SingleDetector, find_detector, fitted_on, recipe_of
@@ -28,7 +26,6 @@ from pipeline.detection.fit import fit_scales, fit_weights, sample_pixels
 from pipeline.detection.parts import part_of
 from pipeline.detection.sources import open_sources
 from pipeline.device import resolve_device
-from pipeline.progress import say
 from spg_core.errors import ArtifactError, ConfigError
 from spg_core.meeting import Scale
 
@@ -55,18 +52,14 @@ def combine(
     """
     parts = _read_parts(store, references)
     identifier = combination_id(parts, config)
-    if name is not None:
-        require_free(store, "combinations", name, identifier)
-    made = find_artifact(store, "combinations", identifier)
-    if made is None:
-        made = _fit(store, parts, config, identifier)
-    else:
-        say(f"combination {identifier} is there already")
-    if direct:
-        make_latest(made.place, made.id)
-    if name is not None:
-        give_name(store, "combinations", made.id, name)
-    return made
+    return make_once(
+        store,
+        CombinationDocument,
+        identifier,
+        lambda: {identifier: _fit(store, parts, config, identifier)},
+        direct=direct,
+        name=name,
+    )
 
 
 def find_or_combine(
