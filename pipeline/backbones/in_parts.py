@@ -6,7 +6,6 @@ on. The index is what `--weights` takes; its parts lie in its folder, links or n
 
 import json
 from pathlib import Path
-from typing import Any
 
 from spg_core.errors import BackboneError
 
@@ -59,7 +58,7 @@ def index_of(part: Path) -> Path | None:
     return None
 
 
-def _json_of(path: Path) -> dict[str, Any]:
+def _json_of(path: Path) -> dict[str, object]:
     """Read a JSON object; empty for what is none."""
     try:
         if path.stat().st_size > _LONGEST_INDEX:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -152,7 +152,7 @@ def seconds_an_image(maker: ShardMaker, caches: Collection[int]) -> float:
     return seconds
 
 
-def covers_of(manifest: Manifest, spec: BackboneSpec) -> dict[str, Any]:
+def covers_of(manifest: Manifest, spec: BackboneSpec) -> dict[str, object]:
     """Give what the cache key covers: the images in order, the backbone, the stored format."""
     image_ids = [str(image_id) for image_id in manifest.column("image_id")]
     return {

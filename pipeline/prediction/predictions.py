@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pipeline.frames import to_frame
 from pipeline.prediction.predict import Prediction
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 class Predictions(list[Prediction]):
@@ -20,6 +23,6 @@ class Predictions(list[Prediction]):
         said = f"{len(self)} predictions: {anomalous} anomalous, {failed} failed"
         return f"{said}; to_pandas() gives them"
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> "DataFrame":
         """Give a row an image as a pandas DataFrame."""
         return to_frame([asdict(one) for one in self])

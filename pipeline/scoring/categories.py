@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from pipeline.detection.values import Rows
 from pipeline.inputs import CachedDataset
 from pipeline.progress import bar
 from pipeline.scoring.blocks import (
+    BlockInputs,
     MapPlan,
     Scoring,
     block_counts,
@@ -70,7 +71,7 @@ class CategoryInputs:
     category: str
     rows: Rows
     blocks: list[Rows]
-    handles: list[Any]
+    handles: list[BlockInputs]
     without_mask: int
     """Defective images that have no mask; where there is one, pixels have no metrics."""
 
@@ -80,10 +81,10 @@ class PendingCategory:
     """A category that is being scored by one plan: the handles of its blocks' results."""
 
     inputs: CategoryInputs
-    scores: list[Any]
-    defects: Any
+    scores: list[NDArray[np.float32]]
+    defects: DefectPixels | None
     """Of the merged round 1; None where masks are missing."""
-    counts: list[Any]
+    counts: list[NormalCounts]
 
 
 def score_categories(

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -209,7 +208,7 @@ def _setting_differences(store: Objects, scores: Artifact[ScoresDocument]) -> li
     return said
 
 
-def _config_differences(ours: Any, theirs: Any, stage: str) -> list[str]:
+def _config_differences(ours: object, theirs: object, stage: str) -> list[str]:
     expected = vars(theirs)
     return [
         f"{stage}{name.replace('_', ' ')} {value} (published: {expected[name]})"

@@ -1,7 +1,6 @@
 """What is written of scores: metrics as JSON, and a table of images and one of categories."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -77,9 +76,7 @@ def categories_table(document: ScoresDocument) -> pa.Table:
     """Give one row a category: its metrics, null where undefined."""
     rows = [{"category": name, **to_json(one)} for name, one in document.categories.items()]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    columns: dict[str, Iterator[Any] | list[Any]] = {
-        name: [row.get(name) for row in rows] for name in names
-    }
+    columns: dict[str, list[object]] = {name: [row.get(name) for row in rows] for name in names}
     text = {"category", "image_reason", "pixel_reason"}
     schema = pa.schema([(name, pa.string() if name in text else pa.float64()) for name in names])
     return pa.table(columns, schema=schema)

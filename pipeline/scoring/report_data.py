@@ -1,7 +1,7 @@
 """Gather what a report shows from scores, cache and guides, and render the page."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -140,7 +140,7 @@ def _gallery(
     )
     rows = np.array([images[pick.row].row for pick in picks], np.int64)
     maps, masks = compute_maps(detector, data, rows), data.cache.masks(rows)
-    thumbnails: list[Any] = [None] * len(rows)
+    thumbnails: list[bytes | None] = [None] * len(rows)
     if data.manifest.has_thumbnails:
         thumbnails = data.manifest.select(rows)["thumbnail"].to_pylist()
     return [

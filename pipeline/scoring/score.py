@@ -16,7 +16,7 @@ from pipeline.artifacts import (
     Artifact,
     find_artifact,
     folder,
-    make_latest,
+    give,
     save_artifact,
 )
 from pipeline.artifacts.documents import ScoresDocument
@@ -77,12 +77,9 @@ def score(
     """
     extras = _Extras(save_maps, report, cluster or ClusterConfig())
     [made] = _score(store, [(guides, config)], dataset, key, extras)
-    if isinstance(made, SpgError):
-        raise made
-    if direct:
-        make_latest(made.place, made.id)
-    remark_chance(store, made, guides)
-    return made
+    scores = give(made, direct=direct)
+    remark_chance(store, scores, guides)
+    return scores
 
 
 def score_group(
