@@ -17,11 +17,7 @@ from pipeline.artifacts.combination import (
 )
 from pipeline.artifacts.documents import (
     DOCUMENTS,
-    Counts,
-    Dictionary,
     GuidesDocument,
-    GuidesParents,
-    GuidesTraining,
     ReproducedDocument,
     SaeDocument,
     SaeParents,
@@ -29,10 +25,10 @@ from pipeline.artifacts.documents import (
     SaeTraining,
     ScoresDocument,
     ScoresParents,
-    Sparsity,
     SweepDocument,
     SweepParents,
 )
+from pipeline.artifacts.guides import Counts, Dictionary, GuidesParents, GuidesTraining, Sparsity
 from pipeline.artifacts.memory import CategoryMemory, MemoryDocument, MemoryParents
 from pipeline.artifacts.notes import LatestDocument, Measured, Scoring, ThresholdDocument
 from pipeline.artifacts.resolve import Place

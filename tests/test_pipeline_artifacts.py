@@ -14,7 +14,7 @@ from pipeline.artifacts import (
     make_latest,
     save_artifact,
 )
-from pipeline.artifacts.documents import GuidesTraining
+from pipeline.artifacts.guides import GuidesTraining
 from spg_core.errors import ArtifactError, CorruptStore, NotInStore, StoreError
 from tests.artifact_samples import guides_document, guides_tensors
 

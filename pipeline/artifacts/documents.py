@@ -13,6 +13,7 @@ from msgspec import Meta
 from pipeline.artifacts.base import Document as Document
 from pipeline.artifacts.base import check_backbone
 from pipeline.artifacts.combination import CombinationDocument as CombinationDocument
+from pipeline.artifacts.guides import GuidesDocument as GuidesDocument
 from pipeline.artifacts.memory import MemoryDocument as MemoryDocument
 from pipeline.artifacts.terms import (
     Amount,
@@ -20,16 +21,12 @@ from pipeline.artifacts.terms import (
     CacheParent,
     Metrics,
     Number,
-    Pair,
     Part,
     Row,
-    SaeFile,
-    Share,
     Text,
 )
 from pipeline.configs import (
     FigureConfig,
-    FitGuidesConfig,
     FitSaeConfig,
     ReproduceConfig,
     ScoreConfig,
@@ -85,79 +82,6 @@ class SaeDocument(Document):
         if self.quality.dead_atoms > self.config.width:
             raise ArtifactError(
                 f"quality.dead_atoms is {self.quality.dead_atoms} of {self.config.width} atoms"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class GuidesParents:
-    """What guides were made from."""
-
-    cache: CacheParent
-    sae: Part | None = None
-    """An SAE of the store."""
-    file: SaeFile | None = None
-    """One of others."""
-
-    @property
-    def over(self) -> str:
-        """The SAE's id, or the file's name."""
-        return self.sae or f"file {self.file.name if self.file else '?'}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dictionary:
-    """What guides combine."""
-
-    kind: Literal["sae", "pca", "random", "none"]
-    atoms: Annotated[int, Meta(ge=1, le=2**31)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """Non-zero coefficients and l1 norm of each guide."""
-
-    nnz: Pair
-    l1: Pair
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sparsity:
-    """What the guides use of the dictionary, by their last coefficients and by the average."""
-
-    raw: Counts
-    ema: Counts
-
-
-@dataclass(frozen=True, kw_only=True)
-class GuidesTraining:
-    """How guides were trained."""
-
-    steps: Number
-    ema_start_share: Share
-    """What the average still holds of its start."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GuidesDocument(Document):
-    """`guides.json`."""
-
-    kind: ClassVar[Kind] = "guides"
-    config: FitGuidesConfig
-    parents: GuidesParents
-    backbone: Backbone
-    dictionary: Dictionary
-    sparsity: Sparsity
-    training: GuidesTraining
-
-    def check(self) -> None:
-        """Raises: ArtifactError."""
-        check_backbone(self.backbone)
-        if (self.parents.sae is None) == (self.parents.file is None):
-            raise ArtifactError("parents names an SAE and a file of one, or neither")
-        if self.dictionary.kind != self.config.dictionary:
-            raise ArtifactError(
-                f"dictionary.kind is {self.dictionary.kind}, config.dictionary "
-                f"{self.config.dictionary}"
             )
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from cache.stream import token_batches
 from pipeline.artifacts import Artifact
-from pipeline.artifacts.documents import GuidesParents, SaeDocument
+from pipeline.artifacts.documents import SaeDocument
+from pipeline.artifacts.guides import GuidesParents
 from pipeline.artifacts.terms import Backbone
 from pipeline.configs import FitGuidesConfig
 from pipeline.inputs import CachedDataset

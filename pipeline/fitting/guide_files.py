@@ -4,13 +4,8 @@ from torch import Tensor
 
 from cache.objects import Objects
 from pipeline.artifacts import Artifact, save_artifact
-from pipeline.artifacts.documents import (
-    Counts,
-    Dictionary,
-    GuidesDocument,
-    GuidesTraining,
-    Sparsity,
-)
+from pipeline.artifacts.documents import GuidesDocument
+from pipeline.artifacts.guides import Counts, Dictionary, GuidesTraining, Sparsity
 from pipeline.configs import FitGuidesConfig
 from pipeline.drawing.plots import draw_training
 from pipeline.fitting.dictionaries import AtomSource, GuideDictionary

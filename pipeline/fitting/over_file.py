@@ -7,7 +7,8 @@ from torch import Tensor
 
 from cache.objects import Objects
 from pipeline.artifacts import Artifact, artifact_id, make_once, settings
-from pipeline.artifacts.documents import GuidesDocument, GuidesParents
+from pipeline.artifacts.documents import GuidesDocument
+from pipeline.artifacts.guides import GuidesParents
 from pipeline.artifacts.terms import Backbone
 from pipeline.backbones.spec import slug
 from pipeline.configs import FitGuidesConfig
