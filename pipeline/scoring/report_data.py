@@ -6,29 +6,21 @@ from typing import cast
 import numpy as np
 
 from cache.objects import Objects
-from pipeline.artifacts import Artifact, folder
+from pipeline.artifacts import Artifact
 from pipeline.artifacts.documents import CombinationDocument, GuidesDocument, ScoresDocument
-from pipeline.atoms.find import find_atoms, has_atoms
-from pipeline.configs import AtomsConfig, ScoreConfig
 from pipeline.detection.detector import Detector
 from pipeline.detection.find import AnyDetector
 from pipeline.detection.values import compute_maps
-from pipeline.fitting.log import GUIDE_PANELS, SAE_PANELS, read_log
 from pipeline.inputs import CachedDataset
 from pipeline.kinds import SAY
 from pipeline.metrics import METRICS
-from pipeline.progress import say
 from pipeline.report.data import (
-    Atom,
     CategoryCurves,
     GalleryItem,
-    GuideName,
     ImageRow,
     Line,
     LinePlot,
     ReportData,
-    Sparsity,
-    SparsityRow,
     metric_row,
 )
 from pipeline.report.gallery import select_gallery
@@ -36,12 +28,11 @@ from pipeline.report.render import render_report
 from pipeline.scoring.blocks import report_taus
 from pipeline.scoring.categories import CategoryScores
 from pipeline.scoring.controls import control_rows
-from spg_core.errors import CorruptStore, IncompleteCache, NotInStore
+from pipeline.scoring.report_guides import atoms_of, sparsity_of, training_of
 from spg_core.image_metrics import image_metrics
 from spg_core.pooling import Pooling
 
 _PER_CATEGORY = 12
-_ATOMS_PER_GUIDE = 8
 
 
 def make_report(
@@ -66,9 +57,9 @@ def make_report(
             gallery=_gallery(images, data, detector),
             curves={one.category: _curves(one) for one in found},
             tau_curve=_tau_curve(found, data),
-            sparsity=_sparsity(guides) if guides else None,
-            training=_training(store, guides) if guides else [],
-            atoms=_atoms(store, guides, document.config) if guides else [],
+            sparsity=sparsity_of(guides) if guides else None,
+            training=training_of(store, guides) if guides else [],
+            atoms=atoms_of(store, guides, document.config) if guides else [],
         )
     )
 
@@ -187,80 +178,3 @@ def _tau_curve(found: Sequence[CategoryScores], data: CachedDataset) -> LinePlot
         },
         log_x=True,
     )
-
-
-def _sparsity(guides: Artifact[GuidesDocument]) -> Sparsity:
-    names: tuple[GuideName, GuideName] = ("normal", "anomaly")
-    stored = guides.document.sparsity
-    rows = [
-        SparsityRow(
-            guide=guide,
-            parameters="EMA" if kind == "ema" else "raw",
-            nonzero=int(counts.nnz[at]),
-            l1=counts.l1[at],
-        )
-        for kind, counts in (("raw", stored.raw), ("ema", stored.ema))
-        for at, guide in enumerate(names)
-    ]
-    share = guides.document.training.ema_start_share
-    note = (
-        f"After {guides.document.training.steps} steps the average still holds {share:.0%} "
-        "of its start, so its coefficients stay dense."
-        if share > 0.01
-        else ""
-    )
-    n_latents = int(guides.tensors["coefficients_ema"].shape[1])
-    return Sparsity(n_latents=n_latents, rows=rows, note=note)
-
-
-def _training(store: Objects, guides: Artifact[GuidesDocument]) -> list[LinePlot]:
-    """Give the curves of both fits, where their logs are still in the store.
-
-    Raises: StoreError where a log is there and a read fails.
-    """
-    plots = []
-    sae = guides.document.parents.sae
-    asked = [(folder("guides", guides.id), "Guides", GUIDE_PANELS)]
-    if sae is not None:
-        asked.insert(0, (folder("saes", sae), "SAE", SAE_PANELS))
-    for place, what, panels in asked:
-        try:
-            lines = read_log(store, place)
-        except NotInStore:
-            continue
-        except CorruptStore as error:
-            say(f"the report shows no training of the {what}: {error}")
-            continue
-        for label, fields in panels.items():
-            drawn = {}
-            for field in fields:
-                points = [(line["step"], line[field]) for line in lines if field in line]
-                thin = points[:: -max(1, len(points) // 400)][::-1]  # the last one is kept
-                drawn[field] = Line(x=[float(x) for x, _ in thin], y=[float(y) for _, y in thin])
-            plots.append(
-                LinePlot(title=f"{what}: {label}", x_label="step", y_label=label, lines=drawn)
-            )
-    return plots
-
-
-def _atoms(store: Objects, guides: Artifact[GuidesDocument], scored: ScoreConfig) -> list[Atom]:
-    """Give the strongest atoms of the guides that scored; none where their parents cannot be had.
-
-    A shared store may hold the target and the guides alone: the page then has no atoms. Where a
-    read fails there is no page at all: one without atoms would stay, and be taken for whole.
-
-    Raises: StoreError.
-    """
-    if not has_atoms(guides):
-        return []
-    config = AtomsConfig(
-        top=_ATOMS_PER_GUIDE,
-        coefficients=scored.coefficients,
-        device=scored.device,
-    )
-    try:
-        _, found = find_atoms(store, guides, config)
-    except (NotInStore, IncompleteCache, CorruptStore) as error:
-        say(f"the report shows no atoms: {error}")
-        return []
-    return found
