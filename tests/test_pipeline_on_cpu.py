@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.backbones.on_cpu import OneDnnLinear, forward_on_cpu
+from pipeline.backbones.on_cpu import OneDnnLinear, forward_on_cpu, linear_layers_by
 from spg_core.products import HAS_ONEDNN
 
 needs_onednn = pytest.mark.skipif(not HAS_ONEDNN, reason="this PyTorch has no oneDNN")
@@ -117,3 +117,16 @@ def test_other_types_and_operations_pass_through() -> None:
 
     assert torch.equal(found, layer(inputs))
     assert torch.equal(product, inputs.float() @ weight.T)
+
+
+@pytest.mark.parametrize(
+    ("processor", "is_onednn"),
+    [
+        ("AMD EPYC 9B14", True),
+        ("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", False),
+        ("GenuineIntel", False),
+        ("aarch64", True),
+    ],
+)
+def test_onednn_computes_linear_layers_where_mkl_is_not_at_home(processor, is_onednn):
+    assert isinstance(linear_layers_by(processor), OneDnnLinear) is is_onednn
