@@ -7,7 +7,7 @@ SLOWER := %_compiling.py %_faults.py %_hostile.py %_remote.py %_remote_store.py
 QUICK := $(filter-out $(SLOWER), $(wildcard tests/test_spg_core_*.py tests/test_manifests_*.py \
 	tests/test_cache_*.py)) $(addprefix tests/test_pipeline_, configs.py options.py tables.py)
 
-.PHONY: help demo test quick check docs bench clean
+.PHONY: help demo test quick check docs bench gpu clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -33,6 +33,9 @@ docs: .venv/ready  ## write the generated pages: commands, Python, formats
 
 bench: .venv/ready  ## the benchmarks that need nothing but this checkout
 	$(BIN)/python -m benchmarks
+
+gpu: .venv/ready  ## on a machine with a GPU: its tests and benchmarks, written to gpu.json
+	$(BIN)/python -m benchmarks.gpu --out gpu.json
 
 clean:  ## remove .venv and what demo and test leave
 	rm -rf .venv spg-demo spg-store

@@ -4,7 +4,10 @@
     python benchmarks/sae_step.py --store STORE [--dataset surface] [--seeds 111 112 113]
 
 Interleaved: every round runs each contender once, so a busy machine is busy for all. The figure is
-the best round. `--clock cpu` counts the process's own processor seconds, which other processes
+the best round. Ours multiply by the libraries that a fit would choose here (`fitting/fastest.py`);
+beside them the same with oneDNN throughout, which is what they did before.
+
+`--clock cpu` counts the process's own processor seconds, which other processes
 disturb less; use it with `--threads 1`. Libraries take part where they import (overcomplete,
 sae-lens, eai-sparsify; the last needs SPARSIFY_DISABLE_TRITON=1 on a CPU). Each runs its own
 model, loss and, where it has one, decoder normalisation, then torch.optim.Adam; no dead atoms.
@@ -28,9 +31,11 @@ from torch.nn import functional
 
 from cache.reader import TokenCache
 from cache.store import open_store
+from pipeline.device import device_name
+from pipeline.fitting.fastest import time_libraries
 from pipeline.fitting.tokens import TokenSource
 from pipeline.inputs import open_dataset
-from spg_core.products import inner_products
+from spg_core.products import Libraries, inner_products
 from spg_core.sae import Sae
 from spg_core.sae_config import SaeConfig
 from spg_core.sae_gradients import PATHS, Path
@@ -45,14 +50,15 @@ D_MODEL = 1024
 BASELINE = "dense autograd + Adam"
 FLOOR_MM = "one encoder product, torch.mm"
 FLOOR_ONEDNN = "one encoder product, oneDNN"
+ONEDNN = Libraries("onednn", "onednn", "onednn")
 
 
-def ours_sparse(config: SaeConfig) -> Step:
-    return SaeTrainer(config, D_MODEL, path="sparse").step
+def ours(path: Path, libraries: Libraries | None = None) -> Callable[[SaeConfig], Step]:
+    def make(config: SaeConfig) -> Step:
+        by = libraries or time_libraries(config.width, D_MODEL)
+        return SaeTrainer(config, D_MODEL, path=path, libraries=by).step
 
-
-def ours_dense(config: SaeConfig) -> Step:
-    return SaeTrainer(config, D_MODEL, path="dense").step
+    return make
 
 
 def plain(config: SaeConfig) -> Step:
@@ -139,14 +145,18 @@ def floor_mm(config: SaeConfig) -> Step:
 def floor_onednn(config: SaeConfig) -> Step:
     encoder, _ = initial_weights(config, D_MODEL)
     # In the chunks a step uses, the faster way.
-    return lambda tokens: [inner_products(chunk, encoder) for chunk in torch.split(tokens, 1024)]
+    return lambda tokens: [
+        inner_products(chunk, encoder, by=ONEDNN) for chunk in torch.split(tokens, 1024)
+    ]
 
 
 CONTENDERS: dict[str, Callable[[SaeConfig], Step]] = {
     FLOOR_MM: floor_mm,
     FLOOR_ONEDNN: floor_onednn,
-    "ours, sparse": ours_sparse,
-    "ours, dense": ours_dense,
+    "ours, sparse": ours("sparse"),
+    "ours, dense": ours("dense"),
+    "ours, sparse, oneDNN": ours("sparse", ONEDNN),
+    "ours, dense, oneDNN": ours("dense", ONEDNN),
     BASELINE: plain,
     "eai-sparsify": sparsify,
     "overcomplete": overcomplete,
@@ -280,7 +290,9 @@ def main() -> None:
         return
     clock = time.perf_counter if options.clock == "wall" else time.process_time
     config = SaeConfig()
-    print(f"torch {torch.__version__}, {options.threads} threads, {options.clock} clock\n")
+    setting = f"torch {torch.__version__}, {options.threads} threads, {options.clock} clock"
+    by = time_libraries(config.width, D_MODEL)
+    print(f"{device_name(torch.device('cpu'))}; {setting}; products by {by}\n")
     for n_tokens in options.tokens:
         tokens = torch.randn((n_tokens, D_MODEL))
         print(table(best_seconds(build(config), tokens, options.rounds, clock), n_tokens, config))
