@@ -3,8 +3,8 @@
     python -m benchmarks.gpu [--out gpu.json] [--device cuda] [--small] [--skip-tests]
 
 `make gpu` is this. Sizes are the defaults: d = 1024, C = 4096, k = 32, 12,544 tokens a step, maps
-of 448 pixels. Milliseconds are medians of rounds in a row with a wait at the end of each. Beside each
-step: where the host waited for the device within it (PyTorch's own detector), and the peak memory.
+of 448 pixels. Milliseconds are medians of rounds in a row with a wait at the end of each. Beside
+each: where the host waited for the device within it (PyTorch's own detector), and peak memory.
 `--device cpu --small` runs every line of this on a CPU; its numbers say nothing of a GPU.
 """
 

@@ -25,6 +25,7 @@ import torch._inductor.config
 import triton
 from torch._dynamo.device_interface import CudaInterface
 from torch._inductor.graph import GraphLowering
+from torch._inductor.runtime import triton_helpers
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -94,6 +95,7 @@ def pretend(capability: int) -> None:
             get_active_torch_device=lambda: CUDA,
         )
     )
+    triton_helpers.set_driver_to_gpu = lambda: None
     torch._inductor.config.force_disable_caches = True
     # both would compute on the card
     torch._inductor.config.shape_padding = False
