@@ -17,7 +17,7 @@ from cache.zarr_group import zarr_metadata
 from spg_core.errors import StoreError
 
 _CACHE = r"tokens/[^/]+/[^/]+/[0-9a-f]{16}"
-_ARTIFACT_KINDS = ("saes", "guides", "memories", "scores", "sweeps")
+_ARTIFACT_KINDS = ("saes", "guides", "memories", "combinations", "scores", "sweeps")
 _ARTIFACT = rf"(?:{'|'.join(_ARTIFACT_KINDS)})/[^/]+-[0-9a-f]{{8}}"
 _TEMPORARY = re.compile(
     r"\.tmp-probe-[0-9a-f]{16}"

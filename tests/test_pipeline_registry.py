@@ -72,7 +72,9 @@ def test_the_parents_of_every_kind_are_understood():
             made = _made(document)
             told = [getattr(made.parents, one.name) for one in fields(made.parents)]
             named = [
-                one for value in told for one in (value if isinstance(value, list) else [value])
+                one
+                for value in told
+                for one in (value if isinstance(value, list | tuple) else [value])
             ]
             understood = [one.folder for one in parents_of(made)]
             assert len(understood) == sum(one is not None for one in named), (
