@@ -61,9 +61,15 @@ REQUIRED = {
 }
 
 
+def listed(stage, name, value):
+    """Give a value as a field takes it: in a list, where it takes one."""
+    takes_list = is_list(field_types(stage)[name]) and not isinstance(value, tuple)
+    return (value,) if takes_list else value
+
+
 def made(stage, **given):
     required = {
-        field.name: REQUIRED[field.name]
+        field.name: listed(stage, field.name, REQUIRED[field.name])
         for field in dataclasses.fields(stage)
         if field.default is dataclasses.MISSING
         and field.default_factory is dataclasses.MISSING
@@ -114,12 +120,9 @@ def tried(stage, name, value):
     """Give what the field holds then, or why it does not."""
     others = {"k": 1} if name == "width" else {"width": 10**6} if name == "k" else {}
     others = {"sparsifier": "relu"} if name == "l1" else others
-    listed = {
-        one: (given,) if is_list(field_types(stage)[one]) else given
-        for one, given in others.items()
-    }
+    beside = {one: listed(stage, one, given) for one, given in others.items()}
     try:
-        return getattr(made(stage, **{name: value}, **listed), name), None
+        return getattr(made(stage, **{name: value}, **beside), name), None
     except ConfigError as error:
         return None, str(error)
 
