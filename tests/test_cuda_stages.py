@@ -103,7 +103,7 @@ def test_guides_are_fitted(store: Objects, small_store: SmallStore) -> None:
     # at the start; the guard and held log lines; the coefficients at the end
     assert waits_at(gpu) == {
         *("tokens.py", "guide_step.py", "anomaly_map.py", "training_guard.py", "train.py"),
-        "guides.py",
+        "guide_files.py",
     }
 
 
