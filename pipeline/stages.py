@@ -90,6 +90,7 @@ def fit_guides(
     """
     source.check()
     from cache.store import open_store
+    from pipeline.chosen import chosen_key
     from pipeline.fitting.guides import fit_guides as run
     from pipeline.fitting.over_file import fit_guides_over_file
     from pipeline.inputs import open_dataset
@@ -102,7 +103,8 @@ def fit_guides(
     assert source.backbone is not None
     if config.dictionary != "sae":
         raise OptionsDisagree(f"--dictionary {config.dictionary} is no SAE's; leave --sae-file out")
-    data = open_dataset(objects, source.dataset, source.backbone, source.key)
+    key = chosen_key(objects, source.dataset, source.backbone, source, source.key)
+    data = open_dataset(objects, source.dataset, source.backbone, key)
     return fit_guides_over_file(objects, data, source.sae_file, config, source.name)
 
 

@@ -50,7 +50,7 @@ class FitSaeConfig(SaeConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitGuidesSource(Named):
+class FitGuidesSource(CacheWords, Named):
     """Which SAE guides are fitted over."""
 
     sae: Name | None = None
@@ -69,7 +69,8 @@ class FitGuidesSource(Named):
         if (self.sae is None) == (self.sae_file is None):
             raise OptionsDisagree("give --sae, or --sae-file with --dataset and --backbone")
         tokens = (self.dataset, self.backbone)
-        if self.sae is not None and (any(tokens) or self.key is not None):
+        words = (self.key, self.layer, self.image_size, self.final_norm)
+        if self.sae is not None and (any(tokens) or any(one is not None for one in words)):
             raise OptionsDisagree("--sae has its dataset, backbone and key; leave those out")
         if self.sae is None and not all(tokens):
             raise OptionsDisagree("--sae-file needs --dataset and --backbone: whose tokens")
