@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from spg_core.anomaly_map import MapOperator
 from spg_core.guide_config import Dice
@@ -61,6 +62,29 @@ class MapTargets:
     """`(P,)`: the same of a mask full of ones, so `<p, patch_pixels>` sums a map."""
     mask_pixels: Tensor
     """Pixels of each mask that are 1, `(B,)`."""
+
+
+@dataclass(frozen=True)
+class LabelTargets:
+    """What is known of whole images."""
+
+    labels: Tensor
+    """`(B, 1)` float32: 0 normal, 1 anomalous."""
+
+
+def label_loss(logits: Tensor, targets: LabelTargets) -> tuple[Tensor, Tensor]:
+    """Give the cross-entropy of image labels, mean over images, and its gradient by the logits.
+
+    The two classes' logits are the two cosines, so their difference is all that counts.
+
+    Args:
+        logits: cos(token, anomalous guide) - cos(token, normal guide), `(B, 1)`.
+        targets: of the same images.
+
+    Returns: the loss, 0-d, and its gradient `(B, 1)`.
+    """
+    loss = functional.binary_cross_entropy_with_logits(logits, targets.labels)
+    return loss, (logits.sigmoid() - targets.labels) / len(logits)
 
 
 def map_targets(operator: MapOperator, masks: Tensor) -> MapTargets:

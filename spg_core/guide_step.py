@@ -17,7 +17,7 @@ from spg_core.adam import ADAM_EPS, adam_step
 from spg_core.anomaly_map import MapOperator
 from spg_core.compiling import Compiled, Compiler, backend_for
 from spg_core.guide_config import GuideConfig
-from spg_core.guide_loss import MapTargets, map_targets, patch_loss
+from spg_core.guide_loss import LabelTargets, MapTargets, label_loss, map_targets, patch_loss
 from spg_core.guides import (
     ANOMALY,
     NORMAL,
@@ -47,17 +47,25 @@ class GuideBatch:
     """What every fit needs of a batch of images; made once, shared by all."""
 
     tokens: Tensor
-    """Patch tokens of length 1, `(B, P, d)` float32."""
-    targets: MapTargets
+    """Patch tokens of length 1, `(B, P, d)` float32; CLS tokens are `(B, 1, d)`."""
+    targets: MapTargets | LabelTargets
 
 
 def guide_batch(operator: MapOperator, tokens: Tensor, masks: Tensor) -> GuideBatch:
     """Prepare tokens `(B, P, d)`, any float dtype and length, and masks `(B, H, W)` of 0 and 1."""
+    return GuideBatch(_of_length_1(tokens), map_targets(operator, masks.float()))
+
+
+def label_batch(tokens: Tensor, labels: Tensor) -> GuideBatch:
+    """Prepare CLS tokens `(B, d)`, any float dtype and length, and labels `(B,)` of 0 and 1."""
+    return GuideBatch(_of_length_1(tokens)[:, None], LabelTargets(labels.float()[:, None]))
+
+
+def _of_length_1(tokens: Tensor) -> Tensor:
     unit_tokens = tokens.to(torch.float32, copy=True)
     lengths = torch.linalg.vector_norm(unit_tokens, dim=-1, keepdim=True)
     # in place: a second array of this size costs more than the division
-    unit_tokens.div_(lengths.clamp_min_(SMALLEST_NORM))
-    return GuideBatch(unit_tokens, map_targets(operator, masks.float()))
+    return unit_tokens.div_(lengths.clamp_min_(SMALLEST_NORM))
 
 
 class GuideTrainer:
@@ -193,15 +201,21 @@ def _gradient(
     guides = compose_guides(z, weights.dictionary)
     lengths = torch.linalg.vector_norm(guides, dim=-1, keepdim=True).clamp_min(SMALLEST_NORM)
     directions = guides / lengths
-    difference = (directions[ANOMALY] - directions[NORMAL]) / config.temperature
+    targets = batch.targets
+    # the release's loss on labels takes the raw cosines
+    temperature = config.temperature if isinstance(targets, MapTargets) else 1.0
+    difference = (directions[ANOMALY] - directions[NORMAL]) / temperature
     tokens = batch.tokens.flatten(0, 1)
-    patches = torch.mv(tokens, difference).sigmoid().view(batch.tokens.shape[:2])
-    loss, by_patches = patch_loss(
-        patches, operator, batch.targets, dice=config.dice, lambda_dice=config.lambda_dice
-    )
-
-    by_logits = by_patches * patches * (1 - patches)
-    by_anomaly = torch.mv(tokens.T, by_logits.flatten()) / config.temperature
+    logits = torch.mv(tokens, difference).view(batch.tokens.shape[:2])
+    if isinstance(targets, MapTargets):
+        patches = logits.sigmoid()
+        loss, by_patches = patch_loss(
+            patches, operator, targets, dice=config.dice, lambda_dice=config.lambda_dice
+        )
+        by_logits = by_patches * patches * (1 - patches)
+    else:
+        loss, by_logits = label_loss(logits, targets)
+    by_anomaly = torch.mv(tokens.T, by_logits.flatten()) / temperature
     by_directions = torch.stack([-by_anomaly, by_anomaly])  # NORMAL first
     # A direction has length 1, so what lies along it has no effect.
     along = (by_directions * directions).sum(-1, keepdim=True)

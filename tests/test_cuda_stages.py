@@ -25,8 +25,7 @@ from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
 from pipeline.fitting.tokens import TokenSource
 from pipeline.inputs import open_dataset
-from pipeline.prediction.model import load_model, specs_of
-from pipeline.prediction.predict import maps_of
+from pipeline.prediction.model import judge, load_model, specs_of
 from pipeline.scoring.score import score
 from tests.pretended_gpu import PretendedGpu, needs_cuda_build, pretend_card, pretended_gpu
 from tests.small_store import GUIDES, SAE, SmallStore
@@ -137,8 +136,9 @@ def test_images_are_judged(small_store: SmallStore, images: list[Path]) -> None:
     inputs = [specs.prepare(path) for path in images]
 
     with pretended_gpu() as gpu:
-        maps = maps_of(load_model(detector, specs, None, "cuda"), inputs)
+        maps, scores = judge(load_model(detector, specs, None, "cuda"), inputs)
 
     assert maps.shape == (3, 96, 96)
+    assert scores.shape == (3,)
     assert gpu.products == {torch.float32}
     assert not any("scalar" in one or "nonzero" in one for one in gpu.waits)

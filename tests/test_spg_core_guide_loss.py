@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spg_core.anomaly_map import MapOperator, map_operator
-from spg_core.guide_loss import dice_loss, focal_loss, map_targets, patch_loss
+from spg_core.guide_loss import (
+    LabelTargets,
+    dice_loss,
+    focal_loss,
+    label_loss,
+    map_targets,
+    patch_loss,
+)
 from spg_core.types import PatchGrid
 
 
@@ -81,3 +88,16 @@ def test_a_perfect_map_costs_next_to_nothing_and_a_reversed_one_much():
 
     assert float(patch_loss(y.flatten(1), operator, targets, **BOTH)[0]) < 1e-3
     assert float(patch_loss(1 - y.flatten(1), operator, targets, **BOTH)[0]) > 2
+
+
+def test_the_loss_of_labels_is_the_cross_entropy_of_both_cosines():
+    cosines = torch.tensor([[0.2, 0.5], [0.4, -0.1], [0.0, 0.3]], requires_grad=True)
+    labels = torch.tensor([1, 0, 0])
+    difference = (cosines[:, 1] - cosines[:, 0])[:, None]
+
+    loss, by_logits = label_loss(difference, LabelTargets(labels.float()[:, None]))
+
+    expected = torch.nn.functional.cross_entropy(cosines, labels)
+    (by_cosines,) = torch.autograd.grad(expected, cosines)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(by_logits[:, 0], by_cosines[:, 1])

@@ -9,7 +9,7 @@ from msgspec import Meta
 from cache.objects import Objects
 from pipeline.artifacts.parse import FORMAT, LARGEST_BYTES, parse_document, read_document, to_json
 from pipeline.artifacts.terms import CacheParent, Number, Part, Share, Time, Versions, now
-from pipeline.configs.common import Pool
+from pipeline.configs.common import ImageScore, Pool
 from pipeline.kinds import Kind
 from pipeline.versions import library_versions
 from spg_core.errors import ArtifactError
@@ -20,6 +20,7 @@ class Scoring:
     """The settings that a score, and so a threshold, depends on."""
 
     pool: Pool = "lse"
+    image_score: ImageScore = "map"
     tau: Annotated[float, Meta(ge=0)]
     sigma: Annotated[float, Meta(ge=0, le=1000)]
     coefficients: Literal["ema", "raw"]

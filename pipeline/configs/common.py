@@ -20,6 +20,7 @@ Pool = Annotated[
     ),
 ]
 """How a map becomes an image score, as it is typed."""
+ImageScore = Literal["map", "cls", "both"]
 Epochs = Annotated[int, Meta(ge=1, le=100_000)]
 Images = Annotated[int, Meta(ge=1, le=100_000)]
 FEW = Meta(min_length=1, max_length=1000)

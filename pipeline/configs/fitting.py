@@ -80,6 +80,8 @@ class FitGuidesSource(CacheWords, Named):
 class FitGuidesConfig(GuideConfig):
     """Learn two sparse guides over a trained dictionary."""
 
+    on: Literal["patches", "cls"] = "patches"
+    """What is told apart: patches by masks, or whole images by the label of their CLS token."""
     recipe: Recipe = "released"
     """Where options that are not given take their values."""
     epochs: Epochs = 15

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from pipeline.configs.combining import Combine, Several
-from pipeline.configs.common import Aupro, Checked, Coefficients, Pool, Recipe
+from pipeline.configs.common import Aupro, Checked, Coefficients, ImageScore, Pool, Recipe
 from spg_core.errors import ConfigError, OptionsDisagree
 from spg_core.fields import Device, FilePath, Name, Paper
 from spg_core.pooling import Pooling
@@ -31,6 +31,9 @@ class ScoreConfig(Checked):
     that), or the mean of a share of its pixels, the largest, as in top:0.01."""
     tau: Annotated[float, Meta(ge=0, description="0 to 1e+06 or inf")] = 0.0
     """Temperature of pooling by lse; 0 is the maximum, inf the mean."""
+    image_score: ImageScore = "map"
+    """What an image's score is of: its map (as published), its CLS token, or both, their mean; cls
+    and both need guides fitted with --on cls among the parts."""
     sigma: Annotated[float, Meta(ge=0, le=1000), Paper(0.0)] = 4.0
     """Gaussian on the map, in pixels of the model input; 0 leaves it out."""
     coefficients: Coefficients = "ema"

@@ -117,7 +117,7 @@ def _fit(
     weights: list[float] = [1 / len(parts)] * len(parts)
     scales: list[Scale | None] = [None] * len(parts)
     auxiliary = None
-    if is_scaled(parts, config) or config.combine == "learned":
+    if len(_drawing(parts)) > 1 and (is_scaled(parts, config) or config.combine == "learned"):
         auxiliary, weights, scales = _fit_meeting(store, parts, config)
     document = CombinationDocument(
         id=identifier,
@@ -129,7 +129,7 @@ def _fit(
         ),
         fitted_on=fitted_on(_first_guides(parts) or parts[0]),
         recipe=_recipe(parts),
-        backbone=parts[0].document.backbone,
+        backbone=(_drawing(parts) or parts)[0].document.backbone,
         parts=[
             CombinedPart(
                 kind="guides" if one.place.kind == "guides" else "memories",
@@ -155,16 +155,40 @@ def _fit_meeting(
         )
     source = fitted_on(guides)
     device = resolve_device(config.device)
-    parts = [part_of(one, config.coefficients).to(device) for one in artifacts]
+    drawing = _drawing(artifacts)
+    parts = [part_of(one, config.coefficients).to(device) for one in drawing]
     data = open_sources(store, source.dataset, [part.spec for part in parts], source.key)
     pixels = sample_pixels(parts, data)
     scales: list[Scale | None] = [None] * len(parts)
     if is_scaled(artifacts, config):
-        scales = [*fit_scales(pixels, [one.id for one in artifacts])]
+        scales = [*fit_scales(pixels, [one.id for one in drawing])]
     weights = [1 / len(parts)] * len(parts)
     if config.combine == "learned":
         weights = fit_weights(pixels, scales)
-    return source, weights, scales
+    return source, *_with_whole(artifacts, weights, scales)
+
+
+def _drawing(artifacts: Sequence[SingleDetector]) -> list[SingleDetector]:
+    """Give those that read patches; guides on CLS tokens draw no map."""
+    return [
+        one
+        for one in artifacts
+        if not (isinstance(one.document, GuidesDocument) and one.document.config.on == "cls")
+    ]
+
+
+def _with_whole(
+    artifacts: Sequence[SingleDetector], weights: Sequence[float], scales: Sequence[Scale | None]
+) -> tuple[list[float], list[Scale | None]]:
+    """Give weights and scales of all parts: those on CLS tokens meet by themselves, as they are."""
+    drawn = iter(zip(weights, scales, strict=True))
+    share = len(weights) / len(artifacts)
+    drawing = {one.id for one in _drawing(artifacts)}
+    found = [
+        next(drawn) if one.id in drawing else (1 / (len(artifacts) * share), None)
+        for one in artifacts
+    ]
+    return [weight * share for weight, _ in found], [scale for _, scale in found]
 
 
 def _first_guides(parts: Sequence[SingleDetector]) -> Artifact[GuidesDocument] | None:

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ScoreConfig
-from pipeline.detection.memory_part import MemoryPart
-from pipeline.detection.parts import Part
+from pipeline.configs.common import ImageScore
+from pipeline.detection.parts import Part, Reads
 from spg_core.anomaly_map import MapOperator, image_scores, map_operator
+from spg_core.errors import ArtifactError
 from spg_core.guides import unit
 from spg_core.meeting import Meeting
 from spg_core.pooling import Pooling
@@ -37,9 +38,11 @@ class Detector:
     """Of the artifact."""
     parts: tuple[Part, ...]
     operators: tuple[MapOperator, ...]
-    """From each part's patches to the pixels of `spec`."""
+    """From the patches of each part that draws to the pixels of `spec`."""
     pooling: Pooling
     meeting: Meeting = ALONE
+    """Of all parts."""
+    image_score: ImageScore = "map"
 
     def __repr__(self) -> str:
         spec, size = self.spec, f"{self.spec.height} x {self.spec.width} px"
@@ -48,9 +51,24 @@ class Detector:
         return f"Detector {self.id}: {of}, {self.pooling}, on {where}"
 
     @property
+    def drawing(self) -> list[Part]:
+        """The parts that read patches and so draw maps."""
+        return [part for part in self.parts if part.reads == "patches"]
+
+    @property
+    def whole(self) -> list[Part]:
+        """The parts that read CLS tokens, one value an image."""
+        return [part for part in self.parts if part.reads == "cls"]
+
+    @property
     def spec(self) -> BackboneSpec:
-        """The first part's backbone, whose input size is the maps'."""
-        return self.parts[0].spec
+        """The backbone of the first part that draws, whose input size is the maps'."""
+        return self.drawing[0].spec
+
+    @property
+    def specs(self) -> list[BackboneSpec]:
+        """Whose tokens the parts take, that of the maps first."""
+        return [self.spec, *(part.spec for part in self.parts)]
 
     @property
     def device(self) -> torch.device:
@@ -69,38 +87,46 @@ class Detector:
 
     def maps(self, *tokens: Tensor, category: str | None = None) -> Tensor:
         """Give anomaly maps `(B, height, width)` in [0, 1] at the model's input size."""
-        return self.draw(*self.values(*tokens, category=category))
+        return self.draw(*self.split(self.values(*tokens, category=category))[0])
+
+    def split(self, values: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Part the values of all parts into those that are drawn and those of whole images."""
+        pairs = list(zip(self.parts, values, strict=True))
+        drawn = [one for part, one in pairs if part.reads == "patches"]
+        return drawn, [one for part, one in pairs if part.reads == "cls"]
 
     def draw(self, *values: Tensor) -> Tensor:
-        """Give maps `(B, height, width)` in [0, 1] of each part's values `(B, P_i)`."""
-        return self.meeting(self._drawn(values))
+        """Give maps `(B, height, width)` in [0, 1] of the drawing parts' values `(B, P_i)`."""
+        return self._meeting_of("patches")(self._drawn(values))
 
     def draw_parts(self, *values: Tensor) -> list[Tensor]:
-        """Give each part's own maps, `(B, height, width)` in [0, 1], on the scale of all."""
-        return self.meeting.scaled(self._drawn(values))
+        """Give each drawing part's own maps, `(B, height, width)` in [0, 1], on one scale."""
+        return self._meeting_of("patches").scaled(self._drawn(values))
 
     def _drawn(self, values: Sequence[Tensor]) -> list[Tensor]:
         # weighted means of them, but for rounding
         pairs = zip(self.operators, values, strict=True)
         return [operator(one).clamp(0, 1) for operator, one in pairs]
 
-    def scores(self, maps: Tensor) -> Tensor:
-        """Give image scores `(B,)` for maps `(B, height, width)`."""
-        return image_scores(maps, self.pooling)
+    def _meeting_of(self, reads: Reads) -> Meeting:
+        chosen = [at for at, part in enumerate(self.parts) if part.reads == reads]
+        return self.meeting if len(chosen) == len(self.parts) else self.meeting.only(chosen)
 
-    def of_category(self, category: str | None) -> "Detector":
-        """Give the same detector for images of one category, which then need not say so.
+    def scores(self, maps: Tensor, *whole: Tensor) -> Tensor:
+        """Give image scores `(B,)` for maps `(B, height, width)`.
 
-        Guides serve every category. None is the only one that the memories have.
-
-        Raises: ArtifactError for a category that a memory has not, or none of several.
+        Args:
+            maps: of `draw` or `maps`.
+            whole: of each part that reads CLS tokens, its values `(B, 1)`; see `split`.
         """
-        return replace(
-            self,
-            parts=tuple(
-                part.of(category) if isinstance(part, MemoryPart) else part for part in self.parts
-            ),
-        )
+        return self.image_scores(image_scores(maps, self.pooling), *whole)
+
+    def image_scores(self, pooled: Tensor, *whole: Tensor) -> Tensor:
+        """Give image scores `(B,)` of pooled maps `(B,)` and the values of whole images."""
+        if self.image_score == "map":
+            return pooled
+        of_cls = self._meeting_of("cls")([one[:, 0] for one in whole])
+        return of_cls if self.image_score == "cls" else (pooled + of_cls) / 2
 
     def to(self, device: torch.device | str) -> "Detector":
         """Give the same detector on another device."""
@@ -114,9 +140,30 @@ class Detector:
 def detector_of(
     identifier: str, parts: Sequence[Part], config: ScoreConfig, meeting: Meeting | None = None
 ) -> Detector:
-    """Make a detector of its parts; maps are of the first part's input size."""
-    size = (parts[0].spec.height, parts[0].spec.width)
-    operators = [map_operator(part.spec.grid, *size, config.sigma) for part in parts]
+    """Make a detector of its parts; maps are of the input size of the first that draws.
+
+    Raises: ArtifactError where no part draws, or none reads the CLS tokens that are asked for.
+    """
+    drawing = [part for part in parts if part.reads == "patches"]
+    if not drawing:
+        raise ArtifactError(
+            f"{identifier} judges CLS tokens and draws no map; combine it with guides on patches: "
+            f"--guides PATCHES,{identifier} --image-score cls"
+        )
+    if config.image_score != "map" and len(drawing) == len(parts):
+        raise ArtifactError(
+            f"--image-score {config.image_score}: {identifier} has no part on CLS tokens; make one "
+            "with `spg-pipe fit-guides --on cls` and combine it with these"
+        )
+    size = (drawing[0].spec.height, drawing[0].spec.width)
+    operators = [map_operator(part.spec.grid, *size, config.sigma) for part in drawing]
     n_parts = len(parts)
     even = Meeting(weights=(1 / n_parts,) * n_parts, scales=(None,) * n_parts)
-    return Detector(identifier, tuple(parts), tuple(operators), config.pooling, meeting or even)
+    return Detector(
+        identifier,
+        tuple(parts),
+        tuple(operators),
+        config.pooling,
+        meeting or even,
+        config.image_score,
+    )

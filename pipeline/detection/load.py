@@ -47,8 +47,7 @@ def open_fitted_on(store: Objects, artifact: AnyDetector, detector: Detector) ->
     Raises: NotInStore, ArtifactError, IncompleteCache, StoreError, CorruptStore.
     """
     source = fitted_on(artifact)
-    specs = [part.spec for part in detector.parts]
-    return open_sources(store, source.dataset, specs, source.key)
+    return open_sources(store, source.dataset, detector.specs, source.key)
 
 
 def singles(artifact: AnyDetector) -> list[SingleDetector]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -30,6 +31,11 @@ class MemoryPart:
     def key(self) -> str:
         """What tells it from every other part: parts of one key give the same values."""
         return self.id if len(self.spans) > 1 else "/".join([self.id, *self.spans])
+
+    @property
+    def reads(self) -> Literal["patches"]:
+        """Which tokens it takes."""
+        return "patches"
 
     @property
     def device(self) -> torch.device:

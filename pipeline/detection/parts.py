@@ -8,7 +8,7 @@ Axes: B images, all of one category; P values an image, one a patch of the spec'
 """
 
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import Coefficients
 from pipeline.detection.memory_part import MemoryPart, memory_part
 from spg_core.guides import patch_probabilities
+
+Reads: TypeAlias = Literal["patches", "cls"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class GuidesPart:
     temperature: float
     coefficients: Coefficients = "ema"
     """Which of the artifact's pairs this is."""
+    reads: Reads = "patches"
+    """Which tokens it takes: one a patch, or the one of the whole image, which makes no map."""
 
     @property
     def key(self) -> str:
@@ -49,7 +53,8 @@ class GuidesPart:
         """Give values `(B, P)` in [0, 1], larger is more anomalous.
 
         Args:
-            unit_tokens: float32 tokens of length 1, `(B, P, d_model)`, on its device.
+            unit_tokens: float32 tokens of length 1, `(B, P, d_model)`, on its device; P is 1 for
+                one that reads CLS tokens.
             category: of the images; None where nobody knows. All guides serve every category.
         """
         return patch_probabilities(unit_tokens, self.guides, self.temperature)
@@ -60,7 +65,7 @@ class GuidesPart:
 
 
 Part: TypeAlias = GuidesPart | MemoryPart
-"""Every kind has `id`, `spec`, `key`, `device`, `values` and `to`, as `GuidesPart` says them."""
+"""Every kind has `id`, `spec`, `key`, `reads`, `device`, `values`, `to`, as `GuidesPart` says."""
 
 
 def part_of(
@@ -75,4 +80,5 @@ def part_of(
         guides=artifact.tensors[f"guides_{coefficients}"].float(),
         temperature=artifact.document.config.temperature,
         coefficients=coefficients,
+        reads=artifact.document.config.on,
     )

@@ -19,7 +19,9 @@ from cache.reader import TokenCache
 from pipeline.detection.detector import Detector
 from pipeline.detection.parts import Part
 from pipeline.inputs import CachedDataset
+from spg_core.anomaly_map import image_scores
 from spg_core.guides import unit
+from spg_core.pooling import Pooling
 
 IMAGES_A_BATCH = 16
 
@@ -43,14 +45,14 @@ def part_values(
     """
     parts = {part.key: part for detector in detectors for part in detector.parts}
     caches: dict[str, TokenCache] = {}
-    takers: dict[str, list[Part]] = {}
+    takers: dict[tuple[str, str], list[Part]] = {}
     for part in parts.values():
         cache = data.of(part.spec).cache
         caches[cache.key] = cache
-        takers.setdefault(cache.key, []).append(part)
+        takers.setdefault((cache.key, part.reads), []).append(part)
     values: dict[str, Values] = {}
-    for key, cache in caches.items():
-        values |= _values_of_cache(takers[key], cache, rows, category)
+    for (key, _), taking in takers.items():
+        values |= _values_of_cache(taking, caches[key], rows, category)
     return values
 
 
@@ -58,12 +60,15 @@ def part_values(
 def _values_of_cache(
     parts: Sequence[Part], cache: TokenCache, rows: Rows, category: str | None
 ) -> dict[str, Values]:
-    """Read each row once, for all parts that take its tokens."""
+    """Read each row once, for all parts that take its patch tokens, or all that take its CLS."""
     device = parts[0].device
-    values = {part.key: np.empty((len(rows), cache.tokens_per_image), np.float32) for part in parts}
+    of_patches = parts[0].reads == "patches"
+    n_values = cache.tokens_per_image if of_patches else 1
+    values = {part.key: np.empty((len(rows), n_values), np.float32) for part in parts}
     step = _images_at_once(device)
     for start in range(0, len(rows), IMAGES_A_BATCH):
-        batch = torch.from_numpy(cache.tokens(rows[start : start + IMAGES_A_BATCH]))
+        chosen = rows[start : start + IMAGES_A_BATCH]
+        batch = torch.from_numpy(cache.tokens(chosen) if of_patches else cache.cls(chosen)[:, None])
         for at in range(0, len(batch), step):
             here = slice(start + at, start + min(at + step, len(batch)))
             units = unit(batch[at : at + step].to(device).float())
@@ -75,7 +80,7 @@ def _values_of_cache(
 @torch.inference_mode()
 def draw_maps(detector: Detector, values: Mapping[str, Values]) -> Maps:
     """Give the final maps `(n, height, width)` float32 in [0, 1] of values by the parts' keys."""
-    of_parts = [torch.from_numpy(values[part.key]) for part in detector.parts]
+    of_parts = [torch.from_numpy(values[part.key]) for part in detector.drawing]
     n_images, spec = len(of_parts[0]), detector.spec
     maps = np.empty((n_images, spec.height, spec.width), np.float32)
     step = _images_at_once(detector.device)
@@ -85,15 +90,39 @@ def draw_maps(detector: Detector, values: Mapping[str, Values]) -> Maps:
     return maps
 
 
-def compute_maps(detector: Detector, data: CachedDataset, rows: Rows) -> Maps:
-    """Give the final maps `(n, height, width)` float32 in [0, 1] of some rows of any categories."""
+def score_images(
+    detector: Detector, maps: Maps, values: Mapping[str, Values], pooling: Pooling
+) -> NDArray[np.float32]:
+    """Give image scores `(n,)` of maps pooled in some way, and of the parts that draw none."""
+    batches = range(0, len(maps), IMAGES_A_BATCH)
+    chosen = [slice(at, at + IMAGES_A_BATCH) for at in batches]
+    pooled = [image_scores(torch.from_numpy(maps[one]), pooling) for one in chosen]
+    whole = [torch.from_numpy(values[part.key]) for part in detector.whole]
+    found: NDArray[np.float32] = detector.image_scores(torch.cat(pooled), *whole).numpy()
+    return found
+
+
+def compute(
+    detector: Detector, data: CachedDataset, rows: Rows, poolings: Sequence[Pooling] = ()
+) -> tuple[Maps, list[NDArray[np.float32]]]:
+    """Give the final maps `(n, height, width)` in [0, 1] of some rows of any categories, and image
+    scores `(n,)` by each pooling.
+    """
     maps = np.empty((len(rows), detector.spec.height, detector.spec.width), np.float32)
+    scores = [np.empty(len(rows), np.float32) for _ in poolings]
     categories = np.array(data.manifest.select(rows)["category"].to_pylist())
     for category in dict.fromkeys(categories.tolist()):
         chosen = np.flatnonzero(categories == category)
         values = part_values([detector], data, rows[chosen], category)
         maps[chosen] = draw_maps(detector, values)
-    return maps
+        for pooling, found in zip(poolings, scores, strict=True):
+            found[chosen] = score_images(detector, maps[chosen], values, pooling)
+    return maps, scores
+
+
+def compute_maps(detector: Detector, data: CachedDataset, rows: Rows) -> Maps:
+    """Give the final maps alone."""
+    return compute(detector, data, rows)[0]
 
 
 def _images_at_once(device: torch.device) -> int:

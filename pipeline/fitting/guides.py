@@ -31,12 +31,12 @@ from pipeline.fitting.dictionaries import (
     of_sae,
 )
 from pipeline.fitting.guide_files import coefficient_counts, save_guides
-from pipeline.fitting.tokens import TokenSource, guide_epoch_steps, guide_rows, require_defects
+from pipeline.fitting.tokens import TokenSource, guide_epoch_steps, guide_rows, require_targets
 from pipeline.fitting.train import Line, Member, compiler_for, join, run
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.progress import Advance, bar, say
 from spg_core.errors import FitError, SpgError
-from spg_core.guide_step import GuideBatch, GuideTrainer, guide_batch
+from spg_core.guide_step import GuideBatch, GuideTrainer, guide_batch, label_batch
 
 _STEPS_BETWEEN_COUNTS = 10
 
@@ -69,15 +69,16 @@ def fit_guides(
     """Fit guides over an SAE (id, prefix, path, `latest`) on the dataset it was fitted on.
 
     Killed, it goes on from its last checkpoint and ends with the same bits. `latest` means them
-    from then on, unless they are a control or only a step (`direct`) of something else; `name`
-    means them, too.
+    from then on, unless they are a control, on CLS tokens, or only a step (`direct`) of something
+    else; `name` means them, too.
 
     Raises: ArtifactError (also for a name that means others), ConfigError, FitError, StoreError.
     """
     parent = load_artifact(store, "saes", sae)
     identifier = guides_id(parent.id, config)
     make = partial(fit_guide_group, store, [(parent, config)])
-    direct = direct and config.dictionary == "sae"
+    # what is kept as `latest` draws maps
+    direct = direct and config.dictionary == "sae" and config.on == "patches"
     return make_once(store, GuidesDocument, identifier, make, direct=direct, name=name)
 
 
@@ -88,7 +89,7 @@ def fit_guide_group(
 
     Fits of one cache, seed, batch and number of epochs see the same batches, and share them.
     """
-    groups: dict[tuple[str, int, int, int], list[GuideRequest]] = {}
+    groups: dict[tuple[str, str, int, int, int], list[GuideRequest]] = {}
     opened: dict[str, CachedDataset] = {}
     distinct = {guides_id(sae.id, config): (sae, config) for sae, config in wanted}
     results, missing = look_up(store, GuidesDocument, distinct)
@@ -98,10 +99,11 @@ def fit_guide_group(
         try:
             if key not in opened:
                 opened[key] = _open(store, sae)
+            require_targets(opened[key], config)
         except SpgError as error:
             results[identifier] = error
             continue
-        reads = (key, config.seed, config.images_per_step, config.epochs)
+        reads = (key, config.on, config.seed, config.images_per_step, config.epochs)
         groups.setdefault(reads, []).append(
             GuideRequest(identifier, of_sae(sae), opened[key], config)
         )
@@ -119,6 +121,8 @@ def guides_id(sae_id: str, config: FitGuidesConfig) -> str:
     stem = sae_id.rpartition("-")[0]
     if config.dictionary != "sae":
         stem = f"{stem}-{config.dictionary}"
+    if config.on != "patches":
+        stem = f"{stem}-{config.on}"
     return artifact_id(stem, {"sae": sae_id, "config": settings(config)})
 
 
@@ -129,7 +133,6 @@ def _open(store: Objects, sae: Artifact[SaeDocument]) -> CachedDataset:
     require_same_tokens(
         sae.document.backbone.covers, data.spec.covers(), f"SAE {sae.id}", "the cache"
     )
-    require_defects(data)
     return data
 
 
@@ -182,7 +185,10 @@ def _train(
 
     def batches(first: int) -> Iterator[GuideBatch]:
         for rows in guide_rows(cache, config, first):
-            yield guide_batch(operator, source.images(rows), source.masks(rows))
+            if config.on == "cls":
+                yield label_batch(source.cls(rows), source.labels(shared.data, rows))
+            else:
+                yield guide_batch(operator, source.images(rows), source.masks(rows))
 
     def step(member: Member[GuideTrainer], batch: GuideBatch, number: int) -> Line:
         loss = member.trainer.step_on(batch)

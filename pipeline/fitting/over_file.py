@@ -15,7 +15,7 @@ from pipeline.configs import FitGuidesConfig
 from pipeline.device import resolve_device
 from pipeline.fitting.dictionaries import AtomSource
 from pipeline.fitting.guides import GuideRequest, Results, fit_requests
-from pipeline.fitting.tokens import TokenSource, require_defects
+from pipeline.fitting.tokens import TokenSource, require_targets
 from pipeline.inputs import CachedDataset
 from pipeline.interchange.foreign import ForeignSae, read_sae
 from pipeline.interchange.rules import Rule
@@ -43,7 +43,7 @@ def fit_guides_over_file(
     identifier = _guides_id(sae, data, config)
 
     def fit() -> Results:
-        require_defects(data)
+        require_targets(data, config)
         store.check_writable()
         parents = GuidesParents(cache=data.parent, file=sae.file)
         backbone = Backbone(name=data.spec.name, covers=data.spec.covers())

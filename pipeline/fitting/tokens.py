@@ -89,6 +89,14 @@ class TokenSource:
             return self._take(self._tokens.view(self.cache.n_images, -1, self.cache.d_model), rows)
         return self._send(self.cache.tokens(rows))
 
+    def cls(self, rows: NDArray[np.int64]) -> Tensor:
+        """Give the CLS tokens `(n, d)` of image rows, on the device."""
+        return self._send(self.cache.cls(rows))
+
+    def labels(self, data: CachedDataset, rows: NDArray[np.int64]) -> Tensor:
+        """Give the labels `(n,)` of image rows, 0 normal and 1 anomalous, on the device."""
+        return self._send(data.manifest.labels[rows])
+
     def masks(self, rows: NDArray[np.int64]) -> Tensor:
         """Give the masks `(n, height, width)` uint8 of image rows, on the device."""
         return self._send(self.cache.masks(rows))
@@ -157,6 +165,26 @@ def guide_rows(
     for epoch in range(first // per_epoch, config.epochs):
         order = EpochOrder(cache.n_images, config.seed, epoch, "images", n_images)
         yield from map(order.step, range(max(0, first - epoch * per_epoch), per_epoch))
+
+
+def require_targets(data: CachedDataset, config: FitGuidesConfig) -> None:
+    """Refuse an auxiliary set from which guides on patches, or on CLS tokens, can learn nothing.
+
+    Raises: FitError.
+    """
+    if config.on == "patches":
+        require_defects(data)
+        return
+    if not data.spec.has_cls:
+        raise FitError(
+            f"{data.cache.where} holds no CLS tokens, {data.backbone} gives none; fit on patches"
+        )
+    n_defective = int(data.manifest.labels.sum())
+    if n_defective in (0, data.cache.n_images):
+        raise FitError(
+            f"{n_defective} of {data.cache.n_images} images in {data.cache.where} are defective; "
+            "guides on CLS tokens learn from normal and defective ones"
+        )
 
 
 def require_defects(data: CachedDataset) -> None:

@@ -26,7 +26,7 @@ from pipeline.detection.find import AnyDetector
 from pipeline.detection.load import make_detector
 from pipeline.files import check_place, new_file, write_file
 from pipeline.prediction.export_module import ExportedDetector
-from pipeline.prediction.model import Model, Specs, load_model, specs_of
+from pipeline.prediction.model import Model, Specs, load_model, specs_of, tokens_for
 from pipeline.prediction.sidecar import (
     INPUT,
     Check,
@@ -146,9 +146,12 @@ def compare(path: Path, model: Model) -> Check:
     maps, scores = session.run(list(OUTPUTS), {INPUT: images.numpy()})
     mean, std = (torch.tensor(each).reshape(3, 1, 1) for each in (spec.mean, spec.std))
     found = backbone.layers((images - mean) / std)
-    ours = detector.maps(*(found[layer].tokens for _, layer in model.places))
+    pairs = zip(detector.parts, model.places, strict=True)
+    tokens = [tokens_for(part, found[layer]) for part, (_, layer) in pairs]
+    drawn, whole = detector.split(detector.values(*tokens))
+    ours = detector.draw(*drawn)
     map_difference = float(np.abs(maps - ours.numpy()).max())
-    score_difference = float(np.abs(scores - detector.scores(ours).numpy()).max())
+    score_difference = float(np.abs(scores - detector.scores(ours, *whole).numpy()).max())
     # not <=: a NaN must fail too
     if not (map_difference <= TOLERANCE and score_difference <= TOLERANCE):
         raise ArtifactError(

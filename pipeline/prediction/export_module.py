@@ -7,7 +7,7 @@ std, backbone, parts, softmax, upsampling and blur (two matrices), pooling.
 import torch
 from torch import Tensor, nn
 
-from pipeline.prediction.model import Model
+from pipeline.prediction.model import Model, tokens_for
 
 
 class ExportedDetector(nn.Module):
@@ -29,5 +29,8 @@ class ExportedDetector(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Turn pixels `(B, 3, H, W)` in [0, 1] into maps `(B, H, W)` in [0, 1], scores `(B,)`."""
         found = self.tokens((pixels - self.mean) / self.std)
-        maps = self.detector.maps(*(found[layer][0] for layer in self.layers))
-        return maps, self.detector.scores(maps)
+        pairs = zip(self.detector.parts, self.layers, strict=True)
+        tokens = [tokens_for(part, found[layer]) for part, layer in pairs]
+        drawn, whole = self.detector.split(self.detector.values(*tokens))
+        maps = self.detector.draw(*drawn)
+        return maps, self.detector.scores(maps, *whole)

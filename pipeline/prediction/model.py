@@ -20,6 +20,7 @@ from pipeline.backbones.preprocess import preprocess
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.backbones.stored import load_stored_layers
 from pipeline.detection.detector import Detector
+from pipeline.detection.parts import Part
 
 Inputs = tuple[Tensor, ...]
 """Of one image, an input `(3, H, W)` for each backbone."""
@@ -62,8 +63,28 @@ class Model:
             backbone.layers(torch.stack(list(pixels)))
             for backbone, pixels in zip(self.backbones, zip(*inputs, strict=True), strict=True)
         ]
-        tokens = [found[backbone][layer].tokens for backbone, layer in self.places]
+        given = [found[backbone][layer] for backbone, layer in self.places]
+        tokens = [
+            tokens_for(part, one) for part, one in zip(self.detector.parts, given, strict=True)
+        ]
         return self.detector.values(*(one.to(torch.float16) for one in tokens))
+
+
+@torch.inference_mode()
+def judge(model: Model, inputs: Sequence[Inputs]) -> tuple[Tensor, Tensor]:
+    """Give maps `(B, H, W)` in [0, 1] and image scores `(B,)` of prepared pictures, on the CPU."""
+    drawn, whole = model.detector.split(model.values(inputs))
+    maps = model.detector.draw(*drawn).cpu()
+    return maps, model.detector.scores(maps, *(one.cpu() for one in whole))
+
+
+def tokens_for(part: Part, given: tuple[Tensor, Tensor | None]) -> Tensor:
+    """Give the tokens `(B, P, d)` that a part reads, of a layer's patch and CLS tokens."""
+    tokens, cls = given
+    if part.reads == "patches":
+        return tokens
+    assert cls is not None  # its guides were fitted on them
+    return cls[:, None]
 
 
 def specs_of(detector: Detector) -> Specs:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from manifests.images import open_image
 from pipeline.backbones.spec import BackboneSpec
@@ -34,7 +34,7 @@ from pipeline.prediction.inputs import (
     output_names,
     with_room_for_pictures,
 )
-from pipeline.prediction.model import Inputs, Model, Specs, load_model, specs_of
+from pipeline.prediction.model import Inputs, Model, Specs, judge, load_model, specs_of
 from pipeline.prediction.threshold import Threshold, choose_threshold
 from spg_core.errors import ConfigError, DatasetError, StoreError
 
@@ -125,11 +125,11 @@ def _predictions(
     with ThreadPoolExecutor(config.decoders) as pool:
         for batch in _batches(pool, images, specs, config.batch_size):
             usable = [one.pixels for one in batch if one.pixels is not None]
-            maps = iter(maps_of(model, usable) if usable else ())
-            judged = [(one, next(maps) if one.pixels is not None else None) for one in batch]
+            found = iter(zip(*judge(model, usable), strict=True) if usable else ())
+            judged = [(one, next(found) if one.pixels is not None else None) for one in batch]
             futures = [
-                pool.submit(_judge, one, found, model.detector, threshold, config.out)
-                for one, found in judged
+                pool.submit(_judge, one, made, model.detector, threshold, config.out)
+                for one, made in judged
             ]
             yield from (future.result() for future in futures)
 
@@ -160,24 +160,18 @@ def _decode(listed: Listed, name: str, specs: Specs) -> _Decoded:
         return _Decoded(listed, name, None, str(error))
 
 
-def maps_of(model: Model, inputs: Sequence[Inputs]) -> NDArray[np.float32]:
-    """Give the maps `(B, H, W)` float32 in [0, 1] of prepared pictures."""
-    maps: NDArray[np.float32] = model.detector.draw(*model.values(inputs)).cpu().numpy()
-    return maps
-
-
 def _judge(
     one: _Decoded,
-    found: NDArray[np.float32] | None,
+    made: tuple[Tensor, Tensor] | None,
     detector: Detector,
     threshold: Threshold,
     out: str | None,
 ) -> Prediction:
-    """Turn one map into a prediction and its pictures."""
+    """Turn one map and its score into a prediction and its pictures."""
     path = one.listed.path
-    if found is None:
+    if made is None:
         return Prediction(path=path, error=one.error)
-    score = float(detector.scores(torch.from_numpy(found)[None])[0])
+    found, score = made[0].numpy(), float(made[1])
     if not np.isfinite(score):
         return Prediction(
             path=path, error=f"{path}: the score is not finite; its tokens do not fit in float16"

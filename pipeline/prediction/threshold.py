@@ -66,9 +66,8 @@ def calibrate(
         NotInStore, StoreError.
     """
     from pipeline.detection.load import make_detector, open_fitted_on
-    from pipeline.detection.values import compute_maps
+    from pipeline.detection.values import compute
     from pipeline.device import resolve_device
-    from pipeline.scoring.blocks import pool
 
     if fpr is not None and not 0 <= fpr < 1:
         raise ConfigError(f"fpr is a share of the normal images in [0, 1), got {fpr}")
@@ -77,7 +76,8 @@ def calibrate(
     data = open_fitted_on(store, guides, detector)
     rows = np.arange(data.cache.n_images)
     blocks = np.array_split(rows, max(1, len(rows) // 64))
-    scores = np.concatenate([pool(compute_maps(detector, data, b), config.pooling) for b in blocks])
+    made = [compute(detector, data, block, [config.pooling])[1][0] for block in blocks]
+    scores = np.concatenate(made)
     labels = data.manifest.labels.astype(np.bool_)
     value = f1max_threshold(scores, labels) if fpr is None else fpr_threshold(scores, labels, fpr)
     require_use(scores, labels, value)
@@ -98,7 +98,11 @@ def calibrate(
 def scoring_of(config: ScoreConfig) -> Scoring:
     """Give the settings that a score, and so a threshold, depends on."""
     return Scoring(
-        pool=config.pool, tau=config.tau, sigma=config.sigma, coefficients=config.coefficients
+        pool=config.pool,
+        image_score=config.image_score,
+        tau=config.tau,
+        sigma=config.sigma,
+        coefficients=config.coefficients,
     )
 
 

@@ -21,10 +21,9 @@ from cache.objects import Objects
 from pipeline.artifacts.terms import CacheParent
 from pipeline.detection.detector import Detector
 from pipeline.detection.sources import join
-from pipeline.detection.values import IMAGES_A_BATCH, Maps, Rows, Values, draw_maps, part_values
+from pipeline.detection.values import Maps, Rows, Values, draw_maps, part_values, score_images
 from pipeline.device import resolve_device
 from pipeline.inputs import CachedDataset, open_dataset
-from spg_core.anomaly_map import image_scores
 from spg_core.defect_pixels import DefectPixels, defect_pixels, merge_defects
 from spg_core.pixel_counts import NormalCounts, count_normals
 from spg_core.pooling import Pooling
@@ -127,9 +126,13 @@ def maps_shape(data: CachedDataset) -> tuple[int, int, int]:
     return data.cache.n_images, data.spec.height, data.spec.width
 
 
-def block_scores(scoring: Scoring, maps: Maps, which: int) -> NDArray[np.float32]:
+def block_scores(
+    scoring: Scoring, inputs: BlockInputs, maps: Maps, which: int
+) -> NDArray[np.float32]:
     """Give image scores `(poolings, n)` by each pooling of a plan."""
-    return np.stack([pool(maps, pooling) for pooling in scoring.plans[which].poolings])
+    plan = scoring.plans[which]
+    every = [score_images(plan.detector, maps, inputs.values, one) for one in plan.poolings]
+    return np.stack(every)
 
 
 def block_defects(_: Scoring, inputs: BlockInputs, maps: Maps) -> DefectPixels:
@@ -151,16 +154,6 @@ def block_counts(
     clip200 = "clip200" in scoring.plans[which].aupros
     threads = torch.get_num_threads()
     return count_normals(maps, inputs.masks, defects, threads=threads, clip200=clip200)
-
-
-def pool(maps: Maps, pooling: Pooling) -> NDArray[np.float32]:
-    """Give image scores `(n,)` of maps `(n, height, width)`, batch by batch."""
-    batches = range(0, len(maps), IMAGES_A_BATCH)
-    parts = [
-        image_scores(torch.from_numpy(maps[at : at + IMAGES_A_BATCH]), pooling) for at in batches
-    ]
-    pooled: NDArray[np.float32] = torch.cat(parts).numpy()
-    return pooled
 
 
 def report_taus() -> tuple[float, ...]:

@@ -160,7 +160,9 @@ def submit_category(
     for block, read in zip(inputs.blocks, inputs.handles, strict=True):
         made = workers.submit(block_maps, read, which)
         maps.append(made)
-        scores.append(workers.submit(block_scores, made, which, then=partial(advance, len(block))))
+        scores.append(
+            workers.submit(block_scores, read, made, which, then=partial(advance, len(block)))
+        )
         if not inputs.without_mask:
             defects.append(workers.submit(block_defects, read, made))
     merged = None

@@ -16,12 +16,12 @@ from pipeline.artifacts.documents import ScoresDocument
 from pipeline.detection.detector import Detector
 from pipeline.detection.find import AnyDetector, find_detector
 from pipeline.detection.load import make_detector, open_fitted_on
-from pipeline.detection.values import Rows, compute_maps
+from pipeline.detection.values import Rows, compute
 from pipeline.device import resolve_device
 from pipeline.inputs import CachedDataset
 from pipeline.metrics import percent
 from pipeline.progress import say
-from pipeline.scoring.blocks import cut_blocks, pool
+from pipeline.scoring.blocks import cut_blocks
 from spg_core.errors import SpgError
 from spg_core.image_metrics import image_metrics
 from spg_core.pooling import Pooling
@@ -94,9 +94,9 @@ def _auroc_by_pooling(
     """Give the mean image AUROC over categories by each pooling; empty where none has one."""
     scores: dict[Pooling, list[NDArray[np.float32]]] = {one: [] for one in poolings}
     for block in cut_blocks(rows):
-        maps = compute_maps(detector, data, block)
-        for one, pooled in scores.items():
-            pooled.append(pool(maps, one))
+        _, found_here = compute(detector, data, block, list(scores))
+        for pooled, of_block in zip(scores.values(), found_here, strict=True):
+            pooled.append(of_block)
     labels, members = data.manifest.labels[rows], data.manifest.select(rows)["category"].to_numpy()
     found = {}
     for one, pooled in scores.items():

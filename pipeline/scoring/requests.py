@@ -40,10 +40,9 @@ def read_requests(
         try:
             parent = find_detector(store, guides) if isinstance(guides, str) else guides
             detector = make_detector(parent, config)
-            specs = [part.spec for part in detector.parts]
-            tokens = str([spec.covers() for spec in specs])
+            tokens = str([spec.covers() for spec in detector.specs])
             if tokens not in opened:
-                opened[tokens] = open_sources(store, dataset, specs, key)
+                opened[tokens] = open_sources(store, dataset, detector.specs, key)
             data = opened[tokens]
             require_unseen(data, memories_of(parent))
             identifier = scores_id(parent, data, config)

@@ -159,9 +159,10 @@ def _score_members(
                 "about products that were not seen"
             )
             break
-    sharing: dict[tuple[str, str, float], list[Request]] = {}
+    sharing: dict[tuple[str, str, float, str], list[Request]] = {}
     for one in members:
-        maps = (one.parent.id, one.config.coefficients, one.config.sigma)
+        config = one.config
+        maps = (one.parent.id, config.coefficients, config.sigma, config.image_score)
         sharing.setdefault(maps, []).append(one)
     results: dict[str, Artifact[ScoresDocument] | SpgError] = {}
     try:

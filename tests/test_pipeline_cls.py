@@ -1,0 +1,134 @@
+"""Guides on CLS tokens, and layers of one ViT: how they are fitted, score, predict and export."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from cache.store import open_store
+from pipeline.artifacts import load_artifact
+from pipeline.backbones.load import Backbone
+from pipeline.configs import CombineConfig, FitSaeConfig, PredictConfig, ScoreConfig
+from pipeline.detection.combine import combine
+from pipeline.extraction.extract import extract
+from pipeline.fitting.guides import fit_guides
+from pipeline.fitting.log import read_log
+from pipeline.fitting.sae import fit_sae
+from pipeline.inputs import open_dataset
+from pipeline.prediction.export import export
+from pipeline.prediction.inputs import find_images
+from pipeline.prediction.predict import predict
+from pipeline.scoring.score import score
+from spg_core.errors import ArtifactError, FitError
+from tests.small_store import GUIDES, extract_config
+
+SAE = FitSaeConfig(width=32, k=4, epochs=2, images_per_step=4)
+
+
+@pytest.fixture(scope="module")
+def vit(small_store, tmp_path_factory):
+    """A store with tokens of two layers of a random ViT; guides on both, and a pair on CLS."""
+    place = tmp_path_factory.mktemp("vit")
+    torch.manual_seed(0)
+    weights = place / "test_vit.safetensors"
+    save_file(timm.create_model("test_vit", pretrained=False).state_dict(), weights)
+    store = open_store(place / "store")
+    keys = {}
+    for which in ("aux", "target"):
+        config = replace(extract_config(small_store.images, which), backbone=("timm:test_vit",))
+        extract(store, replace(config, weights=(str(weights),), layer=("2", "-1")))
+    for key in Path(store.where, "tokens/aux/timm-test_vit").iterdir():
+        data = open_dataset(store, "aux", "timm:test_vit", key.name)
+        keys[data.spec.layer] = fit_sae(store, data, SAE).id
+    patches = [fit_guides(store, keys[layer], GUIDES).id for layer in (2, None)]
+    on_cls = fit_guides(store, keys[None], replace(GUIDES, on="cls", epochs=20, ema=0.5))
+    return store, patches, on_cls, str(weights)
+
+
+def _scores(made):
+    return pq.read_table(f"{made.path}/images.parquet")["score"].to_numpy()
+
+
+def test_the_pair_learns_the_labels_and_is_not_the_latest(vit):
+    store, patches, on_cls, _ = vit
+
+    losses = [line["loss"] for line in read_log(store, f"guides/{on_cls.id}")]
+
+    assert on_cls.document.config.on == "cls"
+    assert np.mean(losses[-4:]) < np.mean(losses[:4])
+    assert load_artifact(store, "guides", "latest").id == patches[-1]
+
+
+def test_an_image_score_is_of_the_map_the_cls_token_or_both(vit):
+    store, patches, on_cls, _ = vit
+    made = combine(store, [patches[1], on_cls.id], CombineConfig())
+    alone = score(store, patches[1], "target", ScoreConfig())
+
+    by = {
+        kind: score(store, made, "target", ScoreConfig(image_score=kind))
+        for kind in ("map", "cls", "both")
+    }
+
+    key = alone.document.parents.cache.key
+    tokens = torch.from_numpy(
+        open_dataset(store, "target", "timm:test_vit", key).cache.cls(slice(None))
+    )
+    pair = on_cls.tensors["guides_ema"]
+    cosines = torch.nn.functional.cosine_similarity(tokens.float()[:, None], pair[None], dim=-1)
+    expected = torch.softmax(cosines / 0.07, dim=-1)[:, 1].numpy()
+    np.testing.assert_array_equal(_scores(by["map"]), _scores(alone))
+    np.testing.assert_allclose(_scores(by["cls"]), expected, atol=1e-5)
+    both = (_scores(by["map"]) + _scores(by["cls"])) / 2
+    np.testing.assert_allclose(_scores(by["both"]), both, atol=1e-6)
+    for one in by.values():
+        assert one.document.mean.pixel_aupro == alone.document.mean.pixel_aupro
+
+
+def test_layers_are_predicted_from_one_forward_and_score_as_cached(vit, small_store, monkeypatch):
+    store, patches, on_cls, weights = vit
+    made = combine(store, [*patches, on_cls.id], CombineConfig())
+    scoring = ScoreConfig(image_score="both")
+    table = pq.read_table(
+        f"{score(store, made, 'target', scoring).path}/images.parquet"
+    ).to_pydict()
+    paths = [str(small_store.images / "target" / path) for path in table["image_path"][:5]]
+    forwards = []
+    real = Backbone.layers
+    monkeypatch.setattr(
+        Backbone,
+        "layers",
+        lambda model, pixels: forwards.append(len(pixels)) or real(model, pixels),
+    )
+
+    found = list(predict(made, find_images(paths), scoring, PredictConfig(weights=weights)))
+
+    assert forwards == [5]
+    np.testing.assert_allclose([one.score for one in found], table["score"][:5], atol=1e-4)
+
+
+def test_one_file_holds_all_layers_and_the_cls_pair(vit, tmp_path):
+    pytest.importorskip("onnxruntime", reason="the `export` extra is not installed")
+    store, patches, on_cls, weights = vit
+    made = combine(store, [*patches, on_cls.id], CombineConfig())
+
+    written = export(made, str(tmp_path / "a.onnx"), ScoreConfig(image_score="both"), weights)
+
+    assert written.document.check.score_max_abs_difference <= 1e-4
+
+
+def test_what_has_no_map_or_no_cls_part_is_refused(vit, small_store, tmp_path):
+    store, patches, on_cls, _ = vit
+    own = open_store(shutil.copytree(small_store.url, tmp_path / "own"))
+
+    with pytest.raises(ArtifactError, match="draws no map; combine it with guides on patches"):
+        score(store, on_cls.id, "target", ScoreConfig())
+    with pytest.raises(ArtifactError, match="no part on CLS tokens; make one"):
+        score(store, patches[0], "target", ScoreConfig(image_score="cls"))
+    with pytest.raises(FitError, match="holds no CLS tokens, gabor gives none"):
+        fit_guides(own, small_store.sae.id, replace(GUIDES, on="cls"))
