@@ -162,8 +162,11 @@ def test_a_threshold_for_other_scores_is_not_used(small_store, own_guides):
     same = choose_threshold(own_guides, ScoreConfig(tau=float("inf")), None)
 
     assert chosen.value is None
-    assert "is for pool lse, tau inf, sigma 4.0, coefficients ema, these" in chosen.reason
-    assert "these scores are for pool lse, tau 0.0, sigma 4.0" in chosen.reason
+    assert (
+        "is for pool lse, image_score map, tau inf, sigma 4.0, coefficients ema, these"
+        in chosen.reason
+    )
+    assert "these scores are for pool lse, image_score map, tau 0.0, sigma 4.0" in chosen.reason
     assert same.value is not None
 
 
@@ -219,7 +222,8 @@ def test_a_detector_that_says_the_same_of_every_image_is_not_calibrated(
     small_store, own_guides, monkeypatch
 ):
     monkeypatch.setattr(
-        "pipeline.scoring.blocks.pool", lambda maps, _: np.full(len(maps), 0.5, np.float32)
+        "pipeline.detection.values.score_images",
+        lambda _, maps, *__: np.full(len(maps), 0.5, np.float32),
     )
 
     with pytest.raises(MetricError, match="flags every image it was chosen on"):
