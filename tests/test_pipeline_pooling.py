@@ -76,7 +76,7 @@ def test_a_threshold_is_for_one_pooling_and_predict_and_score_agree(own):
     assert load_threshold(own.guides).scoring.pool == "top:0.05"
     assert same.score == pytest.approx(float(table["score"][0]), abs=1e-5)
     assert same.verdict is not None
-    assert "is for pool top:0.05, tau 0.0" in other.reason
+    assert "is for pool top:0.05, image_score map, tau 0.0" in other.reason
 
 
 def test_a_sweep_takes_poolings_and_says_which_do_not_go_with_a_tau(own):

@@ -185,7 +185,7 @@ def test_what_is_no_file_is_refused_without_reading_it(tmp_path):
 
 
 def test_nothing_to_judge_is_told_before_a_model_is_loaded(small_store, monkeypatch):
-    monkeypatch.setattr("pipeline.prediction.predict.load_stored_backbone", None)
+    monkeypatch.setattr("pipeline.prediction.predict.load_model", None)
 
     (one,) = judged(small_store.guides, ["nosuch.png"])
 
