@@ -197,11 +197,12 @@ def reproduce(
     from pipeline.reproduce.paper import reproduce as run
 
     objects = open_store(store)
-    aux_key, target_key = (
-        chosen_key(objects, dataset, config.backbone, config, key)
-        for dataset, key in ((config.aux, config.aux_key), (config.target, config.target_key))
-    )
-    config = replace(config, aux_key=aux_key, target_key=target_key)
+    if source.what != "references":  # which take several caches
+        aux_key, target_key = (
+            chosen_key(objects, dataset, config.backbone, config, key)
+            for dataset, key in ((config.aux, config.aux_key), (config.target, config.target_key))
+        )
+        config = replace(config, aux_key=aux_key, target_key=target_key)
     return run(objects, source, config, varied)
 
 

@@ -17,7 +17,7 @@ from pipeline.configs.common import (
     Recipe,
     as_words,
 )
-from pipeline.configs.fitting import FitGuidesConfig, FitSaeConfig, Order
+from pipeline.configs.fitting import FitGuidesConfig, FitSaeConfig, Order, Shots
 from spg_core.fields import ARGUMENT, REPEATED, Device, FilePath, Name, Seed
 from spg_core.sae_config import Atoms
 
@@ -73,8 +73,9 @@ class SweepConfig(InputWords):
 class ReproduceSource(Checked):
     """Which part of the paper is made again, and where to."""
 
-    what: Annotated[Literal["table1", "fig2", "fig3", "fig4", "figS1"], ARGUMENT]
-    """table1, fig2, fig3, fig4 or figS1."""
+    what: Annotated[Literal["table1", "fig2", "fig3", "fig4", "figS1", "references"], ARGUMENT]
+    """table1, fig2, fig3, fig4, figS1, or references: SPG beside simpler methods, on every layer
+    that is cached."""
     out: FilePath | None = None
     """Also write the table to this .csv, .tex or .parquet file, or the figure to this .png, .csv or
     .parquet file."""
@@ -133,3 +134,7 @@ class FigureConfig(Checked):
     """Backbones of fig4: a list."""
     guide_ks: Annotated[tuple[Atoms, ...], FEW] = (8, 16, 32, 64, 128, 256, 512, 1024)
     """Coefficients a guide keeps, k_g of figS1: a list."""
+    shots: Annotated[tuple[Shots, ...], FEW] = (1, 2, 4)
+    """Normal images a category of the memories of references: a list."""
+    seeds: Annotated[tuple[Seed, ...], FEW] = (FitSaeConfig.seed,)
+    """Seeds of all fits of references, their mean and spread are shown: a list."""

@@ -11,6 +11,12 @@ from pipeline.frames import to_frame
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from pipeline.artifacts import Artifact
+    from pipeline.artifacts.documents import ScoresDocument
+    from pipeline.tables import Table
+
+_TABLES = ("table1", "references")
+
 
 @dataclass(frozen=True)
 class Reproduced:
@@ -44,6 +50,8 @@ def reproduce(
     from pipeline.reproduce.figures import fig4_needs
     from pipeline.reproduce.needs import both_datasets, require_caches
 
+    if source.what == "references":
+        return _references(store, source, config, varied)
     needs = fig4_needs(config, varied) if source.what == "fig4" else both_datasets(config)
     require_caches(store, needs, store.where)
     if source.what == "table1":
@@ -57,23 +65,39 @@ def _check_out(source: ReproduceSource) -> None:
     from pipeline.tables import check_out as check_table
 
     if source.out is not None:
-        (check_table if source.what == "table1" else check_figure)(source.out)
+        (check_table if source.what in _TABLES else check_figure)(source.out)
 
 
 def _table1(store: Objects, source: ReproduceSource, config: ReproduceConfig) -> Reproduced:
     from pipeline.reproduce.table1 import table1
-    from pipeline.tables import as_records, to_text, write_table
 
     made = table1(store, config)
+    return _table(source, made.table, made.scores)
+
+
+def _references(
+    store: Objects, source: ReproduceSource, config: ReproduceConfig, varied: FigureConfig
+) -> Reproduced:
+    from pipeline.reproduce.references import references
+
+    made = references(store, config, varied)
+    return _table(source, made.table, made.scores)
+
+
+def _table(
+    source: ReproduceSource, table: "Table", scores: "Sequence[Artifact[ScoresDocument]]"
+) -> Reproduced:
+    from pipeline.tables import as_records, to_text, write_table
+
     if source.out is not None:
-        write_table(made.table, source.out)
-    rows = as_records(made.table)
+        write_table(table, source.out)
+    rows = as_records(table)
     result = {
-        "scores": [{"id": one.id, "path": one.path} for one in made.scores],
+        "scores": [{"id": one.id, "path": one.path} for one in scores],
         "rows": rows,
-        "notes": list(made.table.notes),
+        "notes": list(table.notes),
     }
-    return Reproduced(source.what, rows, result, to_text(made.table))
+    return Reproduced(source.what, rows, result, to_text(table))
 
 
 def _figure(

@@ -92,9 +92,9 @@ def _of_parents(store: Objects, document: Document) -> Iterator[tuple[str, str]]
         if held is None:
             yield _UNSAID if parent.kind is None else SAY[parent.kind], parent.folder
             continue
-        yield from _of_config(held)
         if not isinstance(document, GuidesDocument):  # what guides stand on has their tokens
             yield from _of_tokens(held)
+        yield from _of_config(held)
         yield from _of_parents(store, held)
 
 
