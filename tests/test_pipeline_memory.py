@@ -320,3 +320,26 @@ def test_no_command_scores_the_images_that_a_memory_holds(store, data) -> None:
 
     with pytest.raises(ArtifactError, match=r"5 of 15 images of .* are in the memory"):
         score(store, memory.id, "target", ScoreConfig(), key=data.cache.key)
+
+
+def test_predict_asks_the_memory_of_the_category_that_is_named(store, data, place) -> None:
+    memory = fit_memory(store, data, FitMemoryConfig(shots=2))
+    scored = score(store, memory.id, "target", ScoreConfig())
+    images = pq.read_table(BytesIO(store.get(scored.place.name("images.parquet")))).to_pylist()
+    wanted = [one for one in images if one["category"] == "leather"]
+    paths = [str(place / "images" / "target" / one["image_path"]) for one in wanted]
+
+    found = spg_pipe.predict(store.where, guides=memory.id, images=paths, category="leather")
+
+    assert [one.score for one in found] == pytest.approx([one["score"] for one in wanted], abs=1e-5)
+    for category, reason in ((None, "say of which"), ("screw", "it has none of screw")):
+        with pytest.raises(ArtifactError, match=reason):
+            spg_pipe.predict(store.where, guides=memory.id, images=paths, category=category)
+
+
+def test_a_memory_is_not_exported(store, data, tmp_path) -> None:
+    memory = fit_memory(store, data, FitMemoryConfig(shots=1))
+
+    with pytest.raises(ArtifactError, match="is a memory, which an ONNX file cannot search"):
+        spg_pipe.export(store.where, guides=memory.id, out=str(tmp_path / "m.onnx"))
+    assert not list(tmp_path.iterdir())

@@ -35,6 +35,8 @@ class PredictConfig(Checked):
     """Weights file of the guides' backbone; the hub's otherwise."""
     threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
     """Score from which an image is anomalous; the calibrated one otherwise."""
+    category: Name | None = None
+    """Category of the images, whose memory is asked; the only one of a memory otherwise."""
     out: FilePath | None = None
     """Folder for a heatmap and an overlay of each image."""
     batch_size: BatchSize = 8

@@ -20,6 +20,7 @@ from torch import Tensor
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ScoreConfig
 from pipeline.configs.common import ImageScore
+from pipeline.detection.memory_part import MemoryPart
 from pipeline.detection.parts import Part, Reads
 from spg_core.anomaly_map import MapOperator, image_scores, map_operator
 from spg_core.errors import ArtifactError
@@ -127,6 +128,20 @@ class Detector:
             return pooled
         of_cls = self._meeting_of("cls")([one[:, 0] for one in whole])
         return of_cls if self.image_score == "cls" else (pooled + of_cls) / 2
+
+    def of_category(self, category: str | None) -> "Detector":
+        """Give the same detector for images of one category, which then need not say so.
+
+        Guides serve every category. None is the only one that the memories have.
+
+        Raises: ArtifactError for a category that a memory has not, or none of several.
+        """
+        return replace(
+            self,
+            parts=tuple(
+                part.of(category) if isinstance(part, MemoryPart) else part for part in self.parts
+            ),
+        )
 
     def to(self, device: torch.device | str) -> "Detector":
         """Give the same detector on another device."""

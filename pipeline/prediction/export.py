@@ -22,8 +22,10 @@ from torch import Tensor
 
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ScoreConfig
+from pipeline.detection.detector import Detector
 from pipeline.detection.find import AnyDetector
 from pipeline.detection.load import make_detector
+from pipeline.detection.memory_part import MemoryPart
 from pipeline.files import check_place, new_file, write_file
 from pipeline.prediction.export_module import ExportedDetector
 from pipeline.prediction.model import Model, Specs, load_model, specs_of, tokens_for
@@ -81,6 +83,7 @@ def export(
     check_place(target, make_folders=True)
     check_place(sidecar, is_sidecar, make_folders=True)
     detector = make_detector(guides, config)
+    _require_guides(detector)
     specs = specs_of(detector)
     _require_one_backbone(guides.id, specs)
     model = load_model(detector, specs, weights, "cpu")
@@ -94,6 +97,16 @@ def export(
         document = SidecarDocument(**vars(told), check=check, sha256=digest)
         write_file(sidecar, f"{to_text(document, indent=1)}\n".encode(), is_sidecar)
     return Exported(str(target), str(sidecar), document)
+
+
+def _require_guides(detector: Detector) -> None:
+    """Refuse a part that is no pair of guides. Raises: ArtifactError."""
+    for part in detector.parts:
+        if isinstance(part, MemoryPart):
+            raise ArtifactError(
+                f"{part.id} is a memory, which an ONNX file cannot search; export guides, and "
+                "use a memory with predict"
+            )
 
 
 def write_onnx(

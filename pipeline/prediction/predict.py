@@ -84,7 +84,7 @@ def predict(
         images = with_room_for_pictures(images)
         check_pictures(images, Path(config.out))
     threshold = choose_threshold(guides, scoring, config.threshold)
-    detector = make_detector(guides, scoring)
+    detector = make_detector(guides, scoring).of_category(config.category)
     if all(one.error is not None for one in images):
         # nothing to judge is told at once, not after a model is loaded
         return (Prediction(path=one.path, error=one.error) for one in images)
