@@ -21,6 +21,7 @@ from pipeline.chosen import chosen_key
 from pipeline.configs import CacheWords
 from pipeline.inputs import open_dataset
 from pipeline.options import Option, Stage, fill, help_of, options_of
+from pipeline.prediction import stages as judging
 from spg_core.errors import ConfigError
 from spg_core.fields import ARGUMENT, FieldType, is_list
 
@@ -135,6 +136,6 @@ table = plain(stages.table, lambda made: made[1])
 sweep = plain(stages.sweep, _as_it_is)
 reproduce = plain(stages.reproduce, _as_it_is)
 atoms = plain(stages.atoms, _as_it_is)
-calibrate = plain(stages.calibrate, _as_it_is)
-predict = plain(stages.predict, _predictions)
-export = plain(stages.export, _as_it_is)
+calibrate = plain(judging.calibrate, _as_it_is)
+predict = plain(judging.predict, _predictions)
+export = plain(judging.export, _as_it_is)

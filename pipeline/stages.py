@@ -4,19 +4,16 @@ The parameters' types say the options, the first lines what help says. A stage i
 runs, so that `spg-pipe --help` does not wait for torch.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from pipeline.configs import (
     AtomsConfig,
     AtomsSource,
-    CalibrateSource,
     ClusterConfig,
     CombineConfig,
     CombineSource,
     DemoConfig,
-    ExportSource,
     ExtractConfig,
     FigureConfig,
     FitGuidesConfig,
@@ -25,8 +22,6 @@ from pipeline.configs import (
     FitMemorySource,
     FitSaeConfig,
     FitSaeSource,
-    PredictConfig,
-    PredictSource,
     ReproduceConfig,
     ReproduceSource,
     ScoreConfig,
@@ -34,7 +29,7 @@ from pipeline.configs import (
     SweepConfig,
     TableSource,
 )
-from pipeline.options import Asked, Without
+from pipeline.options import Asked
 from spg_core.errors import OptionsDisagree
 
 if TYPE_CHECKING:
@@ -47,12 +42,8 @@ if TYPE_CHECKING:
         SaeDocument,
         ScoresDocument,
     )
-    from pipeline.artifacts.notes import ThresholdDocument
     from pipeline.atoms.files import AtomFiles
     from pipeline.extraction.extract import Extraction
-    from pipeline.interchange.saelens import SaeFiles
-    from pipeline.prediction.export import Exported
-    from pipeline.prediction.predict import Prediction
     from pipeline.reproduce.paper import Reproduced
     from pipeline.sweep.run import Sweep
     from pipeline.tables import Table
@@ -212,59 +203,6 @@ def atoms(store: "AnyStore", source: AtomsSource, config: AtomsConfig) -> "AtomF
     from pipeline.atoms.files import write_atoms
 
     return write_atoms(open_store(store), source.guides, config, source.out)
-
-
-def calibrate(
-    store: "AnyStore",
-    source: CalibrateSource,
-    asked: Annotated[Asked[ScoreConfig], Without("aupro")],
-) -> "ThresholdDocument":
-    """Choose the threshold of predict on the auxiliary images, and keep it with the guides."""
-    from cache.store import open_store
-    from pipeline.detection.find import find_detector, recipe_of
-    from pipeline.prediction.threshold import calibrate as run
-
-    objects = open_store(store)
-    detector = find_detector(objects, source.guides)
-    return run(objects, detector, asked.under(recipe_of(detector)), source.fpr)
-
-
-def predict(
-    store: "AnyStore",
-    source: PredictSource,
-    config: PredictConfig,
-    asked: Annotated[Asked[ScoreConfig], Without("aupro")],
-) -> "Iterator[Prediction]":
-    """Judge unseen images: score, verdict and heatmap; a broken image does not stop the rest."""
-    from cache.store import open_store
-    from pipeline.detection.find import find_detector, recipe_of
-    from pipeline.prediction.inputs import find_images
-    from pipeline.prediction.predict import predict as run
-
-    detector = find_detector(open_store(store, read_only=True), source.guides)
-    scoring = asked.under(recipe_of(detector))
-    return run(detector, find_images(source.images), scoring, config)
-
-
-def export(
-    store: "AnyStore",
-    source: ExportSource,
-    asked: Annotated[Asked[ScoreConfig], Without("aupro", "device")],
-) -> "Exported | SaeFiles":
-    """Write a detector as one ONNX file, RGB to map and score, checked; or an SAE for sae-lens."""
-    source.check()
-    from cache.store import open_store
-    from pipeline.artifacts import load_artifact
-    from pipeline.detection.find import find_detector, recipe_of
-    from pipeline.interchange.saelens import export_saelens
-    from pipeline.prediction.export import export as run
-
-    objects = open_store(store, read_only=True)
-    if source.sae is not None:
-        return export_saelens(load_artifact(objects, "saes", source.sae), source.out)
-    assert source.guides is not None
-    detector = find_detector(objects, source.guides)
-    return run(detector, source.out, asked.under(recipe_of(detector)), source.weights)
 
 
 def demo(config: DemoConfig) -> "Artifact[ScoresDocument]":

@@ -245,7 +245,6 @@ def _update(config: GuideConfig, state: _State, gradient: Tensor) -> _State:
         beta2=config.beta2,
         eps=ADAM_EPS,
     )
-    raw = moved.weights
-    # the first average is a copy
+    raw = moved.weights  # the first average is a copy
     ema = torch.where(n_steps == 1, raw, torch.lerp(state.ema, raw, 1 - config.ema))
     return _State(raw=raw, ema=ema, mean=moved.mean, square=moved.square, n_steps=n_steps)

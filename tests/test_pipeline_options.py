@@ -8,7 +8,8 @@ from pipeline.cli import main
 from pipeline.commands import cache
 from pipeline.commands.app import app
 from pipeline.options import Option, fill, from_text, options_of
-from pipeline.registry import stages as kept
+from pipeline.prediction import stages as judging
+from pipeline.registry import stages as keeping
 from spg_core.errors import ConfigError
 from spg_core.fields import ARGUMENT, REPEATED, alternatives, is_list, words
 from tests.test_pipeline_configs import REQUIRED
@@ -21,7 +22,7 @@ def function_of(name):
     place = name.removeprefix("cache ").replace("-", "_")
     if name.startswith("cache "):
         return getattr(cache, place)
-    return getattr(stages if hasattr(stages, place) else kept, place)
+    return next(getattr(room, place) for room in (stages, judging, keeping) if hasattr(room, place))
 
 
 NAMES = [*COMMANDS, *(f"cache {name}" for name in COMMANDS["cache"].commands)]

@@ -42,9 +42,12 @@ COMMANDS = {
     "pull": "Copy one from another store, likewise.",
     "cache": "Look at, check, copy and tidy the token caches.",
 }
-"""Each is a function of `pipeline.stages`, and one of `shown`; `cache` has some of its own."""
-_REGISTRY = ("ls", "show", "rm", "name", "push", "pull")
-"""These are functions of `pipeline.registry.stages`, and of `commands.registry`."""
+"""Each is a function of stages, and one that shows what it gives; `cache` has some of its own."""
+_ROOMS = {
+    **dict.fromkeys(("calibrate", "predict", "export"), ("prediction.stages", "shown")),
+    **dict.fromkeys(("ls", "show", "rm", "name", "push", "pull"), ("registry.stages", "registry")),
+}
+"""Where the two are, below `pipeline` and `commands`; in `stages` and `shown` otherwise."""
 
 
 class _Style(TypedDict):
@@ -77,12 +80,12 @@ def _app_of(name: str) -> typer.Typer:
     """Make a command of the stage and of the words of its name."""
     from pipeline.commands.from_config import from_config
 
-    kept = name in _REGISTRY
-    stages = import_module("pipeline.registry.stages" if kept else "pipeline.stages")
-    shown = import_module(f"pipeline.commands.{'registry' if kept else 'shown'}")
+    stages, shown = _ROOMS.get(name, ("stages", "shown"))
+    stage = import_module(f"pipeline.{stages}")
+    words = import_module(f"pipeline.commands.{shown}")
     place = name.replace("-", "_")
     made = typer.Typer(add_completion=False, **STYLE)
-    made.command(name)(from_config(getattr(stages, place), getattr(shown, place)))
+    made.command(name)(from_config(getattr(stage, place), getattr(words, place)))
     return made
 
 
