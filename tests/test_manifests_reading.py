@@ -151,7 +151,9 @@ def test_a_folder_of_masks_that_is_not_there_is_refused(tmp_path: Path, named: s
     bolts(tmp_path / "root")
     mask(tmp_path, "truth/cut/0.png")
 
-    assert "no such folder" in refusal(tmp_path / "root", "mvtec", masks=named)
+    assert "no folder below the root is called so" in refusal(
+        tmp_path / "root", "mvtec", masks=named
+    )
 
 
 def test_a_picture_is_no_mask_whatever_its_folder_is_called(tmp_path: Path) -> None:

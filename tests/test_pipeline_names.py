@@ -108,6 +108,7 @@ def test_a_fit_gives_its_name_and_refuses_one_of_another_before_it_begins(small_
 
     store = open_store(shutil.copytree(small_store.url, tmp_path / "own"))
     other = FitGuidesConfig(epochs=1, images_per_step=4, seed=9)
+    before = store.folders("guides")
 
     made = fit_guides(store, small_store.sae.id, GUIDES, name="prod")
     with pytest.raises(ArtifactError, match=f"prod means guides/{made.id}"):
@@ -115,4 +116,4 @@ def test_a_fit_gives_its_name_and_refuses_one_of_another_before_it_begins(small_
 
     assert load_artifact(store, "guides", "prod").id == small_store.guides.id
     assert fit_guides(store, small_store.sae.id, GUIDES, name="prod").id == made.id
-    assert len(store.folders("guides")) == 1
+    assert store.folders("guides") == before
