@@ -5,7 +5,6 @@ Results go to stdout, progress and remarks to stderr. Exit codes: 0 done, 1 fail
 take 0.2 s, in which it would show a traceback.
 """
 
-import errno
 import logging
 import os
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, Protocol, runtime_checkable
 
+from pipeline.system_errors import INTERRUPTED, explain
 from spg_core.errors import ConfigError, SpgError
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     Handler = Callable[[int, FrameType | None], object]
 
-INTERRUPTED = 130
-_OF_STREAMS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
-"""Errors of a file without a name: files of ours have one, so it is a stream."""
 _KEPT = (
     "interrupted; whole shards and the last checkpoint (one a minute) are kept, "
     "run it again to go on"
@@ -129,20 +126,6 @@ def _usage(error: _Mistyped) -> int:
         where = getattr(getattr(error, "ctx", None), "command_path", "spg-pipe")
         _say(f"error: {message[:1].lower()}{message[1:].rstrip('.?')}; see {where} -h")
     return int(error.exit_code)
-
-
-def explain(error: OSError) -> SpgError:
-    """Turn an error of the system that nobody foresaw into a line that names the file."""
-    if error.filename is not None:
-        return SpgError(f"{os.fsdecode(error.filename)}: {error.strerror or error}")
-    if error.errno not in _OF_STREAMS:
-        return SpgError(error.strerror or str(error))
-    # what is still held back would fail again, with a traceback, when the process ends
-    with suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
-    if error.errno == errno.EPIPE:
-        return SpgError("standard output was closed before everything was printed")
-    return SpgError(f"cannot write to standard output ({error.strerror})")
 
 
 def _flush() -> None:

@@ -34,7 +34,8 @@ from pipeline.scoring import blocks as score_blocks
 from pipeline.scoring.blocks import MapPlan, open_scoring
 from pipeline.scoring.categories import finish_category, submit_category, submit_inputs
 from pipeline.scoring.score import score
-from pipeline.work import Here, Threads, open_workers
+from pipeline.work import Here, Threads
+from pipeline.workers import open_workers
 from spg_core.errors import ClusterError, ConfigError, DatasetError, MetricError
 from spg_core.pixel_metrics import pixel_metrics
 from spg_core.pooling import Pooling

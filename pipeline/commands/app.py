@@ -7,13 +7,14 @@ from collections import UserDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from pipeline import __version__
-from pipeline.cli import INTERRUPTED, explain
+from pipeline.commands.style import STYLE
+from pipeline.system_errors import INTERRUPTED, explain
 
 if TYPE_CHECKING:
     from typer._click.core import Command, Context
@@ -48,21 +49,6 @@ _ROOMS = {
     **dict.fromkeys(("ls", "show", "rm", "name", "push", "pull"), ("registry.stages", "registry")),
 }
 """Where the two are, below `pipeline` and `commands`; in `stages` and `shown` otherwise."""
-
-
-class _Style(TypedDict):
-    rich_markup_mode: None
-    pretty_exceptions_enable: bool
-    context_settings: dict[str, list[str]]
-    no_args_is_help: bool
-
-
-STYLE: _Style = {
-    "rich_markup_mode": None,
-    "pretty_exceptions_enable": False,
-    "context_settings": {"help_option_names": ["-h", "--help"]},
-    "no_args_is_help": True,
-}
 
 
 @contextmanager

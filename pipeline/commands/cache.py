@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from pipeline.commands.app import STYLE
 from pipeline.commands.from_config import from_config
 from pipeline.commands.shown import show
+from pipeline.commands.style import STYLE
 from pipeline.configs.caches import CopyConfig, GcConfig, InfoConfig, VerifyConfig
 
 if TYPE_CHECKING:

@@ -36,7 +36,8 @@ from pipeline.extraction.shards import (
     open_writer,
 )
 from pipeline.progress import bar, counting
-from pipeline.work import Workers, open_workers
+from pipeline.work import Workers
+from pipeline.workers import open_workers
 from spg_core.errors import ClusterError, DatasetError
 
 _SAMPLED_IMAGES = 3

@@ -39,7 +39,7 @@ from pipeline.scoring.categories import CategoryScores, score_categories
 from pipeline.scoring.chance import remark_chance
 from pipeline.scoring.document import categories_file, images_table, scores_document
 from pipeline.scoring.requests import Request, Wanted, passes, read_requests
-from pipeline.work import open_workers
+from pipeline.workers import open_workers
 from spg_core.errors import MetricError, SpgError
 from spg_core.pooling import Pooling
 

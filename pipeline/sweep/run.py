@@ -23,7 +23,7 @@ from pipeline.sweep.layers import OpenLayers, of_layer, open_layers, over_layers
 from pipeline.sweep.points import OpenSweep, run_points
 from pipeline.sweep.table import by_layer, heatmaps, sweep_table
 from pipeline.sweep.together import require_layers, score_together
-from pipeline.work import open_workers
+from pipeline.workers import open_workers
 from spg_core.errors import FitError
 
 if TYPE_CHECKING:
