@@ -23,8 +23,16 @@ OTHERS = Libraries("torch", "onednn", "torch")
 def own_memo(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Remember nothing from other tests."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("memo")))
+    monkeypatch.setattr(fastest, "_WORTH_MEASURING", 0)
     fastest.time_libraries.cache_clear()
     fastest.time_paths.cache_clear()
+
+
+def test_small_products_are_not_measured(slow: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    slow |= {"onednn"}
+    monkeypatch.setattr(fastest, "_WORTH_MEASURING", 48 * 18 + 1)
+
+    assert fastest_way(TOPK, 18, CPU).libraries == DEFAULT
 
 
 @pytest.fixture

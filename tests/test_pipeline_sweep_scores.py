@@ -15,7 +15,7 @@ from pipeline.configs import FigureConfig, ReproduceConfig, SweepConfig
 from pipeline.inputs import open_dataset
 from pipeline.metrics import METRICS
 from pipeline.reproduce.figures import fig3
-from pipeline.scoring import score as scoring
+from pipeline.scoring import requests as scoring
 from pipeline.sweep.run import sweep
 from spg_core.errors import ArtifactError
 from spg_core.pooling import Pooling

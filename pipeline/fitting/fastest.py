@@ -31,6 +31,8 @@ _TRIAL_TOKENS = 2048
 _TRIAL_ROUNDS = 4
 # A way that is this much slower after two rounds needs no third.
 _CLEAR = 1.5
+# Products of fewer numbers than these weights take no time worth a measurement.
+_WORTH_MEASURING = 1 << 16
 
 Way = TypeVar("Way", bound=str)
 
@@ -59,6 +61,8 @@ def fastest_way(config: SaeConfig, d_model: int, device: torch.device) -> Fastes
 
 def fastest_libraries(width: int, d_model: int) -> Libraries:
     """Give who multiplies fastest on this CPU at the shapes of an SAE, each layout by itself."""
+    if width * d_model < _WORTH_MEASURING:
+        return DEFAULT
     text = _kept("sae-products", [width, d_model], lambda: str(time_libraries(width, d_model)))
     return Libraries(*(one for name in text.split("/") for one in LIBRARIES if one == name))
 
