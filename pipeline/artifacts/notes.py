@@ -64,10 +64,9 @@ class ThresholdDocument:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatestDocument:
-    """`latest/<kind>.json`: what the word `latest` means."""
+class _Meaning:
+    """Which artifact a word means."""
 
-    kind: ClassVar[str] = "latest"
     of: Kind
     id: Part
 
@@ -76,15 +75,17 @@ class LatestDocument:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NameDocument:
+class LatestDocument(_Meaning):
+    """`latest/<kind>.json`: what the word `latest` means."""
+
+    kind: ClassVar[str] = "latest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NameDocument(_Meaning):
     """`names/<kind>/<name>.json`: which artifact a name that a user gave means."""
 
     kind: ClassVar[str] = "name"
-    of: Kind
-    id: Part
-
-    def check(self) -> None:
-        """Nothing can contradict itself here."""
 
 
 Note = ThresholdDocument | LatestDocument | NameDocument

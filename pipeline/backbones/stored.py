@@ -47,7 +47,8 @@ def load_stored_layers(specs: Sequence[BackboneSpec], weights: str | None, devic
         )
     place = resolve_device(device)
     file = Path(weights) if weights else None
-    if file is not None and spec.library != "spg_core":
+    learned = spec.library != "spg_core"
+    if file is not None and learned:
         _require_digest(file, spec)
     compute_dtype = spec.compute_dtype if place.type == "cuda" else "float32"
     if compute_dtype != spec.compute_dtype:
@@ -55,7 +56,6 @@ def load_stored_layers(specs: Sequence[BackboneSpec], weights: str | None, devic
             f"computing in {compute_dtype} on {place}; the guides were fitted on tokens computed "
             f"in {spec.compute_dtype}, so scores differ a little"
         )
-    learned = spec.library != "spg_core"
     backbone = load_backbone(
         spec.name,
         image_size=spec.height,
