@@ -1,27 +1,4 @@
-"use strict";
-// The page reads well without this script; it adds sorting, filters, a viewer and the theme button.
-document.documentElement.classList.add("scripted");
-
-const all = (selector, within = document) => [...within.querySelectorAll(selector)];
-
-// --- theme: the system's choice until the button is pressed -------------------------------------
-const themeButton = document.getElementById("theme");
-const systemDark = matchMedia("(prefers-color-scheme: dark)");
-
-function showTheme() {
-  const chosen = document.documentElement.dataset.theme;
-  const dark = chosen ? chosen === "dark" : systemDark.matches;
-  themeButton.setAttribute("aria-pressed", String(dark));
-}
-
-themeButton.addEventListener("click", () => {
-  const dark = themeButton.getAttribute("aria-pressed") === "true";
-  document.documentElement.dataset.theme = dark ? "light" : "dark";
-  showTheme();
-});
-systemDark.addEventListener("change", showTheme);
-showTheme();
-
+// The page reads well without this script; it adds sorting, filters and a viewer. theme.js runs first.
 // --- tables: each column head becomes a button; rows without a value stay last -------------------
 const collator = new Intl.Collator(undefined, { numeric: true });
 
