@@ -10,6 +10,7 @@ from pathlib import Path
 from traceback import clear_frames
 
 import torch
+from torch import Tensor
 
 from spg_core.errors import ConfigError, FitError
 
@@ -83,6 +84,16 @@ def _n_sharing(device: torch.device) -> int:
     if index == place.number % n_gpus:
         return len(range(index, place.n_workers, n_gpus))
     return place.n_workers  # named by number, it was named to all of them
+
+
+def sent(array: Tensor, device: torch.device) -> Tensor:
+    """Copy what lies on the CPU to a device; on a GPU from pinned memory, and nobody waits for it.
+
+    The copy then runs beside the kernels. For a CPU nothing is pinned: it would wake CUDA.
+    """
+    if device.type != "cuda":
+        return array.to(device)
+    return array.pin_memory().to(device, non_blocking=True)
 
 
 def device_name(device: torch.device) -> str:

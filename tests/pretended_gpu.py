@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,10 +64,10 @@ class PretendedGpu(TorchDispatchMode):
         if func is _ATEN._pin_memory.default:
             return self._pin(args[0])
         if func is _ATEN.is_pinned.default:
-            return any(args[0] is one for one in self._pinned)
-        if len(here) == len(tensors) and torch.device(kwargs.get("device") or "cpu").type == "cpu":
+            return self._is_pinned(args[0])
+        if len(here) == len(tensors) and _named_device(args, kwargs).type == "cpu":
             with unset_fake_temporarily():
-                return func(*args, **kwargs)
+                return self._on_cpu(func, args, kwargs)
         if (
             func.namespace == "aten" and func._can_decompose()
         ):  # in inference mode, operations come as they were called
@@ -86,11 +87,25 @@ class PretendedGpu(TorchDispatchMode):
         self._look(func, tensors)
         return func(*args, **kwargs)
 
+    def _on_cpu(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Compute; memory that is to be pinned is only noted as such."""
+        is_pinned = kwargs.get("pin_memory", False)
+        made = func(*args, **({**kwargs, "pin_memory": False} if is_pinned else kwargs))
+        if is_pinned:
+            self._pinned.append(made)
+        return made
+
     def _pin(self, tensor: Tensor) -> Tensor:
         with unset_fake_temporarily():
             pinned = tensor.clone()
         self._pinned.append(pinned)
         return pinned
+
+    def _is_pinned(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor, or what it is a view of, is pinned."""
+        with unset_fake_temporarily():
+            memory = tensor.untyped_storage().data_ptr()
+            return any(one.untyped_storage().data_ptr() == memory for one in self._pinned)
 
     @staticmethod
     def _crosses(func: Any, args: Any, kwargs: Any) -> str | None:
@@ -103,12 +118,14 @@ class PretendedGpu(TorchDispatchMode):
         return None if target.type == source.type else str(target.type)
 
     def _note_copy(self, func: Any, args: Any, kwargs: Any) -> None:
-        source = args[1] if func is _ATEN.copy_.default else args[0]
+        into = args[0] if func is _ATEN.copy_.default else None
+        source = args[0] if into is None else args[1]
         asynchronous = kwargs.get("non_blocking", False) or (
-            func is _ATEN.copy_.default and len(args) > 2 and args[2]
+            into is not None and args[2:] == (True,)
         )
-        pinned = any(source is one for one in self._pinned)
-        if not (asynchronous and (pinned or isinstance(source, FakeTensor))):
+        # of the two, the one on the host; what `to` makes there without waiting is pinned
+        on_host = into if isinstance(source, FakeTensor) else source
+        if not (asynchronous and (on_host is None or self._is_pinned(on_host))):
             self._wait(func)
 
     @staticmethod
@@ -138,6 +155,12 @@ class _Asleep(FakeTensorMode):
     def avoid_device_init(self) -> bool:
         """Never wake a GPU."""
         return True
+
+
+def _named_device(args: Any, kwargs: Any) -> torch.device:
+    """Give the device that an operation names, the CPU where it names none."""
+    named = next((one for one in args if isinstance(one, torch.device)), None)
+    return torch.device(kwargs.get("device") or named or "cpu")
 
 
 def _place() -> str:
@@ -171,6 +194,7 @@ def pretend_card(
         "mem_get_info": lambda *_: (int(free_gb * 1e9), 80 * 10**9),
         "memory_reserved": lambda *_: int(held_gb * 1e9),
         "memory_allocated": lambda *_: 0,
+        "current_stream": lambda *_: SimpleNamespace(synchronize=lambda: None),
         "get_device_name": lambda *_: "a pretended GPU",
         "get_device_capability": lambda *_: capability,
         "is_bf16_supported": lambda including_emulation=True: (

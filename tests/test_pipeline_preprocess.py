@@ -7,7 +7,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torch._subclasses import FakeTensorMode
 
 from manifests.images import open_image
 from pipeline.backbones import preprocess as module
@@ -15,6 +14,7 @@ from pipeline.backbones.preprocess import normalise, preprocess, squash
 from pipeline.backbones.spec import BackboneSpec
 from spg_core.errors import ConfigError, DatasetError
 from spg_core.types import PatchGrid
+from tests.pretended_gpu import pretended_gpu
 
 SPEC = BackboneSpec(
     name="timm:x",
@@ -139,7 +139,7 @@ def test_a_batch_is_normalised_image_by_image_and_a_gpu_has_the_same_bits(
     monkeypatch.setattr(module, "_look_up", note)
 
     batch = normalise(squashed, SPEC)
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with pretended_gpu():
         there = normalise(torch.empty(3, 4, 6, 3, dtype=torch.uint8, device="cuda"), SPEC)
 
     assert squashed.dtype == torch.uint8

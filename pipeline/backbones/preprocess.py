@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.backbones.spec import BackboneSpec
+from pipeline.device import sent
 from spg_core.errors import ConfigError, DatasetError
 
 
@@ -71,11 +72,11 @@ def normalise(pixels: Tensor, spec: BackboneSpec) -> Tensor:
     if pixels.is_floating_point():
         shape, place = (1, 3, 1, 1), pixels.device
         channels_first = pixels.permute(0, 3, 1, 2)
-        inputs = (channels_first - mean.reshape(shape).to(place)) / std.reshape(shape).to(place)
-        return inputs.contiguous()
+        inputs = channels_first - sent(mean.reshape(shape), place)
+        return (inputs / sent(std.reshape(shape), place)).contiguous()
     table = (torch.arange(256, dtype=torch.float32) / 255.0 - mean) / std
     if pixels.device.type != "cpu":
-        return _look_up(table.to(pixels.device), pixels)
+        return _look_up(sent(table, pixels.device), pixels)
     filled = np.empty((len(pixels), 3, spec.height, spec.width), np.float32)
     for image, into in zip(pixels.numpy(), filled, strict=True):
         for channel, values in enumerate(table.numpy()):

@@ -16,7 +16,7 @@ from cache.order import EpochOrder
 from cache.reader import TokenCache
 from cache.stream import Order, fits_in_memory, steps_per_epoch, token_batches
 from pipeline.configs import FitGuidesConfig, FitSaeConfig
-from pipeline.device import free_bytes, within_memory
+from pipeline.device import free_bytes, sent, within_memory
 from pipeline.inputs import CachedDataset
 from pipeline.progress import say
 from spg_core.errors import FitError
@@ -105,11 +105,7 @@ class TokenSource:
         return items.index_select(0, self._send(indices))
 
     def _send(self, array: NDArray[np.generic]) -> Tensor:
-        tensor = torch.from_numpy(array)
-        if self.device.type != "cuda":
-            return tensor.to(self.device)
-        # from pinned memory the copy runs beside the kernels, and nobody waits for it
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+        return sent(torch.from_numpy(array), self.device)
 
 
 def _fits(cache: TokenCache, device: torch.device) -> bool:
