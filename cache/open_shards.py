@@ -1,6 +1,8 @@
 """The shards of an open cache: mapped when first asked for, each image's bytes checked once."""
 
+import resource
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
@@ -14,8 +16,8 @@ from cache.record import CacheRecord
 from cache.shard import MappedShard, crc32c
 from spg_core.errors import CorruptStore, StoreError
 
-_MAPPED_AT_A_TIME = 256
-"""Each map holds a file descriptor and 1,024 is a common limit."""
+_SHARE_OF_DESCRIPTORS = 4
+"""Each map holds a file descriptor: maps may take the process's limit divided by this."""
 
 
 class OpenShards:
@@ -33,6 +35,8 @@ class OpenShards:
         self._seen = {array: np.zeros(n_images, np.bool_) for array in record.geometry.arrays}
         self._mapped: OrderedDict[tuple[str, int], MappedShard] = OrderedDict()
         self._lock = Lock()
+        # a batch of a shuffled epoch reads of all shards: mapping them anew each time is slow
+        self._mapped_at_a_time = descriptors_for(record.geometry.n_shards) // _SHARE_OF_DESCRIPTORS
 
     def verified(self, array: str, shard: int, local_rows: NDArray[np.int64]) -> MappedShard:
         """Return a shard of an array once the bytes of `local_rows`, its images, are verified.
@@ -78,7 +82,7 @@ class OpenShards:
         mapped = self._open(array, shard)
         with self._lock:
             self._mapped[array, shard] = mapped
-            while len(self._mapped) > _MAPPED_AT_A_TIME:
+            while len(self._mapped) > self._mapped_at_a_time:
                 self._mapped.popitem(last=False)
         return mapped
 
@@ -100,3 +104,19 @@ class OpenShards:
                 raise self.corrupt(array, shard, "the file is missing") from error
             shown = f"{self._objects.where}/{self._folder}/{name}"
             raise StoreError(f"cannot read {shown}: {error.strerror or error}") from error
+
+
+def descriptors_for(n_shards: int) -> int:
+    """Give how many file descriptors this process may hold, more where so many shards need them.
+
+    The limit that a shell sets, often 1,024, is raised as far as the system lets anybody.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = n_shards * _SHARE_OF_DESCRIPTORS
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    with suppress(OSError, ValueError):
+        more = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
+        return more
+    return soft

@@ -6,7 +6,7 @@ chunk when it is first touched; wrong bytes raise `CorruptStore` and are never r
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -143,17 +143,30 @@ class TokenCache:
 
         Indices are trusted: they come from an order made for this cache.
         """
+        for tokens, inside, here in self._by_shard(token_indices):
+            # "clip" because "raise" would copy through a buffer; nothing is out of bounds.
+            np.take(tokens, inside, axis=0, out=out[here], mode="clip")
+
+    def touch_sorted(self, token_indices: NDArray[np.int64]) -> None:
+        """Verify tokens whose indices ascend, and have the system read them from the disk."""
+        for tokens, inside, _ in self._by_shard(token_indices):
+            for end in (0, -1):  # a token may lie across the border of two pages
+                tokens[inside, end]  # a copy of one value each
+
+    def _by_shard(
+        self, token_indices: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.float16], NDArray[np.int64], slice]]:
+        """Yield each shard's map `(tokens, dim)`, the indices in it, and where these are listed."""
         per_shard = IMAGES_PER_SHARD * self.tokens_per_image
         first, last = int(token_indices[0]) // per_shard, int(token_indices[-1]) // per_shard
-        borders = np.searchsorted(token_indices, np.arange(first, last + 2) * per_shard)
+        borders = np.searchsorted(token_indices, np.arange(first, last + 2) * per_shard).tolist()
         for shard, start, stop in zip(
-            range(first, last + 1), borders[:-1].tolist(), borders[1:].tolist(), strict=True
+            range(first, last + 1), borders[:-1], borders[1:], strict=True
         ):
             if start < stop:
                 inside = token_indices[start:stop] - shard * per_shard
-                flat = self.shard_tokens(shard, inside // self.tokens_per_image)
-                # "clip" because "raise" would copy through a buffer; nothing is out of bounds.
-                np.take(flat, inside, axis=0, out=out[start:stop], mode="clip")
+                rows = inside // self.tokens_per_image
+                yield self.shard_tokens(shard, rows), inside, slice(start, stop)
 
     def shard_tokens(self, shard: int, local_rows: NDArray[np.int64]) -> NDArray[np.float16]:
         """Return the map `(tokens, dim)` of a shard, `local_rows` of its images verified."""

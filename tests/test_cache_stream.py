@@ -1,5 +1,7 @@
 """Streaming: the stated order, every token once, resumable anywhere, in the memory stated."""
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import get_args
@@ -10,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from cache.layout import Geometry
 from cache.reader import TokenCache, open_cache
 from cache.store import open_store
 from cache.stream import Order, fits_in_memory, steps_per_epoch, token_batches
+from cache.writer import CacheWriter
 from spg_core.errors import ConfigError, CorruptStore
 from tests.cache_samples import Sample, flip_byte, make_sample, write_cache
 
@@ -189,3 +193,48 @@ def test_what_cannot_be_streamed_is_refused(cache: TokenCache) -> None:
         stream(step=19)
     with pytest.raises(ConfigError, match="does not hold a batch of 50; allow more memory"):
         stream(memory=4000)
+
+
+EPOCH_OF_MANY_SHARDS = """
+import sys
+from cache.reader import open_cache
+from cache.store import open_store
+from cache.stream import token_batches
+
+cache = open_cache(open_store(sys.argv[1], read_only=True), "made", "up")
+batches = token_batches(
+    cache, order="tokens", batch=200, seed=0, epoch=0, memory_bytes=4 * 200 * 4 + 4 * 2 * 2000
+)
+seen = sorted(int(token[0]) * 64 + int(token[1]) for batch in batches for token in batch)
+assert seen == list(range(cache.n_tokens)), len(seen)
+"""
+
+
+@pytest.mark.parametrize("limit", ["-Sn", "-n"])
+def test_an_epoch_of_more_shards_than_the_process_may_open_files(
+    tmp_path: Path, limit: str
+) -> None:
+    n_images = 100 * 64  # 100 shards, of a token an image
+    geometry = Geometry(
+        n_images=n_images, tokens_per_image=1, d_model=2, has_cls=False, mask_size=None
+    )
+    tokens = np.stack(np.divmod(np.arange(n_images), 64), 1).astype(np.float16)[:, None]
+    writer = CacheWriter(open_store(tmp_path), "made", "up", {"format": 1}, geometry)
+    for shard in range(geometry.n_shards):
+        rows = writer.shard_rows(shard)
+        writer.write_shard(shard, tokens[rows.start : rows.stop])
+    writer.finish(b"no manifest is read here")
+
+    script = f'ulimit {limit} 64 && exec "$0" -c "$1" "$2"'
+    ran = subprocess.run(
+        ["bash", "-c", script, sys.executable, EPOCH_OF_MANY_SHARDS, tmp_path],
+        capture_output=True,
+        text=True,
+    )
+
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_batches_of_a_cache_larger_than_memory_are_read_in_its_order(cache: TokenCache) -> None:
+    for batch in ids(cache, "tokens", memory=TIGHT):
+        assert batch == sorted(batch)
