@@ -1,44 +1,35 @@
 """The `spg-pipe` command: run what was typed; whatever a user can cause is one line.
 
 Results go to stdout, progress and remarks to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
-130 interrupted. Nothing heavy is imported before `main` listens for Ctrl-C; typer and the commands
-take 0.2 s, in which it would show a traceback.
+130 stopped by Ctrl-C, 143 by SIGTERM. Nothing heavy is imported before `main` listens for signals;
+typer and the commands take 0.2 s, in which Ctrl-C would show a traceback.
 """
 
 import logging
-import os
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from pipeline.system_errors import INTERRUPTED, explain
+from pipeline import stopping
+from pipeline.system_errors import explain
 from spg_core.errors import ConfigError, SpgError
 
 if TYPE_CHECKING:
     import typer
 
-    Handler = Callable[[int, FrameType | None], object]
-
-_KEPT = (
-    "interrupted; whole shards and the last checkpoint (one a minute) are kept, "
-    "run it again to go on"
-)
-_TWICE = "interrupted twice, so ended at once; `spg-pipe cache gc` sweeps what was half written"
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; exit 0, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C.
+    """Run the command; exit 0, 1 for a failure, 2 for wrong usage, 130 or 143 for a signal.
 
     Args:
         arguments: without the program's name; None takes those of the process, whose signals are
             then handled as well.
     """
     if arguments is None:
-        _listen(_end(_KEPT))  # nothing is at stake yet
+        stopping.deaf_at_last()
+        stopping.listen(stopping.end_at_once)  # nothing is at stake yet
     debug = "--debug" in (sys.argv if arguments is None else arguments)
     with suppress(AttributeError):  # a stream of a test, or none at all
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -46,21 +37,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from pipeline.commands.app import app
 
     if arguments is None:
-        _listen(_interrupt)
+        stopping.listen(stopping.stop)
     try:
         _check_current_folder()
         code = app(arguments, prog_name="spg-pipe", standalone_mode=False)
         _flush()
     except KeyboardInterrupt:
-        code = INTERRUPTED
+        code = stopping.exit_code()
     except Exception as error:
         code = None if debug else _told(error)
         if code is None:
             raise
-    if code == INTERRUPTED:
-        _say(_KEPT)
-    if arguments is None:
-        _listen(_end(_KEPT))
+    if code == stopping.exit_code():
+        _say(stopping.kept())
+    elif arguments is None:
+        stopping.listen(stopping.end_at_once)  # nothing is at stake any more
     sys.exit(code)
 
 
@@ -100,7 +91,7 @@ def _told(error: Exception) -> int | None:
             _say(f"error: {explain(error)}")
             return 1
         case typer.Abort():
-            return INTERRUPTED
+            return stopping.exit_code()
         case _Mistyped():
             return _usage(error)
     return None
@@ -139,38 +130,6 @@ def _say(text: str) -> None:
 
     with suppress(OSError):  # nobody can be told that stderr is full or closed
         console.print(printable(text), markup=False, highlight=False, style="red")
-
-
-def _listen(handler: "Handler") -> None:
-    """Have Ctrl-C handled, unless it is ignored, as in a job in the background."""
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, handler)
-        sys.unraisablehook = _unraisable
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Let what is under way be left in order, once."""
-    signal.signal(signal.SIGINT, _end(_TWICE))
-    raise KeyboardInterrupt
-
-
-def _end(text: str) -> "Callable[[int, FrameType | None], NoReturn]":
-    """Give a handler that says a line and ends the process without looking back."""
-
-    def end(number: int, frame: FrameType | None) -> NoReturn:
-        show_cursor = "\x1b[?25h" if os.isatty(2) else ""
-        with suppress(OSError):
-            os.write(2, f"{show_cursor}{text}\n".encode())
-        os._exit(INTERRUPTED)
-
-    return end
-
-
-def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    """End on a Ctrl-C that came where Python can raise nothing, and would forget it."""
-    if isinstance(unraisable.exc_value, KeyboardInterrupt):
-        _end(_KEPT)(signal.SIGINT, None)
-    sys.__unraisablehook__(unraisable)
 
 
 def __getattr__(name: str) -> "typer.Typer":

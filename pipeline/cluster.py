@@ -7,9 +7,9 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Generic, TypedDict, cast
 
 from cache.objects import Objects
@@ -18,6 +18,7 @@ from pipeline.cluster_store import store_ticket
 from pipeline.cluster_worker import Job, run
 from pipeline.configs import ClusterConfig
 from pipeline.device import Place
+from pipeline.stopping import stop_job
 from pipeline.work import Arguments, Opened, Result, Told, as_ready
 from spg_core.errors import ClusterError, SpgError
 
@@ -28,6 +29,10 @@ _LOOK_SECONDS = 5.0
 """How often it is looked whether the workers one waits for are alive."""
 _ALONE_SECONDS = 60.0
 """How long there may be no worker at all: a killed one is started again within seconds."""
+
+_LEAVING_SECONDS = 8.0
+"""How long workers may take to leave what they do: systems kill what lives 10 s after SIGTERM."""
+_LEAVING_LOOK_SECONDS = 0.1
 
 
 class KnownWorker(TypedDict):
@@ -183,7 +188,21 @@ def open_dask_workers(
     with store_ticket(store) as ticket, open_client(cluster, threads) as client:
         places = _places(client.scheduler_info(n_workers=-1)["workers"])
         name = secrets.token_hex(8)
-        yield DaskWorkers(client, Job(name, ticket, open_job, job, torch_threads(cluster), places))
+        told = Job(name, ticket, open_job, job, torch_threads(cluster), places)
+        try:
+            yield DaskWorkers(client, told)
+        except KeyboardInterrupt:
+            _stop(client, name)
+            raise
+
+
+def _stop(client: "Client", job: str) -> None:
+    """Have workers leave a job in order, with a checkpoint where there is one, within seconds."""
+    until = monotonic() + _LEAVING_SECONDS
+    with suppress(OSError, RuntimeError, TimeoutError):
+        client.run(stop_job, job, on_error="ignore")
+        while any(client.processing().values()) and monotonic() < until:
+            sleep(_LEAVING_LOOK_SECONDS)
 
 
 def _places(known: Mapping[str, KnownWorker]) -> dict[str, Place]:

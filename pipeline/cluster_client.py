@@ -8,6 +8,7 @@ from threading import current_thread, main_thread
 from typing import TYPE_CHECKING
 
 from pipeline.configs import ClusterConfig
+from pipeline.stopping import SIGNALS
 from spg_core.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _started_here(n_workers: int, threads: int) -> "Iterator[Client]":
     import distributed
 
     with ExitStack() as stack:
-        with _interrupts_held():
+        with _signals_held():
             try:
                 local = distributed.LocalCluster(
                     n_workers=n_workers,
@@ -70,7 +71,7 @@ def _started_here(n_workers: int, threads: int) -> "Iterator[Client]":
             stack.enter_context(local)
             client = distributed.Client(local)
             stack.enter_context(client)
-            client.register_worker_callbacks(_ignore_interrupts)
+            client.register_worker_callbacks(_ignore_signals)
         yield client
 
 
@@ -84,24 +85,27 @@ def torch_threads(cluster: ClusterConfig) -> int | None:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back while processes are started, and have them ignore it.
+def _signals_held() -> Iterator[None]:
+    """Hold signals back while processes are started, and have them ignore those.
 
-    A terminal sends it to all processes, but only the first one decides. Children inherit that a
-    signal is ignored; blocked in this thread, it waits here until they have started.
+    A terminal sends Ctrl-C, and a batch system SIGTERM, to all processes, but only the first one
+    decides. Children inherit that a signal is ignored; blocked in this thread, it waits here until
+    they have started.
     """
     if current_thread() is not main_thread():  # which alone may set handlers, and gets signals
         yield
         return
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    handlers = {one: signal.signal(one, signal.SIG_IGN) for one in SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _ignore_interrupts() -> None:
-    """In a worker, one started in place of a dead one too: ignore Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ignore_signals() -> None:
+    """In a worker, one started in place of a dead one too: leave it to whoever started it."""
+    for one in SIGNALS:
+        signal.signal(one, signal.SIG_IGN)

@@ -10,6 +10,7 @@ from cache.objects import Objects
 from pipeline import device
 from pipeline.cluster_store import StoreTicket, open_ticket
 from pipeline.device import Place
+from pipeline.stopping import begin_job, check_stopped
 from pipeline.work import Arguments, Opened, Result, Told
 
 _JOBS_KEPT = 2
@@ -40,7 +41,12 @@ def run(
     function: Callable[[Opened, *Arguments], Result],
     *arguments: *Arguments,
 ) -> Result:
-    """In a worker: run a function of a job that is opened once a process."""
+    """In a worker: run a function of a job that is opened once a process.
+
+    Raises: Stopped where the job is to end; what opening and the function raise.
+    """
+    begin_job(job.name)
+    check_stopped()
     with _opening:
         if job.name not in _opened:
             _opened[job.name] = _open(job)

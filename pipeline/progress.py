@@ -1,4 +1,4 @@
-"""Progress bars on stderr, so that stdout holds results only."""
+"""Progress on stderr, so that stdout holds results only: bars on a terminal, else lines."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,21 +15,38 @@ from rich.progress import (
 )
 
 from pipeline.printable import printable, printable_line
+from pipeline.progress_lines import Lines, human_seconds
+
+__all__ = ["Advance", "bar", "console", "counting", "human_bytes", "human_seconds", "say"]
 
 console = Console(stderr=True, soft_wrap=True, emoji=False)
 
 
 class Advance(Protocol):
-    """Move a bar on by `n`, show `note` beside it; `total` corrects how long it is."""
+    """Move a bar on by `n`, show `note` beside it; `total` corrects how long it is.
 
-    def __call__(self, n: int = 1, note: str = "", total: int | None = None) -> None:
+    What was `skipped`, done before or not to be done, tells nothing of the rate.
+    """
+
+    def __call__(
+        self, n: int = 1, note: str = "", total: int | None = None, skipped: bool = False
+    ) -> None:
         """Advance."""
         ...
 
 
 @contextmanager
 def bar(description: str, total: int) -> Iterator[Advance]:
-    """Show one bar of `total` steps while the block runs; the last line stays on screen."""
+    """Show one bar of `total` steps while the block runs; the last line stays on screen.
+
+    Without a terminal it is a line every 30 s (`SPG_PROGRESS_SECONDS`) and one at the end.
+
+    Raises: ConfigError for another value of that variable.
+    """
+    if not console.is_terminal:
+        with Lines(printable_line(description), total, say) as lines:
+            yield lines.advance
+        return
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
@@ -42,7 +59,9 @@ def bar(description: str, total: int) -> Iterator[Advance]:
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(printable_line(description), total=total, note="")
 
-        def advance(n: int = 1, note: str = "", total: int | None = None) -> None:
+        def advance(
+            n: int = 1, note: str = "", total: int | None = None, skipped: bool = False
+        ) -> None:
             progress.update(task, advance=n, note=printable_line(note), total=total)
 
         yield advance
@@ -74,13 +93,3 @@ def human_bytes(size_bytes: float) -> str:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1000
     return f"{size_bytes:.1f} TB"
-
-
-def human_seconds(seconds: float) -> str:
-    """Give a duration as people read it: `3 s`, `4 min 10 s`, `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

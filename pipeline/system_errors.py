@@ -1,4 +1,4 @@
-"""Ctrl-C and the system's own errors, as a command ends by them: an exit code, a line."""
+"""The system's own errors, as a command ends by them: a line."""
 
 import errno
 import os
@@ -8,8 +8,6 @@ from pathlib import Path
 
 from spg_core.errors import SpgError
 
-INTERRUPTED = 130
-"""Exit code."""
 _OF_STREAMS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 """Errors of a file without a name: files of ours have one, so it is a stream."""
 

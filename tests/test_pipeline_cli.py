@@ -1,6 +1,7 @@
 """Whatever a user can cause is one line and an exit code: signals, streams, folders, homes."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,20 +9,27 @@ from pathlib import Path
 import pytest
 
 from pipeline import cli
+from pipeline.stopping import SIGNALS, TWICE
 from tests.tiny_images import write_images
 
 ROOT = Path(__file__).resolve().parents[1]
+_KEPT = "what is whole is kept, the same command goes on from there\n"
+SAYS = {
+    signal.SIGINT: f"stopped by Ctrl-C; {_KEPT}",
+    signal.SIGTERM: f"stopped by SIGTERM; {_KEPT}",
+}
 
-# Runs the command; Ctrl-C comes as the module $INTERRUPT_AT is looked for, and once more, as the
-# first is about to be told, where $TWICE is set.
+# Runs the command; a signal ($NUMBER, else Ctrl-C) comes as the module $INTERRUPT_AT is looked for,
+# and Ctrl-C once more, as the first is about to be told, where $TWICE is set.
 INTERRUPTED = """
 import os, signal, sys
 from pipeline import cli
+number = int(os.environ.get("NUMBER", signal.SIGINT))
 class Interrupt:
     def find_spec(self, name, path=None, target=None):
         if name == os.environ["INTERRUPT_AT"]:
             sys.meta_path.remove(self)
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 def say(text):
     os.kill(os.getpid(), signal.SIGINT)
 if "TWICE" in os.environ:
@@ -44,31 +52,86 @@ def run(*words, code=None, cwd=None, **options):
 @pytest.mark.parametrize(
     "module", ["typer", "pipeline.configs", "pipeline.commands.app", "cache.store", "numpy"]
 )
-def test_ctrl_c_is_one_line_and_130_also_while_modules_are_imported(module, tmp_path):
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_one_line_and_its_code_also_while_modules_are_imported(
+    module, number, tmp_path
+):
     words = ["table", "--scores", "x", "--store", str(tmp_path)]
 
-    result = run(*words, code=INTERRUPTED, env={"INTERRUPT_AT": module})
+    result = run(*words, code=INTERRUPTED, env={"INTERRUPT_AT": module, "NUMBER": str(number)})
 
-    assert result.returncode == 130, result.stderr
-    assert result.stderr == cli._KEPT + "\n"
+    assert result.returncode == 128 + number, result.stderr
+    assert result.stderr == SAYS[number]
     assert result.stdout == ""
 
 
-def test_a_second_ctrl_c_ends_at_once_in_one_line(tmp_path):
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_second_signal_ends_at_once_in_one_line_with_the_code_of_the_first(number, tmp_path):
     words = ["table", "--scores", "x", "--store", str(tmp_path)]
+    when = {"INTERRUPT_AT": "cache.store", "NUMBER": str(number), "TWICE": "1"}
 
-    result = run(*words, code=INTERRUPTED, env={"INTERRUPT_AT": "cache.store", "TWICE": "1"})
+    result = run(*words, code=INTERRUPTED, env=when)
 
-    assert result.returncode == 130
-    assert result.stderr == cli._TWICE + "\n"
+    assert result.returncode == 128 + number
+    assert result.stderr == TWICE + "\n"
+
+
+@pytest.mark.parametrize("second", SIGNALS)
+def test_a_signal_as_the_interpreter_ends_changes_no_exit_code(second, tmp_path):
+    code = f"""
+import os, signal, sys
+from pipeline import cli
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), {int(second)})
+signal.signal(signal.SIGINT, signal.default_int_handler)
+kept = Last()
+def stopped(*_, **__):
+    os.kill(os.getpid(), signal.SIGTERM)
+cli._check_current_folder = stopped
+sys.last = kept
+del kept
+cli.main()
+"""
+
+    result = run("--version", code=code)
+
+    assert result.returncode == 143
+    assert result.stderr == SAYS[signal.SIGTERM]
+
+
+def test_a_block_that_holds_signals_is_done_whole_and_then_left():
+    code = """
+import os, signal
+from pipeline import stopping
+signal.signal(signal.SIGINT, signal.default_int_handler)
+stopping.listen(stopping.stop)
+try:
+    with stopping.held():
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("whole")
+    print("went on")
+except KeyboardInterrupt:
+    print("left", stopping.exit_code())
+with stopping.held():
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("in time")
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("too late")
+"""
+
+    result = run(code=code, env={"PYTHONUNBUFFERED": "1"})
+
+    assert result.stdout.splitlines() == ["whole", "left 143", "in time"]
+    assert (result.returncode, result.stderr) == (143, TWICE + "\n")
 
 
 def test_a_ctrl_c_that_python_would_forget_ends_the_run():
     code = """
 import os, signal
-from pipeline import cli
+from pipeline import stopping
 signal.signal(signal.SIGINT, signal.default_int_handler)
-cli._listen(cli._interrupt)
+stopping.listen(stopping.stop)
 class Left:
     def __del__(self):
         os.kill(os.getpid(), signal.SIGINT)
@@ -79,7 +142,7 @@ print("went on")
     result = run(code=code)
 
     assert (result.returncode, result.stdout) == (130, "")
-    assert result.stderr == cli._KEPT + "\n"
+    assert result.stderr == SAYS[signal.SIGINT]
 
 
 @pytest.mark.parametrize("words", [["--version"], ["-h"], ["cache", "ls", "--json"]], ids=str)

@@ -231,7 +231,7 @@ def test_ctrl_c_ends_clean_with_local_workers_and_keeps_shards(tmp_path_factory,
     _, messages = process.communicate()
 
     assert process.returncode == 130, messages
-    assert messages.strip().endswith("are kept, run it again to go on")
+    assert messages.strip().endswith("is kept, the same command goes on from there")
     assert "Traceback" not in messages
     store = open_store(tmp_path)
     assert [info.state for info in find_caches(store)] == ["partial"]

@@ -149,7 +149,7 @@ def test_an_interrupted_command_keeps_whole_shards_and_goes_on(tmp_path):
     _, messages = process.communicate()
 
     assert process.returncode == 130, messages
-    assert "interrupted; whole shards and the last checkpoint" in messages
+    assert "stopped by Ctrl-C; what is whole is kept" in messages
     assert "Traceback" not in messages
     assert [info.state for info in find_caches(open_store(store))] == ["partial"]
 

@@ -10,7 +10,7 @@ from pipeline.drawing.plots import draw_training
 from pipeline.fitting import train
 from pipeline.fitting.checkpoint import drop_checkpoint, load_checkpoint, save_checkpoint
 from pipeline.fitting.log import TrainingLog, read_log
-from pipeline.fitting.train import Member
+from pipeline.fitting.member import Member
 from spg_core.errors import CorruptStore
 
 

@@ -14,7 +14,8 @@ from typer.core import TyperGroup
 
 from pipeline import __version__
 from pipeline.commands.style import STYLE
-from pipeline.system_errors import INTERRUPTED, explain
+from pipeline.stopping import exit_code
+from pipeline.system_errors import explain
 
 if TYPE_CHECKING:
     from typer._click.core import Command, Context
@@ -53,11 +54,11 @@ _ROOMS = {
 
 @contextmanager
 def _our_way() -> Iterator[None]:
-    """Take Ctrl-C and errors of the system before typer does, which says them in no words."""
+    """Take signals and errors of the system before typer does, which says them in no words."""
     try:
         yield
     except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(exit_code()) from None
     except OSError as error:
         raise explain(error) from error
 

@@ -64,6 +64,12 @@ def load_checkpoint(
         raise CorruptStore(f"{store.where}/{name} is damaged ({error})") from None
 
 
+def checkpoint_time(store: Objects, folder: str) -> float | None:
+    """Tell when a checkpoint was written, in seconds since the epoch, None where there is none."""
+    name = f"{folder}/{CHECKPOINT}"
+    return next((one.modified for one in store.walk(folder) if one.name == name), None)
+
+
 def _checked(data: bytes) -> dict[str, Tensor]:
     """Give the tensors of a file, if they are those that it describes. Raises: CorruptStore."""
     raw = read_document(carried_document(data, "it"), "it", CheckpointDocument.kind, "a checkpoint")

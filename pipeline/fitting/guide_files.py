@@ -10,7 +10,7 @@ from pipeline.configs import FitGuidesConfig
 from pipeline.drawing.plots import draw_training
 from pipeline.fitting.dictionaries import AtomSource, GuideDictionary
 from pipeline.fitting.log import GUIDE_PANELS, PICTURE
-from pipeline.fitting.train import Member
+from pipeline.fitting.member import Member
 from spg_core.guide_step import GuideTrainer
 from spg_core.guides import ANOMALY, NORMAL, compose_guides, require_nonzero, sparsity_summary
 

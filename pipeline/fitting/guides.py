@@ -31,8 +31,9 @@ from pipeline.fitting.dictionaries import (
     of_sae,
 )
 from pipeline.fitting.guide_files import coefficient_counts, save_guides
+from pipeline.fitting.member import Line, Member, join, saved_when_stopped
 from pipeline.fitting.tokens import TokenSource, guide_epoch_steps, guide_rows, require_targets
-from pipeline.fitting.train import Line, Member, compiler_for, join, run
+from pipeline.fitting.train import compiler_for, run
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.progress import Advance, bar, say
 from spg_core.errors import FitError, SpgError
@@ -152,21 +153,34 @@ def fit_requests(store: Objects, requests: Sequence[GuideRequest], advance: Adva
             dictionaries[one.id] = chosen
         except SpgError as error:
             results[one.id] = error
-            advance(one.n_steps)
-    if members:
-        _train(store, requests[0], members, TokenSource(requests[0].data.cache, device), advance)
-    for member in members:
-        request = next(one for one in requests if one.id == member.id)
-        try:
-            if member.error is not None:
-                raise member.error
-            results[member.id] = save_guides(
-                store, request.over, request.config, dictionaries[member.id], member
-            )
-        except FitError as error:
-            results[member.id] = error
-        drop_checkpoint(store, member.place)
+            advance(one.n_steps, skipped=True)
+    with saved_when_stopped(store, members, requests[0].n_steps):
+        if members:
+            source = TokenSource(requests[0].data.cache, device)
+            _train(store, requests[0], members, source, advance)
+        for member in members:
+            request = next(one for one in requests if one.id == member.id)
+            results[member.id] = _save(store, request, dictionaries[member.id], member)
     return results
+
+
+def _save(
+    store: Objects,
+    request: GuideRequest,
+    dictionary: GuideDictionary,
+    member: Member[GuideTrainer],
+) -> Artifact[GuidesDocument] | FitError:
+    """Write what came of a member, or give its error; it leaves no checkpoint either way."""
+    made: Artifact[GuidesDocument] | FitError
+    try:
+        if member.error is not None:
+            raise member.error
+        made = save_guides(store, request.over, request.config, dictionary, member)
+    except FitError as error:
+        made = error
+    member.saved = member.done
+    drop_checkpoint(store, member.place)
+    return made
 
 
 def _train(

@@ -34,9 +34,10 @@ from pipeline.fitting.budget import memory_budget, plan_groups
 from pipeline.fitting.checkpoint import drop_checkpoint
 from pipeline.fitting.fastest import fastest_way
 from pipeline.fitting.log import PICTURE, SAE_PANELS
+from pipeline.fitting.member import Line, Member, join, saved_when_stopped
 from pipeline.fitting.quality import Quality, measure_saes
 from pipeline.fitting.tokens import TokenSource, epoch_steps, sae_batches
-from pipeline.fitting.train import Line, Member, compiler_for, join, run
+from pipeline.fitting.train import compiler_for, run
 from pipeline.inputs import CachedDataset
 from pipeline.progress import Advance, bar, say
 from spg_core.errors import FitError, SpgError
@@ -125,7 +126,8 @@ def _fit_group(
     per_epoch, d_model = epoch_steps(data.cache, shared), data.cache.d_model
     members: list[Member[SaeTrainer]] = []
     broken: Results = {}
-    compiler = compiler_for(per_epoch * shared.epochs)
+    n_steps = per_epoch * shared.epochs
+    compiler = compiler_for(n_steps)
     for identifier, config in configs.items():
         way = fastest_way(config, d_model, source.device)
         try:
@@ -141,10 +143,10 @@ def _fit_group(
             members.append(join(store, identifier, folder("saes", identifier), trainer))
         except SpgError as error:  # no room, or a checkpoint that cannot be read
             broken[identifier] = error
-            advance(per_epoch * shared.epochs)
+            advance(n_steps, skipped=True)
     if not members:
         return broken
-    _announce(members, data.cache, per_epoch * shared.epochs, source)
+    _announce(members, data.cache, n_steps, source)
 
     def step(member: Member[SaeTrainer], tokens: Tensor, number: int) -> Line:
         stats = member.trainer.step(tokens)
@@ -160,8 +162,9 @@ def _fit_group(
     def batches(first: int) -> Iterator[Tensor]:
         return sae_batches(source, shared, first)
 
-    run(store, members, batches, step, per_epoch * shared.epochs, advance)
-    return broken | _finish(store, data, source, configs, members)
+    with saved_when_stopped(store, members, n_steps):
+        run(store, members, batches, step, n_steps, advance)
+        return broken | _finish(store, data, source, configs, members)
 
 
 def _announce(
@@ -242,5 +245,6 @@ def _save(
         "ever_active": quality.ever_active,
     }
     artifact = save_artifact(store, document, tensors)
+    member.saved = member.done
     drop_checkpoint(store, member.place)
     return artifact

@@ -6,105 +6,32 @@ group that was killed may be resumed in other company; a member that is behind s
 the others are reached. One that fails leaves the group with its reason.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Generic, Protocol, TypeVar
-
-import torch
-from torch import Tensor
+from typing import TypeVar
 
 from cache.objects import Objects
 from pipeline.device import within_memory
-from pipeline.fitting.checkpoint import load_checkpoint, save_checkpoint
-from pipeline.fitting.log import TrainingLog
+from pipeline.fitting.checkpoint import save_checkpoint
+from pipeline.fitting.member import Line, Member, T, say_resumed
 from pipeline.progress import Advance, say
+from pipeline.stopping import check_stopped, held
 from spg_core.compiling import Compiler
-from spg_core.errors import CorruptStore, FitError
+from spg_core.errors import FitError
 
 _SECONDS_BETWEEN_CHECKPOINTS = 60.0
 # Writing checkpoints may take this share of the time.
 _CHECKPOINT_SHARE = 0.05
-# On CUDA, reading a number waits for the device, so log lines wait for each other.
-_LINES_HELD_ON_CUDA = 50
 # Arithmetic, not measured: compiling takes 20 to 40 s and saves about 1 ms a step on an H100.
 _STEPS_WORTH_COMPILING = 30_000
 
-Line = Mapping[str, Tensor | float | int]
-
-
-class Trainer(Protocol):
-    """What a checkpoint needs of a model in training."""
-
-    def state(self) -> dict[str, Tensor]:
-        """Give all that the next step depends on."""
-        ...
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from such a state."""
-        ...
-
-    @property
-    def remark(self) -> str | None:
-        """What a user should know of how it trains, None if nothing."""
-        ...
+Batch = TypeVar("Batch")
 
 
 def compiler_for(n_steps: int) -> Compiler:
     """Leave short fits uncompiled: torch.compile takes seconds to minutes before the first step."""
     return "auto" if n_steps >= _STEPS_WORTH_COMPILING else "none"
-
-
-T = TypeVar("T", bound=Trainer)
-Batch = TypeVar("Batch")
-
-
-@dataclass
-class Member(Generic[T]):
-    """One model in a group, its log and how far it is."""
-
-    id: str
-    place: str
-    trainer: T
-    log: TrainingLog
-    done: int = 0
-    error: FitError | None = None
-    held: list[Line] = field(default_factory=list)
-
-    def flush(self) -> None:
-        """Write the lines that are held, reading all their numbers from the device at once."""
-        held, self.held = self.held, []
-        tensors = [v for line in held for v in line.values() if isinstance(v, Tensor)]
-        numbers = iter(torch.stack([t.double() for t in tensors]).tolist() if tensors else [])
-        for line in held:
-            self.log.add(
-                {
-                    name: _number(next(numbers), value) if isinstance(value, Tensor) else value
-                    for name, value in line.items()
-                }
-            )
-
-
-def _number(value: float, source: Tensor) -> float | int:
-    return value if source.is_floating_point() else int(value)
-
-
-def join(store: Objects, identifier: str, place: str, trainer: T) -> Member[T]:
-    """Make a member, at its last checkpoint if it has one; a damaged one is named and left.
-
-    Raises: StoreError, ArtifactError for a checkpoint of another configuration.
-    """
-    done = 0
-    try:
-        state = load_checkpoint(store, place, like=trainer.state())
-    except CorruptStore as error:
-        say(f"{error}; this fit starts anew")
-    else:
-        if state is not None:
-            trainer.load_state(state)
-            done = int(state["n_steps"])
-    return Member(identifier, place, trainer, TrainingLog(store, place, keep=done), done)
 
 
 def run(
@@ -125,10 +52,8 @@ def run(
         n_steps: steps in all epochs.
         advance: called once a member and step.
     """
-    advance(sum(member.done for member in members))
-    for member in members:
-        if member.done:
-            say(f"{member.id} goes on from step {member.done} of {n_steps}")
+    advance(sum(member.done for member in members), skipped=True)
+    say_resumed(store, members, n_steps)
     start = min((member.done for member in members), default=n_steps)
     try:
         with within_memory("a batch"):
@@ -158,9 +83,13 @@ def _take_steps(
     for at, batch in stream:
         for member in members:
             if member.done == at and member.error is None:
-                _attempt(member, batch, step)
-                # one that failed takes no further steps
-                advance(1 if member.error is None else n_steps - at, note=_note(member))
+                with held():
+                    _attempt(member, batch, step)
+                if member.error is None:
+                    advance(note=_note(member))
+                else:  # it takes no further steps
+                    advance(n_steps - at, note=_note(member), skipped=True)
+        check_stopped()
         for remark in {one.trainer.remark or "" for one in members} - {""} - said:
             say(remark)
             said.add(remark)
@@ -181,11 +110,7 @@ def _attempt(
     except FitError as error:
         member.error = error
         return
-    member.done += 1
-    member.held.append(line)
-    on_cuda = any(isinstance(value, Tensor) and value.is_cuda for value in line.values())
-    if len(member.held) >= (_LINES_HELD_ON_CUDA if on_cuda else 1):
-        member.flush()
+    member.add(line)
 
 
 def _save(store: Objects, members: Sequence[Member[T]], at: int) -> None:
@@ -201,6 +126,7 @@ def _save(store: Objects, members: Sequence[Member[T]], at: int) -> None:
             if not member.log.is_followed:
                 member.log.save()
             save_checkpoint(store, member.place, state)
+            member.saved = at
 
 
 def pause_after(seconds: float) -> float:
