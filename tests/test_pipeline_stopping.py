@@ -33,8 +33,9 @@ def at_work(store: Path, kind: str):
     return ready
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("command", FITS)
+@pytest.mark.parametrize(
+    ("command", "number"), [("fit-sae", signal.SIGTERM), ("fit-guides", signal.SIGINT)]
+)
 def test_a_stopped_fit_keeps_its_last_step_and_ends_with_the_same_bits(
     fresh, tmp_path, command, number
 ):
