@@ -31,6 +31,7 @@ from manifests.table import Manifest
 from pipeline.backbones.load import Backbone
 from pipeline.backbones.preprocess import normalise, squash_of
 from pipeline.configs import ClusterConfig, ExtractConfig
+from pipeline.cores import BESIDE_A_MODEL
 from pipeline.extraction import announce, fill, shards
 from pipeline.extraction.extract import checked_manifest
 from pipeline.extraction.model_inputs import model_inputs
@@ -62,7 +63,7 @@ def since(start: Seconds) -> Seconds:
 
 
 def decoded(config: ExtractConfig, manifest: Manifest, backbone: Backbone) -> list[Tensor]:
-    with ThreadPoolExecutor(max(1, config.decoders)) as pool:
+    with ThreadPoolExecutor(max(1, config.decoders or 0)) as pool:
         decoders = pool if config.decoders else None
         root, spec = Path(config.root), backbone.spec
         inputs = model_inputs(manifest, root, [spec], config.batch_size, decoders)
@@ -87,7 +88,7 @@ def extraction(config: ExtractConfig, manifest: Manifest, backbone: Backbone) ->
         mock.patch.object(announce, "seconds_an_image", return_value=1.0),
     ):
         start = now()
-        fill.fill_caches(open_store(folder), config, ClusterConfig(), lambda: manifest)
+        fill.fill_caches(open_store(folder), config, ClusterConfig(), lambda _: manifest)
         return since(start)
 
 
@@ -154,6 +155,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--datasets", nargs="+", default=["surface", "mvtec"])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--decoders", type=int, default=ExtractConfig.decoders)
+    parser.add_argument("--decoders", type=int, default=BESIDE_A_MODEL)
     asked = parser.parse_args()
     main(asked.datasets, asked.rounds, asked.decoders)

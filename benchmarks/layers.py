@@ -80,7 +80,7 @@ def extracted(config: ExtractConfig, manifest: Manifest, folder: str) -> None:
     loaded = {name: shards.open_backbone(config, name) for name in config.backbone}
     with mock.patch.object(shards, "open_backbone", lambda _, name: loaded[name]):
         start = perf_counter()
-        fill.fill_caches(open_store(folder), config, ClusterConfig(), lambda: manifest)
+        fill.fill_caches(open_store(folder), config, ClusterConfig(), lambda _: manifest)
         TIMES.append(perf_counter() - start)
 
 
@@ -145,11 +145,11 @@ def full_size() -> None:
         manifest = Manifest(checked_manifest(config).select([0]))
         stores = [Path(scratch) / name for name in ("together", "apart")]
         start = perf_counter()
-        made = fill.fill_caches(open_store(stores[0]), config, ClusterConfig(), lambda: manifest)
+        made = fill.fill_caches(open_store(stores[0]), config, ClusterConfig(), lambda _: manifest)
         together = perf_counter() - start
         for layer in ("5", "11", "17", "23"):
             alone = replace(config, layer=(layer,))
-            fill.fill_caches(open_store(stores[1]), alone, ClusterConfig(), lambda: manifest)
+            fill.fill_caches(open_store(stores[1]), alone, ClusterConfig(), lambda _: manifest)
         apart = perf_counter() - start - together
         for one in made:
             inside = Path(one.path).relative_to(stores[0])

@@ -12,12 +12,13 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
 from manifests.across import across, relevant
-from manifests.examine import Examined, Facts, examine
+from manifests.examine import Examined, Facts, Keep, examine
 from manifests.guess import but_looks_like, looks_like
 from manifests.layouts import first_of_each, layout_named, list_entries
 from manifests.listing import Reading
@@ -54,6 +55,7 @@ def build_manifest(
     exif: bool = False,
     reading: Reading | None = None,
     announce: Callable[[str], None] | None = None,
+    keep: Keep | None = None,
 ) -> BuiltManifest:
     """Build the manifest of a dataset on disk.
 
@@ -70,6 +72,7 @@ def build_manifest(
         exif: Turn images as their EXIF orientation says; masks must fit the turned image.
         reading: What the user corrects about the layout, and what to leave out.
         announce: Told in one line, before an image is opened, what a plain folder was taken for.
+        keep: Given each image as it was decoded, so that nobody need decode it again.
 
     Raises:
         ConfigError: An unknown layout or split, a dataset name unfit for a folder, no worker.
@@ -82,8 +85,9 @@ def build_manifest(
     if announce is not None and layout == "folder" and entries:
         announce(understood(entries))
     all_facts: list[Facts] = []
+    look = partial(examine, root=root, exif=exif, thumbnails=thumbnails, keep=keep)
     # Closing matters: after an interrupt the pool must drop what it has not begun.
-    with closing(_examine_all(entries, root, workers, exif, thumbnails)) as results:
+    with closing(_examine_all(entries, workers, look)) as results:
         for done, examined in enumerate(results, 1):
             facts, found = _kept(examined, reading)
             all_facts += facts
@@ -179,13 +183,9 @@ def _listed(
 
 
 def _examine_all(
-    entries: list[Entry], root: Path, workers: int, exif: bool, thumbnails: bool
+    entries: list[Entry], workers: int, look: Callable[[Entry], Examined]
 ) -> Generator[Examined, None, None]:
     """Yield what is found in the order of the entries."""
-
-    def look(entry: Entry) -> Examined:
-        return examine(entry, root, exif=exif, thumbnails=thumbnails)
-
     with ThreadPoolExecutor(workers) as pool:
         yield from pool.map(look, entries)
 

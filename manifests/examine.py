@@ -4,11 +4,13 @@ Each file is read once; the same bytes are hashed and decoded.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from manifests.images import Mask, decode_image, fit_mask, load_mask, read_bytes, thumbnail
@@ -36,6 +38,20 @@ class Facts:
     thumbnail: bytes | None
 
 
+class Decoded(NamedTuple):
+    """An image as it was decoded, for whoever wants it before it is let go."""
+
+    files: tuple[str, str, str | None]
+    """The image's path, the SHA-256 of its bytes, that of its mask."""
+    image: Image.Image
+    mask: NDArray[np.bool_] | None
+    """At the image's size `(height, width)`; None where it has none."""
+
+
+Keep = Callable[[Decoded], None]
+"""Told of each image that can be used, in the thread that decoded it."""
+
+
 @dataclass(frozen=True)
 class Examined:
     """Facts, or None if the image cannot be used, and every problem met."""
@@ -44,9 +60,12 @@ class Examined:
     problems: tuple[Problem, ...]
 
 
-def examine(entry: Entry, root: Path, *, exif: bool, thumbnails: bool) -> Examined:
+def examine(
+    entry: Entry, root: Path, *, exif: bool, thumbnails: bool, keep: Keep | None = None
+) -> Examined:
     """Decode one image and its mask; safe to call from several threads at once."""
     problems: list[Problem] = []
+    image, native = None, None
     image_id, size, picture, two_greys = "", None, None, False
     try:
         data = read_bytes(root / entry.image_path)
@@ -63,7 +82,8 @@ def examine(entry: Entry, root: Path, *, exif: bool, thumbnails: bool) -> Examin
         try:
             mask = load_mask(root / entry.mask_path, entry.mask_path)
             width, height = size or mask.pixels.shape[::-1]
-            mask_pixels = int(np.count_nonzero(fit_mask(mask.pixels, height, width)))
+            native = fit_mask(mask.pixels, height, width)
+            mask_pixels = int(np.count_nonzero(native))
             mask_id = mask.mask_id
             problems += _mask_problems(entry, mask, (width, height), mask_pixels)
         except DatasetError as error:
@@ -71,8 +91,10 @@ def examine(entry: Entry, root: Path, *, exif: bool, thumbnails: bool) -> Examin
     elif entry.label == 1:
         problems.append(Problem("missing mask", entry.image_path))
 
-    if size is None:
+    if size is None or image is None:
         return Examined(None, tuple(problems))
+    if keep is not None and (entry.mask_path is None or native is not None):
+        keep(Decoded((entry.image_path, image_id, mask_id), image, native))
     facts = Facts(
         entry=_settled(entry, mask_pixels),
         image_id=image_id,

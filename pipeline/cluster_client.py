@@ -8,6 +8,7 @@ from threading import current_thread, main_thread
 from typing import TYPE_CHECKING
 
 from pipeline.configs import ClusterConfig
+from pipeline.cores import usable_cores
 from pipeline.stopping import SIGNALS
 from spg_core.errors import ClusterError
 
@@ -79,9 +80,7 @@ def torch_threads(cluster: ClusterConfig) -> int | None:
     """Share the cores of this machine; workers of others keep the threads they came with."""
     if cluster.scheduler is not None:
         return None
-    from dask.system import CPU_COUNT  # knows of containers and affinity
-
-    return max(1, CPU_COUNT // cluster.workers)
+    return max(1, usable_cores() // cluster.workers)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Which device the maths runs on, and how much of its memory is there to be taken."""
 
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -84,6 +85,11 @@ def _n_sharing(device: torch.device) -> int:
     if index == place.number % n_gpus:
         return len(range(index, place.n_workers, n_gpus))
     return place.n_workers  # named by number, it was named to all of them
+
+
+def host_bytes() -> int:
+    """Give the share of this machine's memory that one thing may take: a quarter, it is shared."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
 
 
 def sent(array: Tensor, device: torch.device) -> Tensor:

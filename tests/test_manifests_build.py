@@ -121,10 +121,10 @@ def test_an_interrupt_leaves_most_images_undone(
         shutil.copy(mvtec / "bolt/test/good/0.png", mvtec / f"bolt/test/good/x{number}.png")
     examined = []
 
-    def slowly(entry: Entry, root: Path, *, exif: bool, thumbnails: bool) -> Examined:
+    def slowly(entry: Entry, *, keep: None, **more: Any) -> Examined:
         examined.append(entry)
         time.sleep(0.01)
-        return examine(entry, root, exif=exif, thumbnails=thumbnails)
+        return examine(entry, keep=keep, **more)
 
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt

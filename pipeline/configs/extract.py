@@ -62,8 +62,9 @@ class ExtractConfig(Checked):
     """Where the model runs."""
     batch_size: BatchSize = 16
     """Images a forward pass; a batch never crosses a shard's border."""
-    decoders: Annotated[int, Meta(ge=0, le=256)] = 2
-    """Threads that decode images ahead of the model; 0 decodes each when the model wants it."""
+    decoders: Annotated[int, Meta(ge=0, le=256)] | None = None
+    """Threads that decode images ahead of the model; 0 decodes each when the model wants it; 2 for
+    a model on the CPU, all cores but one for one on a GPU otherwise."""
 
     def __post_init__(self) -> None:
         """Raises: ConfigError for a value out of range, or weights of no backbone."""

@@ -5,7 +5,8 @@ from functools import partial
 
 from cache.space import check_free_space
 from cache.writer import CacheWriter
-from pipeline.extraction.shards import ShardMaker, seconds_an_image
+from pipeline.extraction.maker import ShardMaker
+from pipeline.extraction.shards import seconds_an_image
 from pipeline.progress import human_bytes, human_seconds, say
 from pipeline.work import Workers
 

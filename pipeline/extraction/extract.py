@@ -8,14 +8,17 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 
 from cache.objects import Objects
 from manifests.build import build_manifest, fingerprint_files
+from manifests.examine import Keep
 from manifests.listing import Reading
 from manifests.table import Manifest, manifest_from_bytes, manifest_to_bytes
 from pipeline.backbones.in_parts import files_of
 from pipeline.configs import ClusterConfig, ExtractConfig
+from pipeline.cores import n_checkers
 from pipeline.extraction.found import ExtractedCache, found_before, remember_found
 from pipeline.memo import file_facts, fingerprint, recall, remember
 from pipeline.progress import bar, say
@@ -75,10 +78,10 @@ def extract(
     from pipeline.extraction.fill import fill_caches
 
     try:
-        filled = fill_caches(store, config, where, lambda: checked_manifest(config))
+        filled = fill_caches(store, config, where, partial(checked_manifest, config))
     except FileChanged as change:
         say(f"remark: {str(change).partition('; ')[0]}; all images are looked at again")
-        filled = fill_caches(store, config, where, lambda: checked_manifest(config, anew=True))
+        filled = fill_caches(store, config, where, partial(checked_manifest, config, anew=True))
         asked = _fingerprint(config)
     made = [
         ExtractedCache(
@@ -95,10 +98,13 @@ def extract(
     return Extraction(tuple(made))
 
 
-def checked_manifest(config: ExtractConfig, *, anew: bool = False) -> Manifest:
+def checked_manifest(
+    config: ExtractConfig, keep: Keep | None = None, *, anew: bool = False
+) -> Manifest:
     """Give the manifest of a dataset, decoding every file once unless nothing changed since.
 
-    `anew` decodes them in any case: a file was found to be another than is remembered.
+    What is decoded is given to `keep`. `anew` decodes them in any case: a file was found to be
+    another than is remembered.
     """
     asked = fingerprint(
         {
@@ -122,12 +128,13 @@ def checked_manifest(config: ExtractConfig, *, anew: bool = False) -> Manifest:
             layout=config.dataset,
             dataset=config.name or config.dataset,
             split=config.split,
-            workers=max(1, config.decoders),
+            workers=n_checkers(config.decoders),
             progress=progress,
             thumbnails=config.thumbnails,
             exif=config.exif,
             reading=_reading(config),
             announce=say,
+            keep=keep,
         )
     _warn(built.warnings)
     remember("warnings", asked, json.dumps(built.warnings).encode())

@@ -16,6 +16,7 @@ from time import perf_counter
 from cache.key import explain_difference
 from cache.objects import Objects
 from cache.writer import CacheWriter
+from manifests.examine import Keep
 from manifests.files import read_bytes
 from manifests.schema import THUMBNAIL
 from manifests.table import Manifest
@@ -23,12 +24,12 @@ from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ClusterConfig, ExtractConfig
 from pipeline.extraction.announce import announce, lacking_by_shard, n_images_of, named
 from pipeline.extraction.finish import finish, warn_of_vanished
+from pipeline.extraction.kept import Size
+from pipeline.extraction.maker import ShardMaker
 from pipeline.extraction.masks import require_masks
-from pipeline.extraction.model_inputs import Size
 from pipeline.extraction.shards import (
     AT_ONCE,
     Shard,
-    ShardMaker,
     describe,
     has_receipt,
     make_shard,
@@ -58,7 +59,7 @@ def fill_caches(
     store: Objects,
     config: ExtractConfig,
     cluster: ClusterConfig,
-    checked: Callable[[], Manifest],
+    checked: Callable[[Keep | None], Manifest],
 ) -> list[Filled]:
     """Make the caches of a run whole, one a backbone and layer.
 
@@ -66,14 +67,16 @@ def fill_caches(
         store: where they go.
         config: what they hold.
         cluster: who computes them.
-        checked: gives the manifest, which may take minutes; asked for when the models are loaded.
+        checked: gives the manifest, which may take minutes; asked for when the models are loaded,
+            and told who keeps what it decodes.
 
     Raises: BackboneError, DatasetError, StoreError, ClusterError: what is wrong and what to do.
     """
     job = config if cluster.is_here else _for_workers(config)
     with open_workers(store, cluster, open_extract_job, job, at_once=AT_ONCE) as workers:
         specs, device = _agreed(workers.ask_all(describe))
-        manifest = checked()
+        kept = None if workers.opened is None else workers.opened.keep_inputs()
+        manifest = checked(kept)
         if workers.opened is None:
             workers.ask_all(partial(require_images, samples=_samples(manifest)))
         writers = [open_writer(store, config, manifest, spec) for spec in specs]

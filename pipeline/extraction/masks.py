@@ -17,6 +17,7 @@ from cache.writer import CacheWriter
 from manifests.table import Manifest
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ExtractConfig
+from pipeline.cores import n_checkers
 from pipeline.extraction.model_inputs import files_of, load_model_masks
 from spg_core.errors import ManifestDiffers
 
@@ -34,10 +35,10 @@ def require_masks(
         FileChanged, CorruptStore.
     """
     root, size = Path(config.root), (spec.height, spec.width)
-    with ThreadPoolExecutor(max(1, config.decoders)) as pool:
+    with ThreadPoolExecutor(n_checkers(config.decoders)) as pool:
         for shard in shards:
             rows = Manifest(manifest.select(list(writer.shard_rows(shard))))
-            ours = pool.map(lambda one: load_model_masks(root, one, [size])[size], files_of(rows))
+            ours = pool.map(lambda one: load_model_masks(root, one, {size})[size], files_of(rows))
             stored = _stored_masks(writer, shard)
             for path, mask, theirs in zip(rows.column("image_path"), ours, stored, strict=True):
                 if not np.array_equal(mask, theirs):

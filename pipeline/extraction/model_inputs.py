@@ -7,8 +7,9 @@ nothing that a Dask worker may not start.
 """
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,14 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manifests.files import read_bytes
-from manifests.images import decode_image, fit_mask, load_mask, resize_mask
+from manifests.images import decode_image, fit_mask, load_mask
 from manifests.table import Manifest
 from pipeline.backbones.preprocess import Squash, squash, squash_of
 from pipeline.backbones.spec import BackboneSpec
+from pipeline.extraction.kept import KeptInputs, Loaded, Size, masks_of
 from spg_core.errors import FileChanged
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
 
 
 class ModelInput(NamedTuple):
@@ -42,18 +41,21 @@ def model_inputs(
     specs: Sequence[BackboneSpec],
     batch_size: int,
     decoders: ThreadPoolExecutor | None,
+    kept: KeptInputs | None = None,
 ) -> Iterator[ModelInput]:
     """Yield the images of a manifest, or a part of one, as some backbones take them, in batches.
 
     The decoders begin with all of it at once; without any, each image is decoded when it is due.
+    What is `kept` of an earlier decoding is taken from there.
 
     Raises: DatasetError, as the iterator runs, for a file that is gone or broken; FileChanged for
         one whose bytes are not those whose digest stands in the manifest.
     """
     files, wanted = files_of(manifest), {squash_of(spec): spec for spec in specs}
+    load = partial(_load, root, wanted=wanted, kept=kept)
     if decoders is None:
-        return _batches((_load(root, one, wanted) for one in files), batch_size)
-    coming = [decoders.submit(_load, root, one, wanted) for one in files]
+        return _batches(map(load, files), batch_size)
+    coming = [decoders.submit(load, one) for one in files]
     return _batches(_ahead(coming), batch_size)
 
 
@@ -75,10 +77,7 @@ def files_of(manifest: Manifest) -> list[Files]:
     return [Files(**row) for row in table.to_pylist()]
 
 
-_Loaded = tuple[dict[Squash, NDArray[Any]], dict[Size, NDArray[np.uint8]]]
-
-
-def _ahead(coming: list[Future[_Loaded]]) -> Iterator[_Loaded]:
+def _ahead(coming: list[Future[Loaded]]) -> Iterator[Loaded]:
     try:
         coming.reverse()
         while coming:
@@ -88,8 +87,8 @@ def _ahead(coming: list[Future[_Loaded]]) -> Iterator[_Loaded]:
             future.cancel()
 
 
-def _batches(loaded: Iterator[_Loaded], size: int) -> Iterator[ModelInput]:
-    batch: list[_Loaded] = []
+def _batches(loaded: Iterator[Loaded], size: int) -> Iterator[ModelInput]:
+    batch: list[Loaded] = []
     for one in loaded:
         batch.append(one)
         if len(batch) == size:
@@ -99,36 +98,39 @@ def _batches(loaded: Iterator[_Loaded], size: int) -> Iterator[ModelInput]:
         yield _stacked(batch)
 
 
-def _stacked(batch: list[_Loaded]) -> ModelInput:
-    pixels, masks = zip(*batch, strict=True)
+def _stacked(batch: list[Loaded]) -> ModelInput:
+    first = batch[0]
     return ModelInput(
         len(batch),
-        {how: np.stack([one[how] for one in pixels]) for how in pixels[0]},
-        {size: np.stack([one[size] for one in masks]) for size in masks[0]},
+        {how: np.stack([one.pixels[how] for one in batch]) for how in first.pixels},
+        {size: np.stack([one.masks[size] for one in batch]) for size in first.masks},
     )
 
 
-def _load(root: Path, files: Files, wanted: Mapping[Squash, BackboneSpec]) -> _Loaded:
+def _load(
+    root: Path, files: Files, wanted: Mapping[Squash, BackboneSpec], kept: KeptInputs | None
+) -> Loaded:
     """Read one image and its mask: the bytes that are decoded are those that are digested."""
+    found = None if kept is None else kept.take(files.image_path, files.image_id, files.mask_id)
+    if found is not None:
+        return found
     path = root / files.image_path
     data = read_bytes(path)
     _require(hashlib.sha256(data).hexdigest(), files.image_id, path)
     image = decode_image(data, str(path), exif=any(spec.exif for spec in wanted.values()))
     squashed = {how: squash(image, spec) for how, spec in wanted.items()}
-    return squashed, load_model_masks(root, files, {(how.height, how.width) for how in wanted})
+    sizes = {(how.height, how.width) for how in wanted}
+    return Loaded(squashed, load_model_masks(root, files, sizes))
 
 
-def load_model_masks(
-    root: Path, files: Files, sizes: Collection[Size]
-) -> dict[Size, NDArray[np.uint8]]:
+def load_model_masks(root: Path, files: Files, sizes: set[Size]) -> dict[Size, NDArray[np.uint8]]:
     """Give an image's mask `(H, W)` uint8 of 0 and 1, at some sizes. Raises: as `model_inputs`."""
     if files.mask_path is None:
-        return {size: np.zeros(size, np.uint8) for size in sizes}
+        return masks_of(None, sizes)
     path = root / files.mask_path
     mask = load_mask(path, str(path))
     _require(mask.mask_id, files.mask_id, path)
-    native = fit_mask(mask.pixels, files.height, files.width)
-    return {size: resize_mask(native, *size) for size in sizes}
+    return masks_of(fit_mask(mask.pixels, files.height, files.width), sizes)
 
 
 def _require(found: str, checked: str | None, path: Path) -> None:

@@ -8,8 +8,8 @@ it. A shard's work carries the few rows of the manifest that it is about: done t
 finds the shard published.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -30,7 +30,9 @@ from pipeline.backbones.spec import BackboneSpec, slug
 from pipeline.configs import ExtractConfig
 from pipeline.device import resolve_device
 from pipeline.extraction.compute import ShardArrays, compute_shard
-from pipeline.extraction.model_inputs import ModelInput, Size, model_inputs
+from pipeline.extraction.kept import Size
+from pipeline.extraction.maker import ShardMaker
+from pipeline.extraction.model_inputs import ModelInput, model_inputs
 from spg_core.errors import DatasetError
 
 AT_ONCE = 3
@@ -60,50 +62,6 @@ class Made(NamedTuple):
     """The caches it was made for here, and not found in."""
     vanished: dict[Size, list[str]]
     """By input size, images with a defect that has no pixel there."""
-
-
-class ShardMaker:
-    """In a process: the store, the models, and the threads around them; opened once."""
-
-    def __init__(
-        self, store: Objects, config: ExtractConfig, backbones: Sequence[Backbone]
-    ) -> None:
-        self.store, self.config, self.backbones = store, config, backbones
-        self.writers: Sequence[CacheWriter] = ()
-        self._of: dict[frozenset[int], list[Backbone]] = {}
-        self.advance: Callable[[int], None] = lambda n_images: None
-        self.ended = Event()
-        self.decoders = ThreadPoolExecutor(config.decoders) if config.decoders else None
-        self.model = ThreadPoolExecutor(1)
-
-    def of(self, caches: Collection[int]) -> list[Backbone]:
-        """Give the backbones that make some of the run's caches, each for their layers alone."""
-        wanted = frozenset(caches)
-        if wanted not in self._of:
-            self._of[wanted] = self._chosen(wanted)
-        return self._of[wanted]
-
-    def _chosen(self, caches: frozenset[int]) -> list[Backbone]:
-        found, first = [], 0
-        for backbone in self.backbones:
-            places = range(len(backbone.specs))
-            if chosen := [place for place in places if first + place in caches]:
-                found.append(backbone.only(chosen))
-            first += len(places)
-        return found
-
-    def keep(self, writers: Sequence[CacheWriter]) -> Sequence[CacheWriter]:
-        """Give the writers of these caches that came first: each checks the store once."""
-        if [one.folder for one in writers] != [one.folder for one in self.writers]:
-            self.writers = writers
-        return self.writers
-
-    def close(self) -> None:
-        """Let what is under way end after the batch that is in the model."""
-        self.ended.set()
-        for pool in (self.decoders, self.model):
-            if pool is not None:
-                pool.shutdown(wait=False, cancel_futures=True)
 
 
 def open_extract_job(store: Objects, config: ExtractConfig) -> ShardMaker:
@@ -191,7 +149,7 @@ def make_shard(maker: ShardMaker, writers: Sequence[CacheWriter], shard: Shard) 
     if lacking := _still_lacking(writers, shard):
         config, specs = maker.config, [one.spec for one in maker.of(lacking)]
         inputs = model_inputs(
-            shard.rows, Path(config.root), specs, config.batch_size, maker.decoders
+            shard.rows, Path(config.root), specs, config.batch_size, maker.decoders, maker.kept
         )
         made = maker.model.submit(_compute, maker, writers, shard, inputs).result()
     if not made:

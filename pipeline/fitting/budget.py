@@ -1,13 +1,12 @@
 """What SAEs in training take of a machine's memory, and how many go together."""
 
-import os
 from collections.abc import Mapping
 
 import torch
 
 from cache.reader import TokenCache
 from pipeline.configs import FitSaeConfig
-from pipeline.device import free_bytes
+from pipeline.device import free_bytes, host_bytes
 from pipeline.fitting.tokens import tokens_a_step
 from spg_core.errors import ConfigError
 
@@ -16,15 +15,15 @@ _FLOAT = 4
 _KEPT_MATRICES = 6
 # Gradients and AuxK's copies live during one member's step only.
 _STEP_MATRICES = 4
-# Of a GPU's free memory: tokens take the other half. Of a machine's memory: it is shared.
-_GPU_SHARE, _HOST_SHARE = 0.5, 0.25
+# Of a GPU's free memory: tokens take the other half.
+_GPU_SHARE = 0.5
 
 
 def memory_budget(device: torch.device) -> int:
     """Give half of what is to be had of a GPU's memory, or a quarter of the machine's, in bytes."""
     if device.type == "cuda":
         return int(_GPU_SHARE * free_bytes(device))
-    return int(_HOST_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return host_bytes()
 
 
 def sae_bytes(cache: TokenCache, config: FitSaeConfig) -> tuple[int, int]:
