@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         SaeDocument,
         ScoresDocument,
     )
+    from pipeline.atoms.browser import AtomPage
     from pipeline.atoms.files import AtomFiles
     from pipeline.extraction.extract import Extraction
     from pipeline.reproduce.paper import Reproduced
@@ -197,11 +198,20 @@ def reproduce(
     return run(objects, source, config, varied)
 
 
-def atoms(store: "AnyStore", source: AtomsSource, config: AtomsConfig) -> "AtomFiles":
-    """Show the patches that the strongest atoms of fitted guides respond to: sheets and a table."""
+def atoms(store: "AnyStore", source: AtomsSource, config: AtomsConfig) -> "AtomFiles | AtomPage":
+    """Show the patches that atoms respond to: sheets of the strongest, or a page of all."""
     from cache.store import open_store
+
+    source.check(config)
+    if source.page is not None:
+        from pipeline.atoms.browser import write_page
+
+        return write_page(
+            open_store(store), config, source.page, guides=source.guides, sae=source.sae
+        )
     from pipeline.atoms.files import write_atoms
 
+    assert source.guides is not None
     return write_atoms(open_store(store), source.guides, config, source.out)
 
 

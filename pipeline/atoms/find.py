@@ -4,6 +4,8 @@ Everything comes from the auxiliary cache in one pass: the strongest patches of 
 atom's activation over their images, and how its activation spreads over categories and defects.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from torch import Tensor
 from cache.objects import Objects
 from pipeline.artifacts import Artifact
 from pipeline.artifacts.documents import GuidesDocument
+from pipeline.artifacts.terms import CacheParent
 from pipeline.configs import AtomsConfig
 from pipeline.device import resolve_device
 from pipeline.fitting.sae import load_sae
@@ -26,7 +29,9 @@ from spg_core.sae import Sae
 _BLOCK_IMAGES = 16
 _BLOCK_BYTES = 64 << 20
 """Activations `(atoms, images, patches)` held at once; a block has fewer images for many atoms."""
-_PAIR: dict[GuideName, int] = {"anomaly": ANOMALY, "normal": NORMAL}
+_SHEET_ATOMS = 16
+PAIR: dict[GuideName, int] = {"anomaly": ANOMALY, "normal": NORMAL}
+"""Where each guide's coefficients are."""
 
 
 def find_atoms(
@@ -38,34 +43,23 @@ def find_atoms(
 
     Raises: NotInStore, IncompleteCache, CorruptStore, ArtifactError.
     """
-    parents = guides.document.parents
-    if guides.document.config.dictionary != "sae":
-        raise ArtifactError(
-            f"guides {guides.id} combine a control dictionary "
-            f"({guides.document.config.dictionary}), not the atoms of an SAE; "
-            "choose guides that were fitted with --dictionary sae"
-        )
-    if parents.sae is None:
-        raise ArtifactError(
-            f"guides {guides.id} combine the atoms of {parents.over}; which patches activate them "
-            "only its own encoder can tell, which is not kept"
-        )
-    source = parents.cache
+    source, sae_id = parents_of(guides)
     data = open_dataset(store, source.dataset, source.backbone, source.key)
-    _, sae = load_sae(store, parents.sae)
+    _, sae = load_sae(store, sae_id)
     pair = guides.tensors[f"coefficients_{config.coefficients}"]
-    chosen = {guide: strongest(pair[_PAIR[guide]], config.top) for guide in guide_names(config)}
+    top = _SHEET_ATOMS if config.top is None else config.top
+    chosen = {guide: strongest(pair[PAIR[guide]], top) for guide in guide_names(config)}
     # an atom that both guides use is encoded once
     atoms = torch.tensor(sorted({atom for some in chosen.values() for atom in some.tolist()}))
-    top, sums = _stream(data, sae, atoms, config)
+    best, sums = _stream(data, sae, atoms, config)
     spreads = _spreads(data, sums)
     place = {int(atom): at for at, atom in enumerate(atoms)}
     return data, [
         Atom(
             index=atom,
             guide=guide,
-            coefficient=float(pair[_PAIR[guide], atom]),
-            patches=_patches(data, top, place[atom]),
+            coefficient=float(pair[PAIR[guide], atom]),
+            patches=_patches(data, best, place[atom]),
             category_spread=spreads["category"][place[atom]],
             defect_spread=spreads["defect"][place[atom]],
         )
@@ -93,6 +87,31 @@ def _patches(data: CachedDataset, top: TopPatches, at: int) -> list[AtomPatch]:
         )
         for place, image in zip(active, images, strict=True)
     ]
+
+
+def parents_of(guides: Artifact[GuidesDocument]) -> tuple[CacheParent, str]:
+    """Give the auxiliary cache and the SAE of guides.
+
+    Raises: ArtifactError where they combine no atoms of an SAE of the store.
+    """
+    parents = guides.document.parents
+    if guides.document.config.dictionary != "sae":
+        raise ArtifactError(
+            f"guides {guides.id} combine a control dictionary "
+            f"({guides.document.config.dictionary}), not the atoms of an SAE; "
+            "choose guides that were fitted with --dictionary sae"
+        )
+    if parents.sae is None:
+        raise ArtifactError(
+            f"guides {guides.id} combine the atoms of {parents.over}; which patches activate them "
+            "only its own encoder can tell, which is not kept"
+        )
+    return parents.cache, parents.sae
+
+
+def on_device(sae: Sae, device: torch.device) -> Sae:
+    """Give the SAE with its weights on a device."""
+    return replace(sae, encoder=sae.encoder.to(device), dictionary=sae.dictionary.to(device))
 
 
 def has_atoms(guides: Artifact[GuidesDocument]) -> bool:
@@ -125,10 +144,10 @@ def _stream(
     a (category, defect) group, `(A, groups)`.
     """
     device = resolve_device(config.device)
-    sae = Sae(sae.encoder.to(device), sae.dictionary.to(device), sae.k, sae.sparsifier, sae.clamp)
+    sae = on_device(sae, device)
     n_patches = data.cache.tokens_per_image
     top = TopPatches(len(atoms), n_patches, keep=config.patches, one_per_image=config.one_per_image)
-    group_of, groups = _groups(data)
+    group_of, groups = groups_of(data)
     sums = np.zeros((len(atoms), len(groups)))
     with bar("Finding atoms", data.cache.n_images) as advance:
         for rows in blocks(data.cache.n_images, len(atoms), n_patches):
@@ -151,7 +170,7 @@ def blocks(n_images: int, n_atoms: int, n_patches: int) -> list[NDArray[np.int64
     return [np.arange(at, min(at + size, n_images)) for at in range(0, n_images, size)]
 
 
-def _groups(data: CachedDataset) -> tuple[NDArray[np.int64], list[tuple[str, str]]]:
+def groups_of(data: CachedDataset) -> tuple[NDArray[np.int64], list[tuple[str, str]]]:
     """Number the pairs of category and defect: the number of each row, and the pairs."""
     categories, defects = data.manifest.column("category"), data.manifest.column("defect")
     pairs = [(str(one), str(other)) for one, other in zip(categories, defects, strict=True)]
@@ -165,7 +184,7 @@ def _spreads(data: CachedDataset, sums: NDArray[np.float64]) -> dict[str, list[d
 
     Sums become means an image first: a category with many images is not a favourite for that.
     """
-    group_of, groups = _groups(data)
+    group_of, groups = groups_of(data)
     images = np.bincount(group_of, minlength=len(groups))
     spreads = {}
     for part, what in enumerate(("category", "defect")):

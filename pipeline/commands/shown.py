@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ScoresDocument,
     )
     from pipeline.artifacts.notes import ThresholdDocument
+    from pipeline.atoms.browser import AtomPage
     from pipeline.atoms.files import AtomFiles
     from pipeline.extraction.extract import Extraction
     from pipeline.interchange.saelens import SaeFiles
@@ -112,8 +113,13 @@ def reproduce(made: "Reproduced", as_json: bool) -> None:
     show(made.result, as_json, made.text)
 
 
-def atoms(made: "AtomFiles", as_json: bool) -> None:
-    """Print an atom a line, then the files."""
+def atoms(made: "AtomFiles | AtomPage", as_json: bool) -> None:
+    """Print an atom a line, then the files; of a page, how many there are and where."""
+    from pipeline.atoms.browser import AtomPage
+
+    if isinstance(made, AtomPage):
+        show(asdict(made), as_json, repr(made))
+        return
     lines = []
     for one in made.atoms:
         spread = sorted(one.category_spread.items(), key=lambda pair: -pair[1])

@@ -126,22 +126,52 @@ class TableSource(Checked):
             raise OptionsDisagree("--published stands beside one of --scores, not several")
 
 
+MOST_ON_PAGE = 32
+"""Patches an atom that a page of atoms shows."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class AtomsSource(GuidesSource):
+class AtomsSource(Checked):
     """Whose atoms are shown, and where to."""
 
+    guides: Name | None = None
+    """Guides whose atoms are shown: id, name, start of an id, path, or latest."""
+    sae: Name | None = None
+    """SAE in place of them, all of whose atoms are shown, on a page: id, name, .."""
     out: FilePath | None = None
-    """Folder or URL of the files; guides/ID/atoms otherwise."""
+    """Folder or URL of sheets and a table, guides/ID/atoms otherwise; or a page, FILE.html, of
+    every atom, with a table beside it."""
+
+    @property
+    def page(self) -> str | None:
+        """The page that is asked for, None for sheets."""
+        return self.out if self.out is not None and self.out.lower().endswith(".html") else None
+
+    def check(self, config: "AtomsConfig") -> None:
+        """Raises: OptionsDisagree where it does not tell one thing to show, and where."""
+        if (self.guides is None) == (self.sae is None):
+            raise OptionsDisagree("give --guides, or --sae with --out FILE.html")
+        if self.sae is not None and self.page is None:
+            raise OptionsDisagree("--sae has too many atoms for sheets: add --out FILE.html")
+        if self.sae is not None:
+            for name, other in (("guide", "both"), ("top", None), ("coefficients", "ema")):
+                if (given := getattr(config, name)) != other:
+                    raise OptionsDisagree(f"--{name} {given} is of guides, not of --sae")
+        if self.page is not None and config.patches > MOST_ON_PAGE:
+            raise OptionsDisagree(
+                f"--patches is {config.patches}; a page shows up to {MOST_ON_PAGE} an atom"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class AtomsConfig(Checked):
-    """Show what the active atoms of fitted guides respond to."""
+    """Which atoms and patches are shown."""
 
     guide: Literal["anomaly", "normal", "both"] = "both"
     """Whose atoms."""
-    top: Annotated[int, Meta(ge=1, le=1000)] = 16
-    """Atoms a guide, those with the largest coefficients."""
+    top: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    """Atoms a guide, those with the largest coefficients; 16 on a sheet and all that are above 0 on
+    a page otherwise."""
     patches: Annotated[int, Meta(ge=1, le=1000)] = 8
     """Patches an atom, those with the largest activations."""
     one_per_image: bool = True
