@@ -30,18 +30,18 @@ from pipeline.configs import (
     ScoreConfig,
     SweepConfig,
 )
-from pipeline.drawing.plots import cells
+from pipeline.drawing.points import cells
 from pipeline.fitting import train
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
 from pipeline.reproduce.figure import check_out, save_figure, write_out
-from pipeline.reproduce.figures import fig3, fig_s1
+from pipeline.reproduce.figures import fig3, make_figure
 from pipeline.scoring.score import score
 from pipeline.sweep.grid import read_grid
 from pipeline.sweep.points import OpenSweep
 from pipeline.sweep.run import share_out, sweep
-from pipeline.sweep.table import heatmaps
+from pipeline.sweep.table import figures
 from spg_core.errors import ConfigError, FitError
 from spg_core.sae_step import SaeTrainer
 
@@ -306,20 +306,27 @@ def test_every_further_axis_gets_a_figure_of_its_own():
         for beta in (0.1, 0.2)
     ]
 
-    figures = heatmaps(rows, "title")
+    drawn = figures(rows, "title")
 
-    assert list(figures) == ["heatmaps.png", *(f"heatmaps-{i}.png" for i in (2, 3, 4))]
+    assert list(drawn) == ["heatmaps.png", *(f"heatmaps-{i}.png" for i in (2, 3, 4))]
 
 
 REPRODUCE = ReproduceConfig(
-    aux="aux", target="target", backbone="gabor", width=24, k=2, sae_epochs=1, guide_epochs=1
+    directions="one",
+    aux="aux",
+    target="target",
+    backbone="gabor",
+    width=24,
+    k=2,
+    sae_epochs=1,
+    guide_epochs=1,
 )
 
 
 def test_fig3_at_a_small_tau_nears_the_maximum_and_scores_are_those_of_score(fresh):
-    figure = fig3(fresh, REPRODUCE, FigureConfig(taus=(1e-6, 10)))
+    rows = fig3(fresh, REPRODUCE, FigureConfig(taus=(1e-6, 10)))
 
-    by_tau = {row["tau"]: row for row in figure.rows}
+    by_tau = {row["tau"]: row for row in rows}
     guides = list_artifacts(fresh, "guides")[-1]
     pooled = score(fresh, guides, "target", ScoreConfig(tau=10.0, aupro="clip200"))
     assert by_tau[1e-6]["image_auroc"] == pytest.approx(by_tau[0.0]["image_auroc"], abs=1e-3)
@@ -329,7 +336,7 @@ def test_fig3_at_a_small_tau_nears_the_maximum_and_scores_are_those_of_score(fre
 def test_fig_s1_fits_topk_guides_beside_relu_ones_and_is_kept(fresh, tmp_path):
     varied = FigureConfig(guide_ks=(1, 6, 99))
 
-    figure = fig_s1(fresh, REPRODUCE, varied)
+    figure = make_figure("figS1", fresh, REPRODUCE, varied)
     path = save_figure(fresh, figure, REPRODUCE, varied)
     write_out(figure, str(tmp_path / "points.csv"))
 
@@ -346,5 +353,7 @@ def test_fig_s1_fits_topk_guides_beside_relu_ones_and_is_kept(fresh, tmp_path):
 
 
 def test_a_figure_is_written_to_known_kinds_of_file_only():
-    with pytest.raises(ConfigError, match=r"written to \.png, \.parquet, \.csv, got 'x\.tex'"):
+    with pytest.raises(
+        ConfigError, match=r"written to \.png, \.pdf, \.svg, \.parquet, \.csv, got 'x\.tex'"
+    ):
         check_out("x.tex")

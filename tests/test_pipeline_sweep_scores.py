@@ -86,16 +86,14 @@ def test_fig3_pools_one_set_of_maps_at_every_tau(fresh, target_reads):
         aux="aux", target="target", backbone="gabor", width=24, k=2, sae_epochs=1, guide_epochs=1
     )
 
-    figure = fig3(
-        fresh, config, FigureConfig(taus=(0.01, 1, 100), pools=("max", "mean", "top:0.1"))
-    )
+    rows = fig3(fresh, config, FigureConfig(taus=(0.01, 1, 100), pools=("max", "mean", "top:0.1")))
 
-    assert [row["tau"] for row in figure.rows] == [0.01, 1.0, 100.0, 0.0, math.inf, None]
-    assert [row["pool"] for row in figure.rows] == [*(["lse"] * 5), "top:0.1"]
+    assert [row["tau"] for row in rows] == [0.01, 1.0, 100.0, 0.0, math.inf, None]
+    assert [row["pool"] for row in rows] == [*(["lse"] * 5), "top:0.1"]
     assert set(target_reads.values()) == {1}
     scores = [load_artifact(fresh, "scores", name) for name in list_artifacts(fresh, "scores")]
     by_pooling = {one.document.config.pooling: one.document.mean.values for one in scores}
-    for row in figure.rows:
+    for row in rows:
         pooling = Pooling(row["tau"]) if row["pool"] == "lse" else Pooling(top=0.1)
         assert row["image_ap"] == by_pooling[pooling]["image_ap"]
 

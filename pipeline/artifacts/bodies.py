@@ -7,7 +7,7 @@ finds the file can write the JSON again, and no JSON can end up describing numbe
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,6 +43,15 @@ def decode_tensors(data: bytes, where: str) -> Tensors:
 def encode_table(table: pa.Table, document: str) -> bytes:
     """Give a table as a Parquet file that carries a document."""
     return as_parquet(table.replace_schema_metadata({_CARRIED: document}))
+
+
+def decode_rows(data: bytes, where: str) -> list[dict[str, Any]]:
+    """Read the rows of a Parquet file. Raises: CorruptStore."""
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(data)).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptStore(f"{where} is not a Parquet file: {error}") from None
+    return rows
 
 
 def carried_document(data: bytes, where: str) -> bytes:

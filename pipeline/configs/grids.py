@@ -77,8 +77,8 @@ class ReproduceSource(Checked):
     """table1, fig2, fig3, fig4, figS1, or references: SPG beside simpler methods, on every layer
     that is cached."""
     out: FilePath | None = None
-    """Also write the table to this .csv, .tex or .parquet file, or the figure to this .png, .csv or
-    .parquet file."""
+    """Also write the table to this .csv, .tex or .parquet file, or the figure to this .pdf, .svg,
+    .png, .csv or .parquet file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,5 +136,6 @@ class FigureConfig(Checked):
     """Coefficients a guide keeps, k_g of figS1: a list."""
     shots: Annotated[tuple[Shots, ...], FEW] = (1, 2, 4)
     """Normal images a category of the memories of references: a list."""
-    seeds: Annotated[tuple[Seed, ...], FEW] = (FitSaeConfig.seed,)
-    """Seeds of all fits of references, their mean and spread are shown: a list."""
+    seeds: Annotated[tuple[Seed, ...], Meta(max_length=1000)] = ()
+    """Seeds of all fits of a figure or of references, their mean and spread are shown: a list;
+    that of --seed alone otherwise."""

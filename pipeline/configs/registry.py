@@ -27,6 +27,9 @@ class ShowConfig(Checked):
 
     artifact: Reference
     """Id, name, start of an id, path, or KIND/latest."""
+    out: FilePath | None = None
+    """Also draw it to this .pdf, .svg or .png file: the training curves of an SAE or of guides, the
+    heatmaps and layers of a sweep, a figure."""
 
 
 @dataclass(frozen=True, kw_only=True)

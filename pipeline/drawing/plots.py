@@ -1,162 +1,201 @@
-"""Metrics as plots: lines against one axis, a grid of heatmaps, groups of bars; and fits as curves.
+"""Metrics as strips of plots: lines against an axis or by layer, bars; and fits as curves.
 
 Metrics are shares in [0, 1], drawn in %.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import cycle
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.drawing.canvas import as_png, panels
+from pipeline.drawing.canvas import Panel, Strip, draw_sheet
+from pipeline.drawing.palette import LINES
+from pipeline.drawing.points import Row, mean_and_spread, number, points_of, with_seeds
 from pipeline.metrics import METRICS, PUBLISHED, percent
+from pipeline.words import field_words
 
-Row = Mapping[str, str | float | None]
-"""A point or a line of a log: settings and numbers by name."""
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _STYLES = ("--", ":", "-.", (0, (1, 4)))
 """Of lines across."""
 
 
-def draw_lines(
+@dataclass(frozen=True, kw_only=True)
+class Across:
+    """An axis of what was tested, logarithmic, over the range that the paper shows."""
+
+    field: str
+    label: str
+    ticks: Literal["tested", "tens"]
+    """Labels at the tested values, or at powers of ten with small ticks at the tested values."""
+    paper: tuple[float, float]
+    """The range of the paper."""
+
+
+def line_strip(
     rows: Sequence[Row],
-    axis_name: str,
-    label: str,
+    across: Across,
     metrics: Sequence[str],
     title: str,
-    references: Mapping[str, Row] | None = None,
-) -> bytes:
-    """Draw metrics against an axis of `rows` on a logarithmic scale, one panel a metric.
+    references: Mapping[str, Sequence[Row]] | None = None,
+) -> Strip:
+    """Draw metrics against an axis, one panel a metric; the mean and its spread over seeds.
 
     Args:
         rows: the points; those without the metric are left out.
-        axis_name: the field that runs to the right.
-        label: what that axis is called.
+        across: the axis that runs to the right.
         metrics: fields to draw.
         title: above all.
-        references: further results, drawn as broken lines across: name -> row.
+        references: further results, drawn as broken lines across: name -> its rows, one a seed.
     """
-    figure, axes = panels(len(metrics), title)
-    for panel, metric in zip(axes, metrics, strict=True):
-        x, y = _points(rows, axis_name, metric)
-        panel.plot(x, 100 * y, marker="o", markersize=4)
-        for (name, row), style in zip((references or {}).items(), cycle(_STYLES), strict=False):
-            if not np.isnan(_number(row, metric)):
-                height = 100 * _number(row, metric)
-                panel.axhline(height, linestyle=style, color="grey", label=name)
-                panel.legend(fontsize=8)
-        if len(x):
-            panel.set_xscale("log")
-        panel.set(title=f"{METRICS[metric].label} (%)", xlabel=label)
-        panel.grid(alpha=0.3)
-    return as_png(figure)
+
+    def panel(metric: str) -> Panel:
+        def draw(axis: "Axes") -> None:
+            points = points_of(rows, across.field, metric)
+            axis.plot(points.x, 100 * points.mean, marker="o", color=LINES[0])
+            if points.spread.any():
+                low, high = points.mean - points.spread, points.mean + points.spread
+                axis.fill_between(points.x, 100 * low, 100 * high, color=LINES[0], alpha=0.2, lw=0)
+            _lines_across(axis, references or {}, metric)
+            _ticks_across(axis, across, [number(row, across.field) for row in rows])
+            axis.set(title=f"{METRICS[metric].label} (%)", xlabel=across.label)
+            axis.grid()
+
+        return draw
+
+    return Strip(title=with_seeds(title, rows), panels=[panel(metric) for metric in metrics])
 
 
-def _number(row: Row, name: str) -> float:
-    value = row.get(name)
-    return np.nan if value is None else float(value)
+def _lines_across(
+    axis: "Axes",
+    references: Mapping[str, Sequence[Row]],
+    metric: str,
+    colours: Sequence[str] = LINES[1:],
+) -> None:
+    for (name, found), colour, style in zip(
+        references.items(), cycle(colours), cycle(_STYLES), strict=False
+    ):
+        mean, spread = mean_and_spread([number(row, metric) for row in found])
+        if not np.isnan(mean):
+            axis.axhline(100 * mean, linestyle=style, color=colour, label=name)
+            if spread:
+                axis.axhspan(100 * (mean - spread), 100 * (mean + spread), color=colour, alpha=0.12)
 
 
-def _points(rows: Sequence[Row], x: str, y: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give fields `x` and `y` of the rows that have both, by rising x."""
-    points = np.array([[_number(row, x), _number(row, y)] for row in rows]).reshape(-1, 2)
-    points = points[~np.isnan(points).any(axis=1)]
-    points = points[points[:, 0].argsort(kind="stable")]
-    return points[:, 0], points[:, 1]
+def _ticks_across(axis: "Axes", across: Across, tested: Sequence[float]) -> None:
+    from matplotlib.ticker import FixedLocator, NullFormatter
+
+    values = sorted({value for value in tested if 0 < value < np.inf})
+    low, high = min([across.paper[0], *values]), max([across.paper[1], *values])
+    axis.set_xscale("log")
+    margin = (high / low) ** 0.04
+    axis.set_xlim(low / margin, high * margin)
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    if across.ticks == "tested":
+        axis.set_xticks(values, [f"{value:g}" for value in values])
+        axis.xaxis.set_minor_locator(FixedLocator([]))
+        axis.tick_params("x", rotation=45 if len(values) > 6 else 0)
+    else:
+        tens = [10.0**n for n in range(round(np.log10(low)), round(np.log10(high)) + 1)]
+        axis.set_xticks(tens, [f"{ten:g}" for ten in tens])
+        axis.xaxis.set_minor_locator(FixedLocator(values))
 
 
-def draw_heatmaps(rows: Sequence[Row], title: str) -> bytes:
-    """Draw one panel a metric: C to the right, k upwards; a cross where a point failed."""
-    figure, axes = panels(len(PUBLISHED), title, (4.0, 3.8))
-    for axis, metric in zip(axes, PUBLISHED, strict=True):
-        widths, ks, values = cells(rows, metric)
-        shown = np.ma.masked_invalid(100 * values)
-        axis.imshow(shown, origin="lower", cmap="viridis", aspect="auto")
-        middle = float(shown.mean()) if shown.count() else 0.0
-        for (i, j), value in np.ndenumerate(values):
-            colour = "white" if 100 * value <= middle else "black"
-            text = "x" if np.isnan(value) else percent(value)
-            axis.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
-        axis.set_xticks(range(len(widths)), [str(width) for width in widths])
-        axis.set_yticks(range(len(ks)), [str(k) for k in ks])
-        label = METRICS[metric].label
-        axis.set(title=f"{label} (%)", xlabel="dictionary size C", ylabel="sparsity k")
-    return as_png(figure)
-
-
-def cells(rows: Sequence[Row], metric: str) -> tuple[list[int], list[int], NDArray[np.float64]]:
-    """Give widths, ks and the metric's mean over seeds `(len(ks), len(widths))`, NaN for none."""
-    found: dict[tuple[int, int], list[float]] = {}
-    for row in rows:
-        place = int(_number(row, "k")), int(_number(row, "width"))
-        found.setdefault(place, []).append(_number(row, metric))
-    known = {place: [v for v in values if not np.isnan(v)] for place, values in found.items()}
-    ks, widths = (sorted(set(axis)) for axis in zip(*found, strict=True))
-    values = np.full((len(ks), len(widths)), np.nan)
-    for (k, width), here in known.items():
-        if here:
-            values[ks.index(k), widths.index(width)] = np.mean(here)
-    return widths, ks, values
-
-
-def draw_by_layer(lines: Mapping[str, Sequence[Row]], title: str) -> bytes:
-    """Draw one panel a metric, layers to the right: a line a name, the mean of a layer's rows.
+def layer_strip(lines: Mapping[str, Sequence[Row]], title: str) -> Strip:
+    """Draw one panel a metric, layers to the right: a line a name, mean and spread of a layer.
 
     Rows whose `layer` is several, `2+5`, are lines across.
     """
-    figure, axes = panels(len(PUBLISHED), title)
-    for axis, metric in zip(axes, PUBLISHED, strict=True):
-        for name, rows in lines.items():
-            means = _means(rows, "layer", metric)
-            single = sorted((int(layer), mean) for layer, mean in means.items() if layer.isdigit())
-            layers, values = [layer for layer, _ in single], [mean for _, mean in single]
-            [line] = axis.plot(layers, values, marker="o", markersize=4, label=name)
+    single = {name: [row for row in rows if _is_single(row)] for name, rows in lines.items()}
+    layers = sorted({int(str(row["layer"])) for rows in single.values() for row in rows})
+    several: dict[str, list[Row]] = {}
+    colours: dict[str, str] = {}
+    for (name, rows), colour in zip(lines.items(), cycle(LINES), strict=False):
+        for row in rows:
+            if not _is_single(row):
+                told = f"mean map of {str(row['layer']).replace('+', ', ')}"
+                called = f"{name}, {told}" if name else told
+                several.setdefault(called, []).append(row)
+                colours[called] = colour
+
+    def panel(metric: str) -> Panel:
+        def draw(axis: "Axes") -> None:
+            for (name, rows), colour in zip(single.items(), cycle(LINES), strict=False):
+                points = points_of(rows, "layer", metric)
+                spread = 100 * points.spread if points.spread.any() else None
+                axis.errorbar(
+                    points.x, 100 * points.mean, spread, marker="o", color=colour, label=name
+                )
+            _lines_across(axis, several, metric, list(colours.values()) or LINES)
             axis.set_xticks(layers)
-            several = [(layer, mean) for layer, mean in means.items() if not layer.isdigit()]
-            for (layer, mean), style in zip(several, cycle(_STYLES), strict=False):
-                axis.axhline(mean, linestyle=style, color=line.get_color(), label=layer)
-        axis.set(title=f"{METRICS[metric].label} (%)", xlabel="layer")
-        axis.grid(alpha=0.3)
-        if len(axis.get_legend_handles_labels()[1]) > 1:
-            axis.legend(fontsize=8)
-    return as_png(figure)
+            axis.set(title=f"{METRICS[metric].label} (%)", xlabel="layer")
+            axis.grid()
+
+        return draw
+
+    every = [row for rows in lines.values() for row in rows]
+    return Strip(title=with_seeds(title, every), panels=[panel(metric) for metric in PUBLISHED])
 
 
-def _means(rows: Sequence[Row], name: str, metric: str) -> dict[str, float]:
-    """Give the mean of a metric in % for each value of a field, NaN for none."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        found.setdefault(str(row[name]), []).append(100 * _number(row, metric))
-    known = {value: [v for v in all_ if not np.isnan(v)] for value, all_ in found.items()}
-    return {value: float(np.mean(one)) if one else np.nan for value, one in known.items()}
+def _is_single(row: Row) -> bool:
+    return str(row["layer"]).isdigit()
 
 
-def draw_bars(rows: Sequence[Row], name: str, title: str) -> bytes:
-    """Draw a group of bars a metric, a bar a row, which field `name` tells apart."""
-    figure, (axis,) = panels(1, title, (8.0, 3.8))
+def bar_strip(
+    rows: Mapping[str, Sequence[Row]], title: str, published: Mapping[str, Row] | None = None
+) -> Strip:
+    """Draw a group of bars a metric, a bar a name: mean and spread of its rows.
+
+    `published` has what the paper states by name; it is drawn as a mark over the bar.
+    """
     places, width = np.arange(len(PUBLISHED)), 0.8 / len(rows)
-    for i, row in enumerate(rows):
-        values = np.array([_number(row, metric) for metric in PUBLISHED])
-        heights = 100 * np.nan_to_num(values)
-        bars = axis.bar(places + (i - (len(rows) - 1) / 2) * width, heights, width)
-        bars.set_label(str(row[name]))
-        told = [percent(None if np.isnan(value) else value) for value in values]
-        axis.bar_label(bars, told, fontsize=7, rotation=90, padding=2)
-    axis.set_xticks(places, [METRICS[metric].label for metric in PUBLISHED])
-    axis.set(ylabel="%", ylim=(0, 115))
-    axis.legend(fontsize=8, ncols=len(rows), loc="upper center")
-    return as_png(figure)
+
+    def draw(axis: "Axes") -> None:
+        for i, (name, found) in enumerate(rows.items()):
+            told = [mean_and_spread([number(row, metric) for row in found]) for metric in PUBLISHED]
+            means, spreads = np.array(told).T
+            x = places + (i - (len(rows) - 1) / 2) * width
+            bars = axis.bar(x, 100 * np.nan_to_num(means), width, label=name, color=LINES[i % 7])
+            if spreads.any():
+                axis.errorbar(x, 100 * means, 100 * spreads, fmt="none", ecolor="black", lw=0.7)
+            labels = [percent(None if np.isnan(mean) else mean) for mean in means]
+            colour = "white" if i % 7 < 3 else "black"
+            axis.bar_label(bars, labels, label_type="center", fontsize=6, color=colour)
+            stated = (published or {}).get(name)
+            if stated is not None:
+                heights = [100 * number(stated, metric) for metric in PUBLISHED]
+                axis.scatter(x, heights, marker="*", color="black", s=12, zorder=3)
+        if published:
+            axis.scatter([], [], marker="*", color="black", s=12, label="as published")
+        axis.set_xticks(places, [f"{METRICS[metric].label} (%)" for metric in PUBLISHED])
+        axis.set(ylim=(0, 105))
+
+    every = [row for found in rows.values() for row in found]
+    return Strip(title=with_seeds(title, every), panels=[draw], wide=True, height=1.6)
+
+
+def training_strip(lines: Sequence[Row], plots: Mapping[str, Sequence[str]], title: str) -> Strip:
+    """Draw fields of a log over its steps, one panel an entry of `plots`: title -> fields."""
+
+    def panel(name: str, fields: Sequence[str]) -> Panel:
+        def draw(axis: "Axes") -> None:
+            for field in fields:
+                points = points_of(lines, "step", field)
+                told = field_words(field) if len(fields) > 1 else None
+                colour = LINES[1] if field.endswith("anomaly") else LINES[0]
+                style = "--" if field.startswith("ema_") else "-"
+                axis.plot(points.x, points.mean, linestyle=style, color=colour, label=told)
+            axis.set(title=name, xlabel="step")
+            axis.grid()
+
+        return draw
+
+    return Strip(title=title, panels=[panel(*one) for one in plots.items()])
 
 
 def draw_training(lines: Sequence[Row], plots: Mapping[str, Sequence[str]], title: str) -> bytes:
-    """Draw fields of a log over its steps, one panel an entry of `plots`: title -> fields."""
-    figure, axes = panels(len(plots), title, (4.2, 3.2))
-    for axis, (name, fields) in zip(axes, plots.items(), strict=True):
-        for field in fields:
-            axis.plot(*_points(lines, "step", field), linewidth=1.2, label=field)
-        axis.set(title=name, xlabel="step")
-        axis.grid(alpha=0.3)
-        if len(fields) > 1:
-            axis.legend(fontsize=8)
-    return as_png(figure)
+    """Draw one log as a PNG."""
+    return draw_sheet([training_strip(lines, plots, title)])

@@ -32,7 +32,12 @@ def show(store: "AnyStore", config: ShowConfig) -> "Shown":
     from cache.store import open_existing_store
     from pipeline.registry.keep import describe
 
-    return describe(open_existing_store(store, read_only=True), config.artifact)
+    objects = open_existing_store(store, read_only=True)
+    if config.out is not None:
+        from pipeline.registry.draw import draw
+
+        draw(objects, config.artifact, config.out)
+    return describe(objects, config.artifact)
 
 
 def rm(store: "AnyStore", config: RmConfig) -> "Removal":

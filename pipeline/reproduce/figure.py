@@ -9,23 +9,25 @@ from pipeline.artifacts import artifact_id, save_artifact, settings
 from pipeline.artifacts.documents import ReproducedDocument
 from pipeline.backbones.spec import slug
 from pipeline.configs import FigureConfig, ReproduceConfig, SweepConfig
-from pipeline.drawing.plots import Row
-from pipeline.files import check_place, write_file
+from pipeline.drawing.canvas import Strip, draw_sheet
+from pipeline.drawing.files import check_picture, write_picture
+from pipeline.drawing.points import Row
+from pipeline.files import write_file
 from pipeline.frames import as_parquet, csv_text
+from pipeline.progress import say
 from pipeline.sweep.table import sweep_table
-from spg_core.errors import ConfigError
 
 PICTURE = "figure.png"
-_SUFFIXES = (".png", ".parquet", ".csv")
+_DATA = (".parquet", ".csv")
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the paper, made again: its points and its picture."""
+    """A figure of the paper, made again: its points and how they are drawn."""
 
     name: str
     rows: list[Row]
-    picture: bytes
+    strips: list[Strip]
 
 
 def save_figure(
@@ -35,29 +37,31 @@ def save_figure(
     stem = f"{figure.name}-{config.aux}-to-{config.target}-{slug(config.backbone)}"
     identity = {"config": settings(config), "varied": settings(varied)}
     document = ReproducedDocument(id=artifact_id(stem, identity), config=config, varied=varied)
-    table, picture = sweep_table(figure.rows), {PICTURE: figure.picture}
+    table, picture = sweep_table(figure.rows), {PICTURE: draw_sheet(figure.strips)}
     return save_artifact(store, document, table, lambda _: picture, renew=True).path
 
 
 def check_out(path: str) -> None:
     """Refuse a file a figure cannot be written to. Raises: ConfigError, StoreError."""
-    if Path(path).suffix not in _SUFFIXES:
-        raise ConfigError(f"a figure is written to {', '.join(_SUFFIXES)}, got {path!r}")
-    check_place(Path(path))
+    check_picture(path, _DATA)
 
 
 def write_out(figure: Figure, path: str) -> None:
-    """Write the picture (.png) or the points (.parquet, .csv). Raises: as `check_out`."""
+    """Write the picture (.png, .pdf, .svg) or the points (.parquet, .csv).
+
+    Raises: as `check_out`.
+    """
     check_out(path)
     table = sweep_table(figure.rows)
     match Path(path).suffix:
-        case ".png":
-            data = figure.picture
         case ".parquet":
-            data = as_parquet(table)
+            write_file(Path(path), as_parquet(table))
+        case ".csv":
+            text = csv_text(table.column_names, table.to_pylist())
+            write_file(Path(path), text.encode())
         case _:
-            data = csv_text(table.column_names, table.to_pylist()).encode()
-    write_file(Path(path), data)
+            write_picture(figure.strips, path)
+    say(f"wrote {path}")
 
 
 def sweep_config(
@@ -65,6 +69,7 @@ def sweep_config(
     *,
     width: tuple[int, ...] = (),
     k: tuple[int, ...] = (),
+    seeds: tuple[int, ...] = (),
     backbone: str | None = None,
     vary: Sequence[str] = (),
 ) -> SweepConfig:
@@ -84,7 +89,7 @@ def sweep_config(
         target_key=config.target_key if own else None,
         width=width or (config.width,),
         k=k or (config.k,),
-        seed=(config.seed,),
+        seed=seeds or (config.seed,),
         recipe=(config.recipe,),
         vary=(*common, *vary),
         device=config.device,

@@ -6,14 +6,14 @@ from cache.objects import Objects
 from pipeline.artifacts import Artifact
 from pipeline.artifacts.documents import ScoresDocument
 from pipeline.configs import FigureConfig, ReproduceConfig, ScoreConfig
-from pipeline.drawing.canvas import one_below_the_other
-from pipeline.drawing.plots import Row, draw_bars, draw_heatmaps, draw_lines
+from pipeline.drawing.points import Row
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
-from pipeline.metrics import IMAGE_METRICS, PUBLISHED
+from pipeline.metrics import IMAGE_METRICS
 from pipeline.reproduce.figure import Figure, sweep_config
 from pipeline.reproduce.needs import Need
+from pipeline.reproduce.pictures import GUIDE_K, figure_strips, published_directions
 from pipeline.reproduce.table1 import stage_configs
 from pipeline.scoring.score import score_group
 from pipeline.sweep.run import sweep
@@ -27,13 +27,14 @@ def make_figure(name: str, store: Objects, config: ReproduceConfig, varied: Figu
 
     Raises: ConfigError for another name, and as the figure does.
     """
-    made = [(one, _one_figure(name, store, one, varied)) for one in directions(config)]
     rows: list[Row] = [
         {"direction": f"{one.aux} -> {one.target}", **row}
-        for one, each in made
-        for row in each.rows
+        for one in directions(config)
+        for row in _rows(name, store, one, varied)
     ]
-    return Figure(name, rows, one_below_the_other([each.picture for _, each in made]))
+    return Figure(
+        name, rows, figure_strips(name, rows, config, published_directions(store, config))
+    )
 
 
 def directions(config: ReproduceConfig) -> list[ReproduceConfig]:
@@ -48,7 +49,7 @@ def directions(config: ReproduceConfig) -> list[ReproduceConfig]:
     return [config, back] if config.directions == "both" else [config]
 
 
-def _one_figure(name: str, store: Objects, config: ReproduceConfig, varied: FigureConfig) -> Figure:
+def _rows(name: str, store: Objects, config: ReproduceConfig, varied: FigureConfig) -> list[Row]:
     match name:
         case "fig2":
             return fig2(store, config, varied)
@@ -62,14 +63,13 @@ def _one_figure(name: str, store: Objects, config: ReproduceConfig, varied: Figu
             raise ConfigError(f"figures are fig2, fig3, fig4 and figS1, got {other!r}")
 
 
-def fig2(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> Figure:
+def fig2(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> list[Row]:
     """Fig. 2: metrics over dictionary size C and sparsity k, one sweep. Raises: as `sweep`."""
-    made = sweep(store, sweep_config(config, width=varied.widths, k=varied.ks))
-    title = f"{config.aux} -> {config.target}, {config.backbone}"
-    return Figure("fig2", list(made.rows), draw_heatmaps(made.rows, title))
+    asked = sweep_config(config, width=varied.widths, k=varied.ks, seeds=varied.seeds)
+    return list(sweep(store, asked).rows)
 
 
-def fig3(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> Figure:
+def fig3(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> list[Row]:
     """Fig. 3: image metrics over the temperature tau of pooling, other poolings drawn across.
 
     What is missing is fitted. Each pooling gives scores of its own in the store, all of them from
@@ -77,29 +77,37 @@ def fig3(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> Figur
 
     Raises: as `fit_sae`, `fit_guides` and `score`.
     """
-    stages = stage_configs(config)
     aux = open_dataset(store, config.aux, config.backbone, config.aux_key)
-    sae = fit_sae(store, aux, stages.sae, direct=False)
-    guides = fit_guides(store, sae.id, stages.guides, direct=False)
-    by_tau = [replace(stages.score, tau=tau) for tau in dict.fromkeys(varied.taus)]
-    across = [replace(stages.score, pool=pool) for pool in dict.fromkeys(varied.pools)]
-    wanted = [(guides.id, each) for each in (*by_tau, *across)]
-    made = score_group(store, wanted, config.target, key=config.target_key)
-    rows = [_row(each, scores) for (_, each), scores in zip(wanted, made, strict=True)]
-    points, others = rows[: len(by_tau)], rows[len(by_tau) :]
-    references = {str(each.pooling): row for each, row in zip(across, others, strict=True)}
-    title = f"{config.aux} -> {config.target}, {config.backbone}"
-    picture = draw_lines(points, "tau", "tau", ["image_auroc", "image_ap"], title, references)
-    return Figure("fig3", rows, picture)
+    scoring = stage_configs(config).score
+    asked = [replace(scoring, tau=tau) for tau in dict.fromkeys(varied.taus)]
+    asked += [replace(scoring, pool=pool) for pool in dict.fromkeys(varied.pools)]
+    wanted = []
+    for seed in seeds_of(config, varied):
+        stages = stage_configs(replace(config, seed=seed))
+        sae = fit_sae(store, aux, stages.sae, direct=False)
+        guides = fit_guides(store, sae.id, stages.guides, direct=False)
+        wanted += [(seed, guides.id, each) for each in asked]
+    made = score_group(
+        store,
+        [(guides, each) for _, guides, each in wanted],
+        config.target,
+        key=config.target_key,
+    )
+    return [_row(each, seed, one) for (seed, _, each), one in zip(wanted, made, strict=True)]
 
 
-def _row(config: ScoreConfig, scores: Artifact[ScoresDocument] | SpgError) -> Row:
-    """Give the pooling and the mean over categories of image metrics."""
+def seeds_of(config: ReproduceConfig, varied: FigureConfig) -> tuple[int, ...]:
+    """Give the seeds of all fits, each once."""
+    return tuple(dict.fromkeys(varied.seeds or (config.seed,)))
+
+
+def _row(config: ScoreConfig, seed: int, scores: Artifact[ScoresDocument] | SpgError) -> Row:
+    """Give the pooling, the seed and the mean over categories of image metrics."""
     if isinstance(scores, SpgError):
         raise scores
     tau = config.tau if config.pool == "lse" else None
     means = {name: scores.document.mean.values[name] for name in IMAGE_METRICS}
-    return {"pool": config.pool, "tau": tau, **means}
+    return {"pool": config.pool, "tau": tau, "seed": seed, **means}
 
 
 def fig4_needs(config: ReproduceConfig, varied: FigureConfig) -> list[Need]:
@@ -111,32 +119,22 @@ def fig4_needs(config: ReproduceConfig, varied: FigureConfig) -> list[Need]:
     ]
 
 
-def fig4(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> Figure:
+def fig4(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> list[Row]:
     """Fig. 4: the four backbones, each with an SAE and guides of its own. Raises: as `sweep`."""
     rows: list[Row] = []
     for backbone in dict.fromkeys(varied.backbones):
-        made = sweep(store, sweep_config(config, backbone=backbone))
+        made = sweep(store, sweep_config(config, backbone=backbone, seeds=varied.seeds))
         rows += [{"backbone": backbone, **row} for row in made.rows]
-    return Figure("fig4", rows, draw_bars(rows, "backbone", f"{config.aux} -> {config.target}"))
+    return rows
 
 
-def fig_s1(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> Figure:
+def fig_s1(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> list[Row]:
     """Fig. S1: TopK guides with straight-through gradients over k_g, beside ReLU + l1 guides.
 
     The guides of every k_g are fitted over one SAE in one pass. Raises: as `sweep`.
     """
-    axis = "guides.topk_guides"
-    by_count = ("guides.sparsity=topk", f"{axis}={','.join(map(str, varied.guide_ks))}")
-    made = sweep(store, sweep_config(config, vary=by_count))
-    usual = sweep(store, sweep_config(config, vary=("guides.sparsity=relu",)))
-    reference = usual.rows[0]
-    n_used = sum(float(reference[f"ema_nnz_{name}"] or 0) for name in ("normal", "anomaly"))
-    picture = draw_lines(
-        made.rows,
-        axis,
-        "coefficients a guide keeps, k_g",
-        PUBLISHED,
-        f"{config.aux} -> {config.target}, {config.backbone}, C = {config.width}, k = {config.k}",
-        {f"ReLU + l1, {n_used:.0f} non-zero of 2 x {config.width}": reference},
-    )
-    return Figure("figS1", [*made.rows, *usual.rows], picture)
+    by_count = ("guides.sparsity=topk", f"{GUIDE_K}={','.join(map(str, varied.guide_ks))}")
+    made = sweep(store, sweep_config(config, vary=by_count, seeds=varied.seeds))
+    relu = ("guides.sparsity=relu",)
+    usual = sweep(store, sweep_config(config, vary=relu, seeds=varied.seeds))
+    return [*made.rows, *usual.rows]

@@ -27,7 +27,7 @@ from pipeline.fitting.sae import fit_sae
 from pipeline.metrics import PUBLISHED
 from pipeline.progress import say
 from pipeline.reproduce.cached_layers import CachedLayer, cached_layers
-from pipeline.reproduce.figures import directions
+from pipeline.reproduce.figures import directions, seeds_of
 from pipeline.reproduce.table1 import stage_configs
 from pipeline.scoring.score import score_group
 from pipeline.scoring.side_by_side import group_seeds, mark_best, seed_note
@@ -78,7 +78,7 @@ def _fit_all(
 ) -> list[_Fitted]:
     """Fit what is asked for, by every seed."""
     found: list[_Fitted] = []
-    for seed in dict.fromkeys(varied.seeds):
+    for seed in seeds_of(config, varied):
         found += _fit_guides(store, replace(config, seed=seed), layers)
         for shots in dict.fromkeys(varied.shots):
             found += _fit_memories(store, FitMemoryConfig(shots=shots, seed=seed), layers)

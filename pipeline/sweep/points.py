@@ -86,8 +86,11 @@ def _found(made: Artifact[D] | SpgError, row: Row, stage: str) -> Artifact[D] | 
 
 
 def _sparsity(guides: Artifact[GuidesDocument]) -> Row:
-    """Give non-zero counts and l1 norms of both guides, last and averaged, a column each."""
-    row: Row = {}
+    """Give non-zero counts and l1 norms of both guides, last and averaged, a column each.
+
+    The average's share of its start goes first: where it is large, the counts are of no use.
+    """
+    row: Row = {"ema_start_share": guides.document.training.ema_start_share}
     for kind, counts in vars(guides.document.sparsity).items():
         for name, (normal, anomalous) in vars(counts).items():
             row |= {f"{kind}_{name}_normal": normal, f"{kind}_{name}_anomaly": anomalous}

@@ -12,6 +12,7 @@ from pipeline.artifacts.terms import Row
 from pipeline.backbones.spec import slug
 from pipeline.configs import ClusterConfig, FitSaeConfig, SweepConfig
 from pipeline.device import resolve_device
+from pipeline.drawing.canvas import draw_sheet
 from pipeline.fitting.budget import memory_budget, plan_groups, require_fit, sae_bytes
 from pipeline.fitting.sae import sae_id
 from pipeline.frames import to_frame
@@ -21,8 +22,9 @@ from pipeline.sweep.estimate import estimate, total
 from pipeline.sweep.grid import Point, read_grid
 from pipeline.sweep.layers import OpenLayers, of_layer, open_layers, over_layers
 from pipeline.sweep.points import OpenSweep, run_points
-from pipeline.sweep.table import by_layer, heatmaps, sweep_table
+from pipeline.sweep.table import figures, sweep_table
 from pipeline.sweep.together import require_layers, score_together
+from pipeline.words import transfer_words
 from pipeline.workers import open_workers
 from spg_core.errors import FitError
 
@@ -197,7 +199,8 @@ def _save(
     store: Objects, identifier: str, config: SweepConfig, opened: OpenLayers, rows: list[Row]
 ) -> Sweep:
     """Write table, figures and document, in place of what an earlier run could not finish."""
-    figures = heatmaps(rows, identifier) | by_layer(rows, identifier)
+    drawn = figures(rows, transfer_words(config.aux, config.target, config.backbone))
+    pictures = {name: draw_sheet(strips) for name, strips in drawn.items()}
     first, *others = opened.values()
     document = SweepDocument(
         id=identifier,
@@ -209,7 +212,7 @@ def _save(
         ),
         points=len(rows),
         failed=[row for row in rows if row["state"] == "failed"],
-        figures=list(figures),
+        figures=list(pictures),
     )
-    made = save_artifact(store, document, sweep_table(rows), lambda _: figures, renew=True)
-    return Sweep(identifier, made.path, rows, list(figures))
+    made = save_artifact(store, document, sweep_table(rows), lambda _: pictures, renew=True)
+    return Sweep(identifier, made.path, rows, list(pictures))
