@@ -88,8 +88,8 @@ def plain(stage: Callable[..., Made], give: Callable[[Made], Given]) -> Callable
 def _value(kind: FieldType, given: object) -> object:
     """Give what a config takes for what a notebook has: paths, NumPy's numbers, one for a list."""
     if isinstance(given, os.PathLike):
-        return os.fspath(given)
-    if isinstance(given, numbers.Integral) and not isinstance(given, bool):
+        given = os.fspath(given)
+    elif isinstance(given, numbers.Integral) and not isinstance(given, bool):
         given = int(given)
     elif isinstance(given, numbers.Real) and not isinstance(given, int):
         given = float(given)

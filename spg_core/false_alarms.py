@@ -16,6 +16,11 @@ from numpy.typing import NDArray
 
 from spg_core.errors import MetricError
 
+MARGIN = 2e-5
+"""Above the highest good part: a batch of another size moves a score by up to 1e-5."""
+WORST = 0.5
+"""A promise of more false alarms is none, and is made only where it is asked for."""
+
 
 @dataclass(frozen=True)
 class Promise:
@@ -31,10 +36,12 @@ class Promise:
     """Of the n parts themselves."""
 
     def __str__(self) -> str:
-        return (
-            f"{self.n_parts} parts: at most {self.rate:.1%} false alarms with "
-            f"{self.confidence:.0%} confidence"
-        )
+        return f"{self.n_parts} parts: {promised(self.rate, self.confidence)}"
+
+
+def promised(rate: float, confidence: float) -> str:
+    """Say a promise in words; the rate is rounded up, so that what is said is kept, too."""
+    return f"at most {_percent(rate)} false alarms with {100 * confidence:.6g}% confidence"
 
 
 def parts_needed(rate: float, confidence: float) -> int:
@@ -52,16 +59,16 @@ def promised_threshold(
 ) -> Promise:
     """Give the lowest threshold that flags at most a share `rate` of good parts.
 
-    It lies midway between a good part's score and the next higher one; above the highest where no
-    good part may be flagged.
+    It lies midway between a good part's score and the next higher one; a little above the highest
+    where no good part may be flagged.
 
     Args:
         scores: `(n,)` of good parts in [0, 1].
         rate: in (0, 1); None promises the least that n parts can.
         confidence: in (0, 1): of 100 sets of n parts, so many keep the promise.
 
-    Raises: MetricError for scores that are not finite, for fewer parts than the promise needs, and
-        where a good part scores 1, the highest there is.
+    Raises: MetricError for scores that are not finite, for fewer parts than the promise needs, for
+        so few that more than half may be flagged, and where a good part scores 1, the highest.
     """
     n_parts = len(scores)
     if not n_parts or not np.isfinite(scores).all():
@@ -69,8 +76,13 @@ def promised_threshold(
     least = least_rate(n_parts, confidence)
     if rate is not None and rate < least:
         raise MetricError(
-            f"{n_parts} good parts can promise at most {least:.1%} false alarms with "
-            f"{confidence:.0%} confidence; {rate:.1%} takes {parts_needed(rate, confidence)} parts"
+            f"{n_parts} good parts can promise {promised(least, confidence)}; {100 * rate:.6g}% "
+            f"takes {parts_needed(rate, confidence)} parts"
+        )
+    if rate is None and least > WORST:
+        raise MetricError(
+            f"{n_parts} good parts can promise no more than {promised(least, confidence)}; take "
+            f"{parts_needed(WORST, confidence)} parts or more, or accept it with a rate"
         )
     kept = n_parts
     while rate is not None and kept > 1 and _rate(n_parts, kept - 1, confidence) <= rate:
@@ -78,13 +90,16 @@ def promised_threshold(
     ordered = np.sort(scores.astype(np.float64))
     stay = ordered[kept - 1]
     higher = ordered[ordered > stay]
-    # scores are float32: the next of these is the first that no part reached
-    above = float(np.nextafter(np.float32(stay), np.float32(np.inf)))
-    threshold = float((stay + higher[0]) / 2) if higher.size else above
-    if threshold > 1:
+    if stay >= 1:
         raise MetricError("a good part scores 1, the highest there is: no threshold lies above it")
+    threshold = float((stay + higher[0]) / 2) if higher.size else min(float(stay) + MARGIN, 1.0)
     flagged = int((ordered >= threshold).sum())
     return Promise(threshold, _rate(n_parts, kept, confidence), confidence, n_parts, flagged)
+
+
+def _percent(rate: float) -> str:
+    """Write a rate in %, rounded up to a tenth."""
+    return f"{math.ceil(1000 * rate - 1e-9) / 10:.1f}%"
 
 
 def _rate(n_parts: int, kept: int, confidence: float) -> float:

@@ -30,7 +30,15 @@ from pipeline.artifacts.documents import (
 )
 from pipeline.artifacts.guides import Counts, Dictionary, GuidesParents, GuidesTraining, Sparsity
 from pipeline.artifacts.memory import CategoryMemory, MemoryDocument, MemoryParents
-from pipeline.artifacts.notes import LatestDocument, Measured, Scoring, ThresholdDocument
+from pipeline.artifacts.notes import (
+    CalibratedOn,
+    Chosen,
+    LatestDocument,
+    Measured,
+    Scoring,
+    ThresholdDocument,
+    ThresholdRequest,
+)
 from pipeline.artifacts.resolve import Place
 from pipeline.artifacts.terms import Backbone, CacheParent, Metrics, Row
 from pipeline.backbones.spec import BackboneSpec
@@ -231,14 +239,29 @@ def figure_document() -> ReproducedDocument:
 
 def threshold_document() -> ThresholdDocument:
     """A threshold of a given rate."""
-    return ThresholdDocument(
-        guides="nuts-tiny-c4-k2-00000002",
-        threshold=0.625,
-        criterion="fpr",
-        fpr=0.05,
+    measured = Measured(
+        n_normal=60,
+        n_anomalous=5,
+        fpr=0.0,
+        tpr=0.8,
+        precision=1.0,
+        f1=0.9,
+        normal_scores=(0.25, 0.5),
+        anomalous_scores=(0.5, 0.75),
+    )
+    asked = ThresholdRequest(
+        criterion="rate",
+        rate=0.05,
+        confidence=0.95,
+        per_category=False,
         scoring=Scoring(tau=0.5, sigma=4.0, coefficients="ema"),
-        calibrated_on=CACHE,
-        measured=Measured(n_normal=20, n_anomalous=5, fpr=0.05, tpr=0.8, precision=0.8, f1=0.8),
+        calibrated_on=CalibratedOn(
+            cache=CACHE, split=None, categories=[], good=[], bad=[], is_auxiliary=True
+        ),
+    )
+    chosen = Chosen(category=None, threshold=0.625, promised=0.049, measured=measured)
+    return ThresholdDocument(
+        guides="nuts-tiny-c4-k2-00000002", name="line-3", asked=asked, chosen=[chosen]
     )
 
 

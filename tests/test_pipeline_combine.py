@@ -16,8 +16,15 @@ from cache.reader import TokenCache
 from cache.store import open_store
 from pipeline.artifacts import load_artifact
 from pipeline.artifacts.names import give_name
+from pipeline.calibration.calibrate import calibrate
 from pipeline.cli import app
-from pipeline.configs import CombineConfig, PredictConfig, ScoreConfig
+from pipeline.configs import (
+    CalibrateConfig,
+    CalibrateSource,
+    CombineConfig,
+    PredictConfig,
+    ScoreConfig,
+)
 from pipeline.detection.combine import combine
 from pipeline.detection.find import find_detector
 from pipeline.detection.load import load_detector
@@ -27,7 +34,6 @@ from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
 from pipeline.prediction.inputs import find_images
 from pipeline.prediction.predict import predict
-from pipeline.prediction.threshold import calibrate
 from pipeline.scoring.score import score, score_group
 from spg_core.anomaly_map import map_operator
 from spg_core.errors import ArtifactError, ConfigError, NotInStore
@@ -166,7 +172,8 @@ def test_a_threshold_is_chosen_for_a_combination_and_used(both, small_store):
     store, fine, coarse = both
     made = combine(store, [fine, coarse], CombineConfig())
 
-    chosen = calibrate(store, made, ScoreConfig(), 0.5)
+    source = CalibrateSource(guides=made.id)
+    chosen = calibrate(store, made, ScoreConfig(), source, CalibrateConfig(rate=0.5))
 
     images = sorted((small_store.images / "target").rglob("*.png"))[:1]
     [found] = predict(made, find_images([str(images[0])]), ScoreConfig(), PredictConfig())

@@ -18,8 +18,11 @@ from manifests.images import open_image
 from pipeline.artifacts import load_artifact, save_artifact
 from pipeline.backbones.load import load_backbone
 from pipeline.backbones.preprocess import preprocess
+from pipeline.calibration.calibrate import calibrate
 from pipeline.cli import app
 from pipeline.configs import (
+    CalibrateConfig,
+    CalibrateSource,
     ExtractConfig,
     FitGuidesConfig,
     FitSaeConfig,
@@ -35,7 +38,7 @@ from pipeline.prediction.export import TOLERANCE, check_images, export
 from pipeline.prediction.inputs import find_images
 from pipeline.prediction.predict import predict
 from pipeline.prediction.sidecar import describe_file
-from pipeline.prediction.threshold import calibrate
+from pipeline.prediction.threshold import choose_threshold, describe
 from pipeline.scoring.score import score
 from spg_core.errors import ArtifactError, BackboneError, ConfigError, StoreError
 from spg_core.image_metrics import image_metrics
@@ -180,15 +183,17 @@ def test_a_calibrated_threshold_is_written_down(small_store, tmp_path):
     shutil.copytree(small_store.guides.path, tmp_path / "guides")
     store = open_store(small_store.url)
     guides = load_artifact(store, "guides", str(tmp_path / "guides"))
-    saved = calibrate(store, guides, ScoreConfig(), 0.5)
+    asked = CalibrateConfig(rate=0.5)
+    source = CalibrateSource(guides=guides.id)
+    saved = calibrate(store, guides, ScoreConfig(), source, asked)
     spec = make_detector(guides, ScoreConfig()).spec
 
-    same = describe_file(guides, spec, ScoreConfig()).threshold
-    other = describe_file(guides, spec, ScoreConfig(sigma=0)).threshold
+    def written(config: ScoreConfig):
+        return describe_file(guides, spec, config, choose_threshold(guides, config)).threshold
 
-    assert same.value == saved.threshold
-    assert same.source == "calibrated for a false-positive rate of 0.5 on aux"
-    assert other is None
+    assert written(ScoreConfig()).value == saved.threshold
+    assert written(ScoreConfig()).source == describe(saved, saved.chosen[0])
+    assert written(ScoreConfig(sigma=0)) is None
 
 
 @pytest.mark.slow

@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 
 from cache.store import open_store
 from pipeline.artifacts import load_artifact, save_artifact
+from pipeline.calibration.calibrate import calibrate
 from pipeline.cli import app
-from pipeline.configs import PredictConfig, ScoreConfig
+from pipeline.configs import CalibrateConfig, CalibrateSource, PredictConfig, ScoreConfig
 from pipeline.inputs import open_dataset
 from pipeline.prediction.inputs import find_images
 from pipeline.prediction.predict import predict
-from pipeline.prediction.threshold import calibrate, load_threshold
+from pipeline.prediction.threshold import load_threshold
 from pipeline.scoring.chance import few_of_each
 from pipeline.scoring.score import score
 from tests.small_store import SmallStore
@@ -69,11 +70,12 @@ def test_a_threshold_is_for_one_pooling_and_predict_and_score_agree(own):
     table = pd.read_parquet(f"{made.path}/images.parquet")
     image = str(own.images / "target" / table["image_path"][0])
 
-    calibrate(store, own.guides, TOP, None)
+    source = CalibrateSource(guides=own.guides.id)
+    calibrate(store, own.guides, TOP, source, CalibrateConfig())
     (same,) = predict(own.guides, find_images([image]), TOP, PredictConfig())
     (other,) = predict(own.guides, find_images([image]), ScoreConfig(), PredictConfig())
 
-    assert load_threshold(own.guides).scoring.pool == "top:0.05"
+    assert load_threshold(own.guides, "default").asked.scoring.pool == "top:0.05"
     assert same.score == pytest.approx(float(table["score"][0]), abs=1e-5)
     assert same.verdict is not None
     assert "is for pool top:0.05, image_score map, tau 0.0" in other.reason

@@ -1,4 +1,4 @@
-"""Thresholds: chosen on labelled scores, kept with the guides, used for the same scores only."""
+"""Thresholds kept with a detector: which of them is meant, and what is refused."""
 
 import json
 import shutil
@@ -7,26 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cache.store import open_store
-from pipeline.artifacts import Artifact, load_artifact, to_json
+from pipeline.artifacts import Artifact, load_artifact
 from pipeline.artifacts.documents import GuidesDocument
-from pipeline.configs import PredictConfig, ScoreConfig
+from pipeline.calibration.calibrate import ThresholdTaken, calibrate
+from pipeline.configs import CalibrateConfig, CalibrateSource, PredictConfig, ScoreConfig
 from pipeline.prediction.inputs import find_images
 from pipeline.prediction.predict import predict
-from pipeline.prediction.threshold import (
-    calibrate,
-    choose_threshold,
-    f1max_threshold,
-    fpr_threshold,
-    load_threshold,
-    measured_at,
-    require_use,
-)
-from spg_core.errors import ConfigError, CorruptStore, MetricError, StoreError
-from spg_core.image_metrics import image_metrics
+from pipeline.prediction.threshold import choose_threshold, list_thresholds, load_threshold
+from spg_core.errors import ConfigError, CorruptStore, MetricError, NotInStore, StoreError
+
+MEAN = ScoreConfig(tau=float("inf"))
 
 
 @pytest.fixture(scope="module")
@@ -43,77 +35,22 @@ def own_guides(small_store, tmp_path) -> Artifact[GuidesDocument]:
     return load_artifact(open_store(small_store.url), "guides", str(copy))
 
 
-def judged(guides, image, threshold=None):
-    config = PredictConfig(threshold=threshold)
-    (one,) = predict(guides, find_images([image]), ScoreConfig(), config)
+@pytest.fixture
+def calibrated(small_store, own_guides):
+    """Calibrate the guides on the auxiliary set, or on another cached dataset."""
+
+    def made(scoring: ScoreConfig | None = None, *, dataset=None, category=(), **config):
+        source = CalibrateSource(guides=own_guides.id, dataset=dataset, category=category)
+        asked = CalibrateConfig(**config)
+        store = open_store(small_store.url)
+        return calibrate(store, own_guides, scoring or ScoreConfig(), source, asked)
+
+    return made
+
+
+def judged(guides, image, **config):
+    (one,) = predict(guides, find_images([image]), ScoreConfig(), PredictConfig(**config))
     return one
-
-
-def scores_and_labels():
-    scores = st.lists(st.integers(0, 12).map(lambda n: n / 12), min_size=2, max_size=30)
-    return scores.flatmap(
-        lambda values: st.tuples(
-            st.just(np.array(values, np.float32)),
-            st.lists(st.booleans(), min_size=len(values), max_size=len(values))
-            .map(np.array)
-            .filter(lambda labels: labels.any() and not labels.all()),
-        )
-    )
-
-
-def test_thresholds_worked_by_hand():
-    scores = np.array([0.125, 0.25, 0.5, 0.75], np.float32)
-    labels = np.array([False, True, False, True])
-
-    # from 0.25 on: 2 hits of 3 flagged, F1 = 4/5; from 0.75 on: 1 of 1, F1 = 2/3
-    assert f1max_threshold(scores, labels) == (0.125 + 0.25) / 2
-    assert fpr_threshold(scores, labels, 0.0) == (0.5 + 0.75) / 2
-    assert fpr_threshold(scores, labels, 0.5) == (0.125 + 0.25) / 2
-    measured = measured_at(scores, labels, 0.1875)
-    assert to_json(measured) == {
-        "n_normal": 2,
-        "n_anomalous": 2,
-        "fpr": 0.5,
-        "tpr": 1.0,
-        "precision": pytest.approx(2 / 3),
-        "f1": 0.8,
-    }
-
-
-@given(scores_and_labels())
-def test_the_f1_threshold_reaches_the_best_f1_there_is(case):
-    scores, labels = case
-
-    threshold = f1max_threshold(scores, labels)
-
-    best = image_metrics(scores, labels.astype(np.int64)).f1max
-    assert measured_at(scores, labels, threshold).f1 == pytest.approx(best)
-
-
-@given(scores_and_labels(), st.floats(0, 0.99))
-def test_the_rate_threshold_keeps_the_rate_and_the_next_lower_score_does_not(case, fpr):
-    scores, labels = case
-    if np.sort(scores[~labels])[::-1][int(fpr * (~labels).sum() + 1e-9)] == 1:
-        with pytest.raises(MetricError, match="no threshold reaches"):
-            fpr_threshold(scores, labels, fpr)
-        return
-
-    threshold = fpr_threshold(scores, labels, fpr)
-
-    assert measured_at(scores, labels, threshold).fpr <= fpr + 1e-9
-    lower = scores[scores.astype(np.float64) < threshold].max()
-    assert measured_at(scores, labels, float(lower)).fpr > fpr
-
-
-def test_a_threshold_needs_both_classes_and_finite_scores():
-    scores = np.array([0.1, 0.2], np.float32)
-
-    with pytest.raises(MetricError, match="all 2 calibration images are of one class"):
-        f1max_threshold(scores, np.array([True, True]))
-    with pytest.raises(MetricError, match="all 2 calibration images are of one class"):
-        fpr_threshold(scores, np.array([False, False]), 0.1)
-    with pytest.raises(MetricError, match="NaN"):
-        f1max_threshold(np.array([0.1, np.nan], np.float32), np.array([True, False]))
 
 
 def test_without_a_threshold_there_is_no_verdict_but_a_reason(own_guides, image):
@@ -121,105 +58,164 @@ def test_without_a_threshold_there_is_no_verdict_but_a_reason(own_guides, image)
 
     assert one.score is not None
     assert (one.threshold, one.threshold_source, one.verdict) == (None, None, None)
-    assert "give --threshold, or save one with the guides" in one.reason
+    assert one.reason == (
+        "no threshold: give --threshold, or save one with the detector by "
+        f"`spg-pipe calibrate --guides {own_guides.id} --good FOLDER`"
+    )
 
 
 def test_a_given_threshold_judges_from_that_score_on(own_guides, image):
     plain = judged(own_guides, image)
 
-    at = judged(own_guides, image, plain.score)
-    above = judged(own_guides, image, min(1.0, plain.score + 1e-4))
+    at = judged(own_guides, image, threshold=plain.score)
+    above = judged(own_guides, image, threshold=min(1.0, plain.score + 1e-4))
 
     assert (at.verdict, at.threshold_source) == ("anomalous", "given")
     assert above.verdict == "normal"
 
 
-def test_calibration_is_kept_with_the_guides_and_the_verdict_says_so(
-    small_store, own_guides, image
-):
-    store = open_store(small_store.url)
-
-    saved = calibrate(store, own_guides, ScoreConfig(), None)
+def test_calibration_is_kept_with_the_guides_and_the_verdict_says_so(calibrated, own_guides, image):
+    saved = calibrated()
     one = judged(own_guides, image)
 
-    assert saved == load_threshold(own_guides)
-    assert saved.measured.n_normal + saved.measured.n_anomalous > 0
+    found = saved.chosen[0].measured
+    assert saved == load_threshold(own_guides, "default")
+    assert saved.asked.calibrated_on.is_auxiliary
     assert one.threshold == saved.threshold
-    assert one.threshold_source == "calibrated for F1-max on aux"
+    assert one.threshold_source == (
+        f"default, calibrated for F1-max on {found.n_normal} normal and {found.n_anomalous} "
+        "anomalous images of aux"
+    )
     assert one.verdict == ("anomalous" if one.score >= one.threshold else "normal")
 
-    again = calibrate(store, own_guides, ScoreConfig(), 0.25)
 
-    assert again.measured.fpr <= 0.25
-    source = choose_threshold(own_guides, ScoreConfig(), None).source
-    assert source == "calibrated for a false-positive rate of 0.25 on aux"
+def test_a_name_is_never_given_to_another_threshold_in_silence(calibrated, own_guides, capsys):
+    first = calibrated()
+
+    assert calibrated() == first
+    assert "the threshold default is there already" in capsys.readouterr().err
+    with pytest.raises(ThresholdTaken, match="has the threshold default, calibrated for F1-max on"):
+        calibrated(rate=0.5)
+    assert load_threshold(own_guides, "default") == first
+    second = calibrated(rate=0.5, replace=True)
+    assert load_threshold(own_guides, "default") == second
+    assert second.chosen[0].measured.fpr <= second.chosen[0].promised <= 0.5
 
 
-def test_a_threshold_for_other_scores_is_not_used(small_store, own_guides):
-    calibrate(open_store(small_store.url), own_guides, ScoreConfig(tau=float("inf")), None)
+def test_of_several_thresholds_the_default_is_meant_else_they_are_listed(calibrated, own_guides):
+    calibrated(name="line-3")
+    assert choose_threshold(own_guides, ScoreConfig()).source.startswith("line-3, calibrated")
 
-    chosen = choose_threshold(own_guides, ScoreConfig(), None)
-    same = choose_threshold(own_guides, ScoreConfig(tau=float("inf")), None)
+    line4 = calibrated(name="line-4", rate=0.5)
+    with pytest.raises(
+        ConfigError, match=r"several thresholds.* --threshold-name: line-3, .*line-"
+    ):
+        choose_threshold(own_guides, ScoreConfig())
+    assert choose_threshold(own_guides, ScoreConfig(), name="line-4").value == line4.threshold
+
+    other = calibrated(rate=0.4)
+    assert choose_threshold(own_guides, ScoreConfig()).value == other.threshold
+    assert list_thresholds(own_guides) == ["default", "line-3", "line-4"]
+    with pytest.raises(NotInStore, match=r"no threshold 'line-5'; it has default, line-3, line-4"):
+        choose_threshold(own_guides, ScoreConfig(), name="line-5")
+
+
+def test_a_threshold_for_other_scores_is_not_used(calibrated, own_guides):
+    calibrated(MEAN, name="mean")
+
+    chosen = choose_threshold(own_guides, ScoreConfig())
 
     assert chosen.value is None
-    assert (
-        "is for pool lse, image_score map, tau inf, sigma 4.0, coefficients ema, these"
-        in chosen.reason
-    )
+    assert "mean is for pool lse, image_score map, tau inf, sigma 4.0, coeff" in chosen.reason
     assert "these scores are for pool lse, image_score map, tau 0.0, sigma 4.0" in chosen.reason
-    assert same.value is not None
+    assert choose_threshold(own_guides, MEAN).value is not None
+    with pytest.raises(ConfigError, match="the threshold mean is for pool lse"):
+        choose_threshold(own_guides, ScoreConfig(), name="mean")
+    # of two, the one that fits is the only one there is
+    fitting = calibrated(name="max")
+    assert choose_threshold(own_guides, ScoreConfig()).value == fitting.threshold
+
+
+def test_each_category_has_its_own_threshold_and_predict_asks_which(calibrated, own_guides, image):
+    saved = calibrated(dataset="target", per_category=True, rate=0.98)
+
+    own = {one.category: one for one in saved.chosen}
+    first, second, *_ = own
+    assert len({one.threshold for one in saved.chosen}) > 1
+    assert not saved.asked.calibrated_on.is_auxiliary
+    with pytest.raises(ConfigError, match=f"one for each of {first}, .*with --category"):
+        judged(own_guides, image)
+    with pytest.raises(ConfigError, match="there is none for nut"):
+        judged(own_guides, image, category="nut")
+    one = judged(own_guides, image, category=second)
+    assert one.threshold == own[second].threshold
+    assert f"default for {second}, calibrated on" in one.threshold_source
+
+
+def test_a_threshold_of_one_category_is_not_used_for_another(calibrated, own_guides):
+    names = [
+        one.category for one in calibrated(dataset="target", per_category=True, rate=0.98).chosen
+    ]
+    calibrated(dataset="target", category=(names[0],), rate=0.98, name="one")
+
+    with pytest.raises(
+        ConfigError, match=rf"calibrated on {names[0]}, these images are of {names[1]}"
+    ):
+        choose_threshold(own_guides, ScoreConfig(), name="one", category=names[1])
+    with pytest.raises(ConfigError, match=r"--category is nut; .* has "):
+        calibrated(dataset="target", category=("nut",))
 
 
 def test_a_store_that_is_only_read_is_refused_before_anything_is_scored(small_store, own_guides):
     place = replace(own_guides.place, store=open_store(own_guides.place.store.where, True))
     empty = open_store(f"{place.store.where}-that-is-not-there")  # nothing to score in it
+    source = CalibrateSource(guides=own_guides.id)
 
     with pytest.raises(StoreError, match="was opened read-only"):
-        calibrate(empty, replace(own_guides, place=place), ScoreConfig(), None)
+        calibrate(empty, replace(own_guides, place=place), ScoreConfig(), source, CalibrateConfig())
 
 
-def test_a_torn_or_foreign_threshold_is_refused(small_store, own_guides):
-    calibrate(open_store(small_store.url), own_guides, ScoreConfig(), None)
-    path = Path(own_guides.path) / "threshold.json"
+def test_a_torn_or_foreign_threshold_is_refused_and_may_be_replaced(calibrated, own_guides):
+    calibrated()
+    path = Path(own_guides.path) / "thresholds/default.json"
     good = json.loads(path.read_text())
 
     for broken, message in (
-        ("{", "is not JSON"),
+        ("{", "is not JSON.*calibrate again with --name default --replace"),
         ("[]", "does not describe a threshold"),
-        (json.dumps(good | {"guides": "others"}), "belongs to guides 'others'"),
-        (
-            json.dumps(good | {"threshold": "0.5"}),
-            "threshold is '0.5'; it must be a number, 0 to 1",
-        ),
+        (json.dumps(good | {"guides": "others"}), "is the threshold 'default' of 'others'"),
+        (json.dumps(good | {"chosen": []}), "chosen is"),
     ):
         path.write_text(broken)
         with pytest.raises(CorruptStore, match=message):
-            load_threshold(own_guides)
+            choose_threshold(own_guides, ScoreConfig())
+        with pytest.raises(CorruptStore):
+            calibrated()
+    assert calibrated(replace=True) == load_threshold(own_guides, "default")
 
 
-def test_impossible_thresholds_and_rates_are_refused(small_store, own_guides):
-    with pytest.raises(ConfigError, match=r"an image score in \[0, 1\], got 1.5"):
+def test_a_threshold_of_an_earlier_version_is_named_and_not_read(own_guides, image):
+    (Path(own_guides.path) / "threshold.json").write_text('{"threshold": 0.5}')
+
+    one = judged(own_guides, image)
+
+    assert one.verdict is None
+    assert "threshold.json is of an earlier version and is not read): give --thr" in one.reason
+
+
+def test_impossible_thresholds_and_rates_are_refused(own_guides, calibrated):
+    with pytest.raises(ConfigError, match=r"an image score in \[0, 1\], got 1\.5"):
         choose_threshold(own_guides, ScoreConfig(), 1.5)
-    with pytest.raises(ConfigError, match=r"a share of the normal images in \[0, 1\), got 1"):
-        calibrate(open_store(small_store.url), own_guides, ScoreConfig(), 1.0)
-
-
-@pytest.mark.parametrize(("threshold", "flags"), [(0.0, "every"), (0.25, "every"), (0.7501, "no")])
-def test_a_threshold_that_tells_nothing_apart_is_refused_with_the_scores(threshold, flags):
-    scores = np.array([0.25, 0.3, 0.5, 0.75], np.float32)
-    labels = np.array([False, True, False, True])
-
-    with pytest.raises(
-        MetricError,
-        match=f"flags {flags} image .* 2 normal images score 0.2500 to 0.5000 and "
-        "2 anomalous images score 0.3000 to 0.7500",
-    ):
-        require_use(scores, labels, threshold)
-    require_use(scores, labels, 0.4)
+    with pytest.raises(ConfigError, match=r"--rate is 1\.0; it must be"):
+        calibrated(rate=1.0)
+    with pytest.raises(ConfigError, match="--threshold and --threshold-name"):
+        PredictConfig(threshold=0.5, threshold_name="line-3")
+    with pytest.raises(MetricError, match=r"good parts can promise at most .* 1% takes 299 parts"):
+        calibrated(rate=0.01)
 
 
 def test_a_detector_that_says_the_same_of_every_image_is_not_calibrated(
-    small_store, own_guides, monkeypatch
+    calibrated, own_guides, monkeypatch
 ):
     monkeypatch.setattr(
         "pipeline.detection.values.score_images",
@@ -227,5 +223,5 @@ def test_a_detector_that_says_the_same_of_every_image_is_not_calibrated(
     )
 
     with pytest.raises(MetricError, match="flags every image it was chosen on"):
-        calibrate(open_store(small_store.url), own_guides, ScoreConfig(), None)
-    assert load_threshold(own_guides) is None
+        calibrated()
+    assert list_thresholds(own_guides) == []

@@ -48,7 +48,7 @@ def source(tmp_path):
     made = open_store(tmp_path / "source")
     save_artifact(made, sae_document(), sae_tensors())
     save_artifact(made, guides_document(), guides_tensors())
-    made.replace(f"guides/{GUIDES}/threshold.json", [b'{"a": 1}'])
+    made.replace(f"guides/{GUIDES}/thresholds/default.json", [b'{"a": 1}'])
     give_name(made, "guides", GUIDES, "prod-v1")
     return made
 
@@ -224,12 +224,12 @@ def test_guides_without_their_sae_are_refused_by_its_name(source, target):
 def test_a_threshold_and_a_name_that_are_there_are_kept_and_said(source, target):
     save_artifact(target, guides_document("nuts-tiny-c4-k2-00000009"), guides_tensors())
     give_name(target, "guides", "nuts-tiny-c4-k2-00000009", "prod-v1")
-    target.replace(f"guides/{GUIDES}/threshold.json", [b'{"a": 2}'])
+    target.replace(f"guides/{GUIDES}/thresholds/default.json", [b'{"a": 2}'])
 
     text = run("push", "prod-v1", target.where, "--store", source.where)
 
-    assert target.get(f"guides/{GUIDES}/threshold.json") == b'{"a": 2}'
-    assert "threshold.json is another there, and was kept" in text
+    assert target.get(f"guides/{GUIDES}/thresholds/default.json") == b'{"a": 2}'
+    assert "thresholds/default.json is another there, and was kept" in text
     assert "the name prod-v1 means guides/nuts-tiny-c4-k2-00000009" in text
 
 
@@ -251,7 +251,7 @@ def test_only_what_is_written_beside_an_artifact_goes_along(source, target, tmp_
         "atoms/anomaly.png",
         "guides.json",
         "guides.safetensors",
-        "threshold.json",
+        "thresholds/default.json",
     ]
 
 

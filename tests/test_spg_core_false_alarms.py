@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from spg_core.errors import MetricError
-from spg_core.false_alarms import least_rate, parts_needed, promised_threshold
+from spg_core.false_alarms import MARGIN, least_rate, parts_needed, promised_threshold
 
 
 def test_twenty_parts_promise_fourteen_percent():
     promise = promised_threshold(np.linspace(0.1, 0.5, 20, dtype=np.float32), None, 0.95)
 
-    assert str(promise) == "20 parts: at most 13.9% false alarms with 95% confidence"
+    assert str(promise) == "20 parts: at most 14.0% false alarms with 95% confidence"
     assert promise.n_flagged == 0
     assert promise.rate == pytest.approx(1 - 0.05 ** (1 / 20))
 
@@ -25,7 +25,7 @@ def test_the_parts_a_promise_needs_are_the_fewest_that_can_make_it(rate, confide
 def test_a_promise_that_cannot_be_made_is_refused_with_the_number_of_parts_it_takes():
     scores = np.linspace(0.1, 0.5, 20, dtype=np.float32)
 
-    with pytest.raises(MetricError, match=r"at most 13\.9%.*; 5\.0% takes 59 parts"):
+    with pytest.raises(MetricError, match=r"at most 14\.0% .*; 5% takes 59 parts"):
         promised_threshold(scores, 0.05, 0.95)
 
 
@@ -57,3 +57,31 @@ def test_equal_scores_are_flagged_together_or_not_at_all():
         promised_threshold(np.ones(300, np.float32), 0.05, 0.95)
     with pytest.raises(MetricError, match="not all finite"):
         promised_threshold(np.full(3, np.nan, np.float32), None, 0.95)
+
+
+def test_where_none_may_be_flagged_rounding_does_not_flag_the_highest():
+    scores = np.linspace(0.1, 0.5, 20, dtype=np.float32)
+
+    assert promised_threshold(scores, None, 0.95).threshold == 0.5 + MARGIN
+    almost = np.append(scores, np.nextafter(np.float32(1), np.float32(0)))
+    assert promised_threshold(almost, None, 0.95).threshold == 1.0
+
+
+@pytest.mark.parametrize("rate", [0.14, 0.5, 0.999])
+def test_a_rate_that_a_message_says_can_be_had_can_be_asked_for(rate):
+    n_parts = parts_needed(rate, 0.95)
+    scores = np.linspace(0.1, 0.5, n_parts, dtype=np.float32)
+
+    told = str(promised_threshold(scores, rate, 0.95))
+
+    said = float(told.split("at most ")[1].split("%")[0]) / 100
+    assert promised_threshold(scores, min(said, 0.9999), 0.95).n_parts == n_parts
+
+
+def test_a_promise_worse_than_a_coin_is_made_only_where_it_is_asked_for():
+    scores = np.linspace(0.1, 0.5, 4, dtype=np.float32)
+
+    with pytest.raises(MetricError, match=r"4 good parts .* 52\.8% .* take 5 parts or more, or"):
+        promised_threshold(scores, None, 0.95)
+    assert promised_threshold(scores, 0.6, 0.95).n_flagged == 0
+    assert promised_threshold(np.float32([0.1, 0.2, 0.3, 0.4, 0.5]), None, 0.95).rate < 0.5

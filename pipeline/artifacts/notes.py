@@ -8,8 +8,18 @@ from msgspec import Meta
 
 from cache.objects import Objects
 from pipeline.artifacts.parse import FORMAT, LARGEST_BYTES, parse_document, read_document, to_json
-from pipeline.artifacts.terms import CacheParent, Number, Part, Share, Time, Versions, now
-from pipeline.configs.common import ImageScore, Pool
+from pipeline.artifacts.terms import (
+    CacheParent,
+    Number,
+    Part,
+    Sha256,
+    Share,
+    Text,
+    Time,
+    Versions,
+    now,
+)
+from pipeline.configs.common import ArtifactName, ImageScore, Pool
 from pipeline.kinds import Kind
 from pipeline.versions import library_versions
 from spg_core.errors import ArtifactError
@@ -31,36 +41,95 @@ class Scoring:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What a threshold does to the labelled images it was chosen on."""
+    """What a threshold does to the images it was chosen on; None where none of them is bad."""
 
     n_normal: Number
     n_anomalous: Number
     fpr: Share
-    tpr: Share
+    tpr: Share | None
     precision: Share | None
-    """None where no image is flagged."""
-    f1: Share
+    """None also where no image is flagged."""
+    f1: Share | None
+    normal_scores: tuple[Share, Share]
+    """The lowest and the highest."""
+    anomalous_scores: tuple[Share, Share] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratedOn:
+    """Which images: a cache's, of some split and categories, or own ones by their digests."""
+
+    cache: CacheParent | None
+    """None where they are own images."""
+    split: Literal["train", "test"] | None
+    """None where images of any split were taken."""
+    categories: list[Text]
+    """All where empty."""
+    good: list[Sha256]
+    """Own images, in ascending order; empty with a cache."""
+    bad: list[Sha256]
+    is_auxiliary: bool
+    """Whether the detector was fitted on these very images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdRequest:
+    """What a threshold follows from, besides the detector."""
+
+    criterion: Literal["f1max", "rate"]
+    rate: Share | None
+    """The rate that was asked for; None for the least that could be promised."""
+    confidence: Share | None
+    """Of what is promised; None by criterion f1max."""
+    per_category: bool
+    scoring: Scoring
+    calibrated_on: CalibratedOn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """One threshold."""
+
+    category: Text | None
+    """What it is for; None for all."""
+    threshold: Share
+    promised: Share | None
+    """Rate of false alarms at most, with the confidence asked for; None by criterion f1max."""
+    measured: Measured
 
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdDocument:
-    """`threshold.json`, beside the guides that it is for."""
+    """`thresholds/NAME.json`, in the folder of the detector that it is for."""
 
     kind: ClassVar[str] = "threshold"
     guides: Part
-    threshold: Share
-    criterion: Literal["f1max", "fpr"]
-    fpr: Annotated[float, Meta(ge=0, lt=1)] | None
-    scoring: Scoring
-    calibrated_on: CacheParent
-    measured: Measured
+    """The id of the detector."""
+    name: ArtifactName
+    asked: ThresholdRequest
+    chosen: Annotated[list[Chosen], Meta(min_length=1)]
+    """One, or one a category."""
     versions: Versions = field(default_factory=library_versions)
     created: Time = field(default_factory=now)
 
+    @property
+    def threshold(self) -> float | None:
+        """The one of all categories; None where each has its own."""
+        return None if self.asked.per_category else self.chosen[0].threshold
+
     def check(self) -> None:
         """Raises: ArtifactError."""
-        if (self.fpr is None) != (self.criterion == "f1max"):
-            raise ArtifactError(f"fpr is {self.fpr} with criterion {self.criterion}")
+        names = [one.category for one in self.chosen]
+        whole = not self.asked.per_category
+        if (None in names) != whole or len(set(names)) < len(names):
+            raise ArtifactError(f"asked.per_category is {not whole}, chosen are for {names}")
+        promised = [one.promised for one in self.chosen]
+        has_none = self.asked.criterion == "f1max"
+        if any((one is None) != has_none for one in (self.asked.confidence, *promised)):
+            raise ArtifactError(
+                f"criterion is {self.asked.criterion} with confidence {self.asked.confidence}, "
+                f"promised {promised}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

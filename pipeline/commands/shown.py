@@ -133,18 +133,29 @@ def atoms(made: "AtomFiles | AtomPage", as_json: bool) -> None:
 
 
 def calibrate(made: "ThresholdDocument", as_json: bool) -> None:
-    """Print the threshold and what it does on the images it was chosen on."""
+    """Print each threshold and what it does on the images it was chosen on."""
     from pipeline.artifacts import to_json
     from pipeline.prediction.threshold import describe
 
-    found = made.measured
-    text = (
-        f"threshold {made.threshold:.4f}, {describe(made)}\n"
-        f"  there it flags {found.fpr:.1%} of {found.n_normal} normal and "
-        f"{found.tpr:.1%} of {found.n_anomalous} anomalous images, F1 {found.f1:.3f}\n"
-        "  the guides were fitted on these images, so expect worse on new ones"
-    )
-    show(to_json(made), as_json, text)
+    lines = []
+    for one in made.chosen:
+        found = one.measured
+        low, high = found.normal_scores
+        lines += [
+            f"threshold {one.threshold:.4f}, {describe(made, one)}",
+            f"  {found.fpr:.1%} of the {found.n_normal} good ones are flagged; they score "
+            f"{low:.4f} to {high:.4f}",
+        ]
+        if found.anomalous_scores is not None and found.tpr is not None:
+            low, high = found.anomalous_scores
+            lines.append(
+                f"  {found.tpr:.1%} of the {found.n_anomalous} bad ones are flagged; they score "
+                f"{low:.4f} to {high:.4f}; F1 {found.f1:.3f}"
+            )
+    if made.asked.calibrated_on.is_auxiliary:
+        lines.append("  the guides were fitted on these images, so expect worse on new ones")
+    result = {**to_json(made), "threshold": made.threshold}
+    show(result, as_json, "\n".join(lines))
 
 
 def predict(predictions: "Iterable[Prediction]", as_json: bool) -> None:

@@ -29,6 +29,7 @@ from pipeline.configs.fitting import (
 )
 from pipeline.configs.grids import FigureConfig, ReproduceConfig, ReproduceSource, SweepConfig
 from pipeline.configs.prediction import (
+    CalibrateConfig,
     CalibrateSource,
     ExportSource,
     PredictConfig,
@@ -48,6 +49,7 @@ __all__ = [
     "AtomsSource",
     "Aupro",
     "CacheWords",
+    "CalibrateConfig",
     "CalibrateSource",
     "Checked",
     "ClusterConfig",

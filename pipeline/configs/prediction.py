@@ -5,18 +5,64 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from pipeline.configs.common import BatchSize, Checked
+from pipeline.configs.common import ArtifactName, BatchSize, Checked
 from pipeline.configs.scoring import GuidesSource
 from spg_core.errors import OptionsDisagree
-from spg_core.fields import ARGUMENT, FilePath, Name
+from spg_core.fields import ARGUMENT, REPEATED, FilePath, Name
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrateSource(GuidesSource):
-    """Whose threshold is chosen, and how."""
+    """Whose threshold is chosen, and on which images: own, a cached dataset's, or auxiliary."""
 
-    fpr: Annotated[float, Meta(ge=0, lt=1)] | None = None
-    """Share of normal auxiliary images to flag; the highest F1 otherwise."""
+    good: Annotated[tuple[FilePath, ...], REPEATED] = ()
+    """Image, folder or quoted glob of known good parts, judged as predict would; repeatable."""
+    bad: Annotated[tuple[FilePath, ...], REPEATED] = ()
+    """The same of known defective parts, beside --good."""
+    dataset: Name | None = None
+    """Dataset with known parts, by its name in the store; the auxiliary one otherwise."""
+    split: Literal["train", "test"] | None = None
+    """Only the dataset's images of this split."""
+    key: Name | None = None
+    """Key of the dataset's cache, or its start, where there are several."""
+    category: tuple[Name, ...] = ()
+    """Categories of the dataset, all otherwise; with --good, what the parts are."""
+    weights: FilePath | None = None
+    """Weights file of the guides' backbone, for --good; the hub's otherwise."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a value out of range, or images from two places."""
+        super().__post_init__()
+        if self.good and (self.dataset or self.split or self.key):
+            raise OptionsDisagree("--good and --dataset: take own images, or a cached dataset")
+        if self.bad and not self.good:
+            raise OptionsDisagree("--bad stands beside --good: defects alone make no threshold")
+        if (self.split or self.key) and not self.dataset:
+            raise OptionsDisagree("--split and --key choose among caches: name the --dataset")
+        if self.weights and not self.good:
+            raise OptionsDisagree("--weights is for the images of --good; cached ones need none")
+        if self.good and len(self.category) > 1:
+            raise OptionsDisagree(
+                f"--category is {','.join(self.category)}; the parts of --good are of one, so "
+                "calibrate once a category, each with its own --name"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateConfig(Checked):
+    """How a threshold is chosen, and what it is called."""
+
+    rate: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    """False-alarm rate to promise of good parts; without it the highest F1 or, where no defects
+    are known, the least rate that so many parts can promise."""
+    confidence: Annotated[float, Meta(ge=0.5, le=0.999999)] = 0.95
+    """How sure the promise is."""
+    per_category: bool = False
+    """Choose a threshold for each category of a dataset."""
+    name: ArtifactName = "default"
+    """What the threshold is called; a detector may have several."""
+    replace: bool = False
+    """Choose it anew, in place of another one of that name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +81,22 @@ class PredictConfig(Checked):
     """Weights file of the guides' backbone; the hub's otherwise."""
     threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
     """Score from which an image is anomalous; the calibrated one otherwise."""
+    threshold_name: ArtifactName | None = None
+    """Which of the calibrated thresholds; the only one, or the one called default, otherwise."""
     category: Name | None = None
-    """Category of the images, whose memory is asked; the only one of a memory otherwise."""
+    """Category of the images, whose memory and threshold are meant; the only one otherwise."""
     out: FilePath | None = None
     """Folder for a heatmap and an overlay of each image."""
     batch_size: BatchSize = 8
     """Images a forward pass."""
     decoders: Annotated[int, Meta(ge=1, le=256)] = 2
     """Threads that decode images and write pictures beside the model."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a value out of range, or two thresholds."""
+        super().__post_init__()
+        if self.threshold is not None and self.threshold_name is not None:
+            raise OptionsDisagree("--threshold and --threshold-name: give a number or a name")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +113,10 @@ class ExportSource(Checked):
     """Path of the .onnx file, whose .json is written beside; or the folder for sae-lens."""
     weights: FilePath | None = None
     """Weights file of the guides' backbone; the hub's otherwise."""
+    threshold_name: ArtifactName | None = None
+    """Which calibrated threshold goes into the file; as in predict otherwise."""
+    category: Name | None = None
+    """Category whose threshold goes into the file, where there is one a category."""
 
     def check(self) -> None:
         """Raises: OptionsDisagree where the format is of something else than what is given."""

@@ -22,7 +22,11 @@ _ALIKE = ("image_id", "category", "label", "mask_id")
 
 
 def open_sources(
-    store: Objects, dataset: str, specs: Sequence[BackboneSpec], key: str | None = None
+    store: Objects,
+    dataset: str,
+    specs: Sequence[BackboneSpec],
+    key: str | None = None,
+    split: str = "test",
 ) -> CachedDataset:
     """Open the caches of a dataset that hold the tokens of some specs; the first is the main one.
 
@@ -31,6 +35,7 @@ def open_sources(
         dataset: by its name in the store.
         specs: of the parts; equal ones share a cache.
         key: of one of the caches, or its start: the others are those of the same images.
+        split: of several sets of images, without a key the one that has images of this is meant.
 
     Raises:
         NotInStore: tokens are missing; names the command that makes them.
@@ -41,7 +46,7 @@ def open_sources(
     for spec in specs:
         if all(spec.covers() != one.covers() for one in distinct):
             distinct.append(spec)
-    keys = _keys(store, dataset, distinct, key)
+    keys = _keys(store, dataset, distinct, key, split)
     [main, *others] = [
         open_dataset(store, dataset, spec.name, one)
         for spec, one in zip(distinct, keys, strict=True)
@@ -73,7 +78,7 @@ def join(datasets: Sequence[CachedDataset]) -> CachedDataset:
 
 
 def _keys(
-    store: Objects, dataset: str, specs: Sequence[BackboneSpec], key: str | None
+    store: Objects, dataset: str, specs: Sequence[BackboneSpec], key: str | None, split: str
 ) -> list[str | None]:
     """Choose the key of each spec's cache; None where there is nothing to choose from."""
     if len(specs) == 1 and key is not None:
@@ -92,7 +97,7 @@ def _keys(
         named = {_images(one) for found in candidates for one in found if one.key.startswith(key)}
         shared &= named
     if len(shared) > 1 and key is None:
-        shared = _tested(store, dataset, specs[0], candidates[0], shared)
+        shared = _of_split(split, store, dataset, specs[0], candidates[0], shared)
     if len(shared) == 1:
         [images] = shared
         return [next(one.key for one in found if _images(one) == images) for found in candidates]
@@ -110,23 +115,24 @@ def _keys(
     )
 
 
-def _tested(
+def _of_split(
+    split: str,
     store: Objects,
     dataset: str,
     spec: BackboneSpec,
     candidates: Sequence[CacheRecord],
     shared: set[str],
 ) -> set[str]:
-    """Give those of several sets of images that hold test images, all where none does."""
-    tested = [
+    """Give those of several sets of images that hold some of a split, all where none does."""
+    having = [
         one
         for one in candidates
         if _images(one) in shared
-        and "test" in open_dataset(store, dataset, spec.name, one.key).manifest.column("split")
+        and split in open_dataset(store, dataset, spec.name, one.key).manifest.column("split")
     ]
-    found = {_images(one) for one in tested}
+    found = {_images(one) for one in having}
     if len(found) == 1:
-        say(f"{dataset}: cache {tested[0].key}, the one with test images")
+        say(f"{dataset}: cache {having[0].key}, the one with {split} images")
     return found or shared
 
 

@@ -38,6 +38,7 @@ from pipeline.prediction.sidecar import (
     is_sidecar,
     to_text,
 )
+from pipeline.prediction.threshold import choose_threshold
 from spg_core.errors import ArtifactError, BackboneError, ConfigError
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -59,7 +60,13 @@ class Exported:
 
 
 def export(
-    guides: AnyDetector, out: str, config: ScoreConfig, weights: str | None = None
+    guides: AnyDetector,
+    out: str,
+    config: ScoreConfig,
+    weights: str | None = None,
+    *,
+    threshold_name: str | None = None,
+    category: str | None = None,
 ) -> Exported:
     """Write the detector of `guides` as an ONNX file with a sidecar JSON, and check it.
 
@@ -68,9 +75,12 @@ def export(
         out: path of the file, ending in `.onnx`; an earlier file of that name is replaced.
         config: pooling, sigma and coefficients that go into the file.
         weights: the backbone's weights file; None asks the hub's cache, then the hub.
+        threshold_name: of the threshold that goes into the file; None is the one of `predict`.
+        category: whose threshold goes into the file, where there is one a category.
 
     Raises:
-        ConfigError: the `export` extra is not installed, or `out` is no `.onnx` path.
+        ConfigError: the `export` extra is not installed, or `out` is no `.onnx` path; as
+            `choose_threshold`.
         BackboneError: the backbone has an operation that ONNX lacks, or is too large for one file.
         ArtifactError: the weights are not those of the guides, or the file does not agree with us.
         StoreError: the file cannot be written, or its sidecar's name is taken by another file.
@@ -82,13 +92,14 @@ def export(
     sidecar = target.with_suffix(".json")
     check_place(target, make_folders=True)
     check_place(sidecar, is_sidecar, make_folders=True)
+    threshold = choose_threshold(guides, config, name=threshold_name, category=category)
     detector = make_detector(guides, config)
     _require_guides(detector)
     specs = specs_of(detector)
     _require_one_backbone(guides.id, specs)
     model = load_model(detector, specs, weights, "cpu")
     [backbone] = model.backbones
-    told = describe_file(guides, backbone.spec, config)
+    told = describe_file(guides, backbone.spec, config, threshold)
     with new_file(target, make_folders=True) as temporary:
         write_onnx(ExportedDetector(model), backbone.spec, temporary, told)
         check = compare(temporary, model)

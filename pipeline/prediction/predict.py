@@ -48,7 +48,7 @@ class Prediction:
     """In [0, 1], larger is more anomalous; None with an `error`."""
     threshold: float | None = None
     threshold_source: str | None = None
-    """`given`, or what it was calibrated for and on."""
+    """`given`, or its name and what it was calibrated for and on."""
     verdict: str | None = None
     """`anomalous` (score >= threshold) or `normal`; None with a `reason` or an `error`."""
     reason: str | None = None
@@ -75,15 +75,17 @@ def predict(
 ) -> Iterator[Prediction]:
     """Judge images with guides, a memory or a combination, in order.
 
-    Raises: ArtifactError, BackboneError, ConfigError, CorruptStore before the first image;
-        StoreError where pictures cannot be written. A bad image raises nothing.
+    Raises: ArtifactError, BackboneError, ConfigError, NotInStore, CorruptStore before the first
+        image; StoreError where pictures cannot be written. A bad image raises nothing.
     """
     if config.out is not None and Path(config.out).exists() and not Path(config.out).is_dir():
         raise ConfigError(f"out is a folder for pictures, but {config.out} is a file")
     if config.out is not None:
         images = with_room_for_pictures(images)
         check_pictures(images, Path(config.out))
-    threshold = choose_threshold(guides, scoring, config.threshold)
+    threshold = choose_threshold(
+        guides, scoring, config.threshold, config.threshold_name, config.category
+    )
     detector = make_detector(guides, scoring).of_category(config.category)
     if all(one.error is not None for one in images):
         # nothing to judge is told at once, not after a model is loaded

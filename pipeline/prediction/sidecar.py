@@ -13,7 +13,7 @@ from pipeline.artifacts.terms import Amount, Backbone, Number, Part, Sha256, Sha
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ScoreConfig
 from pipeline.detection.find import AnyDetector
-from pipeline.prediction.threshold import describe, load_threshold, scoring_of
+from pipeline.prediction.threshold import Threshold, scoring_of
 from pipeline.versions import library_versions
 
 FORMAT = 1
@@ -101,17 +101,18 @@ def is_sidecar(path: Path) -> bool:
     return True
 
 
-def describe_file(guides: AnyDetector, spec: BackboneSpec, config: ScoreConfig) -> Description:
+def describe_file(
+    guides: AnyDetector, spec: BackboneSpec, config: ScoreConfig, threshold: Threshold
+) -> Description:
     """Write down what the file is, what it takes and gives, and how to prepare an image."""
-    saved = load_threshold(guides)
-    threshold = None
-    if saved is not None and saved.scoring == scoring_of(config):
-        threshold = Chosen(value=saved.threshold, source=describe(saved))
+    chosen = None
+    if threshold.value is not None and threshold.source is not None:
+        chosen = Chosen(value=threshold.value, source=threshold.source)
     return Description(
         guides=guides.id,
         backbone=Backbone(name=spec.name, covers=spec.covers()),
         scoring=scoring_of(config),
-        threshold=threshold,
+        threshold=chosen,
         input=Input(shape=("batch", 3, spec.height, spec.width)),
         preprocessing=preprocessing_steps(spec),
         outputs=Outputs(

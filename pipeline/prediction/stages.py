@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 from pipeline.configs import (
+    CalibrateConfig,
     CalibrateSource,
     ExportSource,
     PredictConfig,
@@ -23,16 +24,17 @@ if TYPE_CHECKING:
 def calibrate(
     store: "AnyStore",
     source: CalibrateSource,
+    config: CalibrateConfig,
     asked: Annotated[Asked[ScoreConfig], Without("aupro")],
 ) -> "ThresholdDocument":
-    """Choose the threshold of predict on the auxiliary images, and keep it with the guides."""
+    """Choose a threshold of predict on known parts, and keep it with the detector under a name."""
     from cache.store import open_store
+    from pipeline.calibration.calibrate import calibrate as run
     from pipeline.detection.find import find_detector, recipe_of
-    from pipeline.prediction.threshold import calibrate as run
 
     objects = open_store(store)
     detector = find_detector(objects, source.guides)
-    return run(objects, detector, asked.under(recipe_of(detector)), source.fpr)
+    return run(objects, detector, asked.under(recipe_of(detector)), source, config)
 
 
 def predict(
@@ -70,4 +72,12 @@ def export(
         return export_saelens(load_artifact(objects, "saes", source.sae), source.out)
     assert source.guides is not None
     detector = find_detector(objects, source.guides)
-    return run(detector, source.out, asked.under(recipe_of(detector)), source.weights)
+    scoring = asked.under(recipe_of(detector))
+    return run(
+        detector,
+        source.out,
+        scoring,
+        source.weights,
+        threshold_name=source.threshold_name,
+        category=source.category,
+    )

@@ -1,34 +1,26 @@
-"""The score from which an image counts as anomalous: given, or calibrated and kept with the guides.
+"""The score from which an image counts as anomalous: given, or one of those kept with the detector.
 
-`calibrate` scores the cached auxiliary images, whose labels are known, picks a threshold and
-writes `threshold.json` beside the guides. It belongs to one way of pooling and smoothing: with
-another pooling, sigma or set of coefficients the scores mean something else, and it is not used.
-
-The guides were fitted on those same images, so the rates measured there are better than what new
-images will show; the document and the command say so.
-
-Axes: n images.
+A saved threshold has a name and belongs to one way of scoring: with another pooling, sigma or set
+of coefficients the scores mean something else, and it is not used. `pipeline.calibration.calibrate`
+makes them; here one is chosen.
 """
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cache.objects import Objects
-from pipeline.artifacts.notes import (
-    Measured,
-    Scoring,
-    ThresholdDocument,
-    read_note,
-    write_note,
-)
+from pipeline.artifacts.memory import MemoryDocument
+from pipeline.artifacts.notes import Chosen, Scoring, ThresholdDocument, read_note
 from pipeline.configs import ScoreConfig
+from pipeline.configs.common import is_artifact_name
 from pipeline.detection.find import AnyDetector
-from spg_core.errors import ConfigError, CorruptStore, MetricError, NotInStore
+from spg_core.errors import ConfigError, CorruptStore, NotInStore
+from spg_core.false_alarms import promised
 
-DOCUMENT = "threshold.json"
+FOLDER = "thresholds"
+"""In a detector's folder; a note each."""
+DEFAULT = "default"
+EARLIER = "threshold.json"
+"""What there was before thresholds had names."""
 NORMAL, ANOMALOUS = "normal", "anomalous"
 
 
@@ -38,7 +30,7 @@ class Threshold:
 
     value: float | None
     source: str | None
-    """`given`, or what it was calibrated for and on."""
+    """`given`, or its name and what it was calibrated for and on."""
     reason: str | None = None
 
     def verdict(self, score: float) -> str | None:
@@ -46,53 +38,6 @@ class Threshold:
         if self.value is None:
             return None
         return ANOMALOUS if score >= self.value else NORMAL
-
-
-def calibrate(
-    store: Objects, guides: AnyDetector, config: ScoreConfig, fpr: float | None
-) -> ThresholdDocument:
-    """Pick a threshold on the auxiliary images of `guides` and save it beside them.
-
-    Args:
-        store: holds the auxiliary token cache.
-        guides: whose threshold it becomes, in place of an earlier one.
-        config: how images are scored.
-        fpr: the share of normal auxiliary images that may be flagged; None takes the threshold of
-            the highest F1.
-
-    Returns: the saved document.
-
-    Raises: ConfigError, MetricError (also for a threshold that tells no image from another),
-        NotInStore, StoreError.
-    """
-    from pipeline.detection.load import make_detector, open_fitted_on
-    from pipeline.detection.values import compute
-    from pipeline.device import resolve_device
-
-    if fpr is not None and not 0 <= fpr < 1:
-        raise ConfigError(f"fpr is a share of the normal images in [0, 1), got {fpr}")
-    guides.place.store.check_writable()  # not after minutes of scoring
-    detector = make_detector(guides, config).to(resolve_device(config.device))
-    data = open_fitted_on(store, guides, detector)
-    rows = np.arange(data.cache.n_images)
-    blocks = np.array_split(rows, max(1, len(rows) // 64))
-    made = [compute(detector, data, block, [config.pooling])[1][0] for block in blocks]
-    scores = np.concatenate(made)
-    labels = data.manifest.labels.astype(np.bool_)
-    value = f1max_threshold(scores, labels) if fpr is None else fpr_threshold(scores, labels, fpr)
-    require_use(scores, labels, value)
-    document = ThresholdDocument(
-        guides=guides.id,
-        threshold=value,
-        criterion="f1max" if fpr is None else "fpr",
-        fpr=fpr,
-        scoring=scoring_of(config),
-        calibrated_on=data.parent,
-        measured=measured_at(scores, labels, value),
-    )
-    place = guides.place
-    write_note(place.store, place.name(DOCUMENT), document)
-    return document
 
 
 def scoring_of(config: ScoreConfig) -> Scoring:
@@ -106,138 +51,165 @@ def scoring_of(config: ScoreConfig) -> Scoring:
     )
 
 
-def choose_threshold(guides: AnyDetector, config: ScoreConfig, given: float | None) -> Threshold:
-    """Take the given threshold, else the one saved with the guides, else none, saying why.
+def choose_threshold(
+    guides: AnyDetector,
+    config: ScoreConfig,
+    given: float | None = None,
+    name: str | None = None,
+    category: str | None = None,
+) -> Threshold:
+    """Take the given threshold, else the one meant of those saved, else none, saying why.
 
-    Raises: ConfigError for a given threshold outside [0, 1], CorruptStore for a torn document.
+    Args:
+        guides: whose saved thresholds are looked at.
+        config: how images are scored.
+        given: by the user, in [0, 1].
+        name: of a saved one; None is the only one for these scores, or the one called default.
+        category: of the images; None where nobody says.
+
+    Raises: ConfigError for a given threshold outside [0, 1], one of other scores or categories, and
+        where several could be meant; NotInStore for a name that is none; CorruptStore for a torn
+        document.
     """
     if given is not None:
         if not 0 <= given <= 1:
             raise ConfigError(f"threshold is an image score in [0, 1], got {given}")
         return Threshold(given, "given")
-    saved = load_threshold(guides)
-    remedy = f"`spg-pipe calibrate --guides {guides.id}`"
-    if saved is None:
-        reason = f"no threshold: give --threshold, or save one with the guides by {remedy}"
-        return Threshold(None, None, reason)
-    scoring = scoring_of(config)
-    if saved.scoring != scoring:
-        reason = (
-            f"the saved threshold is for {saved.scoring}, these scores are for {scoring}: give "
-            f"--threshold, or run {remedy} with the same options"
-        )
-        return Threshold(None, None, reason)
-    return Threshold(saved.threshold, describe(saved))
+    saved = _named(guides, config, name) if name else _meant(guides, config)
+    if isinstance(saved, str):
+        return Threshold(None, None, saved)
+    chosen = _of_category(saved, category)
+    return Threshold(chosen.threshold, describe(saved, chosen))
 
 
-def load_threshold(guides: AnyDetector) -> ThresholdDocument | None:
-    """Read the threshold saved beside the guides, None where there is none.
-
-    Raises: CorruptStore for a file that is torn or belongs to other guides.
-    """
+def list_thresholds(guides: AnyDetector) -> list[str]:
+    """Give the names of the thresholds saved with a detector. Raises: StoreError."""
     place = guides.place
+    folder = place.name(FOLDER)
+    files = [entry.name.removeprefix(f"{folder}/") for entry in place.store.walk(folder)]
+    names = [file.removesuffix(".json") for file in files if file.endswith(".json")]
+    return sorted(filter(is_artifact_name, names))
+
+
+def load_threshold(guides: AnyDetector, name: str) -> ThresholdDocument:
+    """Read a threshold saved with a detector.
+
+    Raises: NotInStore where there is none, CorruptStore for a file that is torn or belongs to
+        another detector or name.
+    """
+    place, file = guides.place, file_of(name)
+    again = f"; calibrate again with --name {name} --replace"
     try:
-        saved = read_note(place.store, place.name(DOCUMENT), ThresholdDocument)
+        saved = read_note(place.store, place.name(file), ThresholdDocument)
     except NotInStore:
-        return None
+        names = ", ".join(list_thresholds(guides)) or "no threshold"
+        raise NotInStore(
+            f"{guides.id} has no threshold {name!r}; it has {names}. {_remedy(guides)} --name "
+            f"{name} makes it"
+        ) from None
     except CorruptStore as error:
-        raise CorruptStore(f"{error}; calibrate again") from None
-    if saved.guides != guides.id:
+        raise CorruptStore(f"{error}{again}") from None
+    if (saved.guides, saved.name) != (guides.id, name):
         raise CorruptStore(
-            f"{place.where(DOCUMENT)} belongs to guides {saved.guides!r}; expected {guides.id!r}; "
-            "calibrate again"
+            f"{place.where(file)} is the threshold {saved.name!r} of {saved.guides!r}; expected "
+            f"{name!r} of {guides.id!r}{again}"
         )
     return saved
 
 
-def describe(document: ThresholdDocument) -> str:
-    """Say in words where a calibrated threshold comes from."""
-    on = f"on {document.calibrated_on.dataset}"
-    if document.fpr is None:
-        return f"calibrated for F1-max {on}"
-    return f"calibrated for a false-positive rate of {document.fpr:g} {on}"
+def file_of(name: str) -> str:
+    """Give the file of a threshold in its detector's folder."""
+    return f"{FOLDER}/{name}.json"
 
 
-def f1max_threshold(scores: NDArray[np.float32], labels: NDArray[np.bool_]) -> float:
-    """Give the threshold of the highest F1, midway to the next lower score against noise.
-
-    Args:
-        scores: `(n,)` in [0, 1].
-        labels: `(n,)`, True for anomalous.
-
-    Raises: MetricError for one class only or scores that are not finite.
-    """
-    from sklearn.metrics import precision_recall_curve  # takes a second to import
-
-    values = _checked(scores, labels)
-    precision, recall, distinct = precision_recall_curve(labels, values)
-    f1 = 2 * precision[:-1] * recall[:-1] / (precision[:-1] + recall[:-1]).clip(1e-300)
-    # of equally good ones the highest; 1e-12: rounding must not choose
-    best = int(np.flatnonzero(f1 >= f1.max() - 1e-12)[-1])
-    return float((distinct[best] + distinct[max(best - 1, 0)]) / 2)
+def describe(document: ThresholdDocument, chosen: Chosen) -> str:
+    """Say in words which threshold it is, and where it comes from."""
+    of = f" for {chosen.category}" if chosen.category else ""
+    found, on = chosen.measured, document.asked.calibrated_on
+    counts = f"{found.n_normal} normal images of {on.cache.dataset}" if on.cache else ""
+    if on.cache and found.n_anomalous:
+        counts = f"{found.n_normal} normal and {found.n_anomalous} anomalous images of "
+        counts += on.cache.dataset
+    elif not on.cache:
+        bad = f" and {found.n_anomalous} bad" if found.n_anomalous else ""
+        counts = f"{found.n_normal} good{bad} parts"
+    if chosen.promised is None or document.asked.confidence is None:
+        return f"{document.name}{of}, calibrated for F1-max on {counts}"
+    told = promised(chosen.promised, document.asked.confidence)
+    return f"{document.name}{of}, calibrated on {counts}: {told}"
 
 
-def fpr_threshold(scores: NDArray[np.float32], labels: NDArray[np.bool_], fpr: float) -> float:
-    """Give the lowest useful threshold that flags at most a share `fpr` of the normal images.
-
-    It lies midway between the highest normal score that must not be flagged and the next higher
-    score. With n normal images no rate below 1/n can be told from 0: then none of them is flagged.
-
-    Raises: MetricError as `f1max_threshold`, or when that normal score is 1, the highest there is.
-    """
-    values = _checked(scores, labels)
-    normals = np.sort(values[~labels])[::-1]
-    # 1e-9: a rate such as 0.3 of 10 images is 3 images, whatever the last bit of the product
-    stay = normals[math.floor(fpr * len(normals) + 1e-9)]
-    higher = values[values > stay]
-    value = float((stay + higher.min()) / 2) if higher.size else float(np.nextafter(stay, np.inf))
-    if value > 1:
-        raise MetricError(
-            f"no threshold reaches a false-positive rate of {fpr:g}: a normal image scores {stay}"
+def _named(guides: AnyDetector, config: ScoreConfig, name: str) -> ThresholdDocument:
+    saved, scoring = load_threshold(guides, name), scoring_of(config)
+    if saved.asked.scoring != scoring:
+        raise ConfigError(
+            f"the threshold {name} is for {saved.asked.scoring}, these scores are for {scoring}: "
+            "score with its options, or name another"
         )
-    return value
+    return saved
 
 
-def require_use(scores: NDArray[np.float32], labels: NDArray[np.bool_], threshold: float) -> None:
-    """Refuse a threshold that flags all of its own images, or none. Raises: MetricError."""
-    flagged = scores.astype(np.float64) >= threshold
-    if flagged.any() and not flagged.all():
-        return
-    ranges = [
-        f"{part.size} {name} images score {part.min():.4f} to {part.max():.4f}"
-        for name, part in (("normal", scores[~labels]), ("anomalous", scores[labels]))
-    ]
-    raise MetricError(
-        f"the threshold {threshold:.4f} flags {'every' if flagged.any() else 'no'} image it was "
-        f"chosen on, so it judges nothing: {' and '.join(ranges)}; take other guides, "
-        "pooling or sigma, or give a rate with --fpr"
+def _meant(guides: AnyDetector, config: ScoreConfig) -> ThresholdDocument | str:
+    """Give the threshold that is meant where none is named, or the reason why there is none."""
+    found = [load_threshold(guides, name) for name in list_thresholds(guides)]
+    scoring, remedy = scoring_of(config), _remedy(guides)
+    if not found:
+        place, told = guides.place, ""
+        if place.store.size(place.name(EARLIER)) is not None:
+            told = f" ({place.where(EARLIER)} is of an earlier version and is not read)"
+        return f"no threshold{told}: give --threshold, or save one with the detector by {remedy}"
+    fitting = {one.name: one for one in found if one.asked.scoring == scoring}
+    if not fitting:
+        theirs = ", ".join(f"the threshold {one.name} is for {one.asked.scoring}" for one in found)
+        return (
+            f"{theirs}; these scores are for {scoring}: give --threshold, or run {remedy} with the "
+            "same options and a --name"
+        )
+    if len(fitting) > 1 and DEFAULT not in fitting:
+        raise ConfigError(
+            f"{guides.id} has several thresholds, choose one with --threshold-name: "
+            f"{_listed(list(fitting.values()))}"
+        )
+    return fitting.get(DEFAULT) or next(iter(fitting.values()))
+
+
+def _of_category(saved: ThresholdDocument, category: str | None) -> Chosen:
+    """Give the threshold for a category. Raises: ConfigError where it is not known or not there."""
+    own = {one.category: one for one in saved.chosen}
+    if saved.asked.per_category:
+        if category is None and len(own) == 1:
+            return saved.chosen[0]
+        if category in own:
+            return own[category]
+        names = ", ".join(str(name) for name in own)
+        raise ConfigError(
+            f"the threshold {saved.name} is one for each of {names}; "
+            + (f"there is none for {category}" if category else "say of which the images are ")
+            + ("" if category else "with --category")
+        )
+    told = saved.asked.calibrated_on.categories
+    if category is not None and told and category not in told:
+        raise ConfigError(
+            f"the threshold {saved.name} was calibrated on {', '.join(told)}, these images are of "
+            f"{category}; calibrate on such parts under another --name, or name another threshold"
+        )
+    return saved.chosen[0]
+
+
+def _listed(found: Sequence[ThresholdDocument]) -> str:
+    return "; ".join(
+        describe(one, one.chosen[0])
+        if not one.asked.per_category
+        else f"{one.name}, one a category"
+        for one in found
     )
 
 
-def measured_at(
-    scores: NDArray[np.float32], labels: NDArray[np.bool_], threshold: float
-) -> Measured:
-    """Count what a threshold does to labelled images."""
-    flagged = scores.astype(np.float64) >= threshold
-    hits, n_flagged = int(flagged[labels].sum()), int(flagged.sum())
-    n_anomalous = int(labels.sum())
-    return Measured(
-        n_normal=len(labels) - n_anomalous,
-        n_anomalous=n_anomalous,
-        fpr=(n_flagged - hits) / (len(labels) - n_anomalous),
-        tpr=hits / n_anomalous,
-        precision=hits / n_flagged if n_flagged else None,
-        f1=2 * hits / (n_flagged + n_anomalous),
+def _remedy(guides: AnyDetector) -> str:
+    """Write the command that makes a threshold for any detector: from own good parts."""
+    document = guides.document
+    several = isinstance(document, MemoryDocument) and len(document.categories) > 1
+    return (
+        f"`spg-pipe calibrate --guides {guides.id} --good FOLDER"
+        f"{' --category NAME' if several else ''}`"
     )
-
-
-def _checked(scores: NDArray[np.float32], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
-    values = scores.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise MetricError("some scores are NaN or infinite, so no threshold can be chosen")
-    if labels.all() or not labels.any():
-        raise MetricError(
-            f"all {len(labels)} calibration images are of one class; a threshold needs normal and "
-            "anomalous ones, so extract the split that holds both, or give --threshold"
-        )
-    return values

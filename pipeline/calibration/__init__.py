@@ -1,0 +1,1 @@
+"""Calibrate: a threshold from images whose labels are known."""

@@ -1,0 +1,123 @@
+"""Known parts of a cached dataset, or of the auxiliary one that guides were fitted on."""
+
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.objects import Objects
+from pipeline.artifacts.documents import GuidesDocument
+from pipeline.artifacts.notes import CalibratedOn
+from pipeline.calibration.known_parts import KnownParts, held_images
+from pipeline.configs import CalibrateSource, ScoreConfig
+from pipeline.detection.detector import Detector
+from pipeline.detection.find import AnyDetector
+from pipeline.detection.load import make_detector, open_fitted_on, singles
+from pipeline.detection.sources import open_sources
+from pipeline.detection.values import compute
+from pipeline.device import resolve_device
+from pipeline.inputs import CachedDataset
+from pipeline.progress import bar, say
+from pipeline.scoring.unseen import memories_of
+from spg_core.errors import ArtifactError, ConfigError, DatasetError
+from spg_core.nearest import near
+
+_IMAGES_A_BLOCK = 64
+
+
+def cached_parts(
+    store: Objects, guides: AnyDetector, scoring: ScoreConfig, source: CalibrateSource
+) -> KnownParts:
+    """Find the cached images that a source means; nothing is scored yet.
+
+    Raises: ArtifactError, ConfigError, DatasetError, NotInStore, IncompleteCache, StoreError,
+        CorruptStore.
+    """
+    detector = make_detector(guides, scoring).to(resolve_device(scoring.device))
+    if source.dataset is not None:
+        split = source.split or "test"
+        data = open_sources(store, source.dataset, detector.specs, source.key, split)
+    elif memories_of(guides):
+        raise ArtifactError(
+            f"{guides.id} holds a memory, which no auxiliary product is asked against; calibrate "
+            "it on parts of its own product: --good FOLDER, or --dataset NAME"
+        )
+    else:
+        data = open_fitted_on(store, guides, detector)
+    rows = _usable(data, guides, _wanted(data, source))
+    told = CalibratedOn(
+        cache=data.parent,
+        split=source.split,
+        categories=list(source.category),
+        good=[],
+        bad=[],
+        is_auxiliary=data.cache.key in _fitted_keys(guides),
+    )
+    chosen = data.manifest.select(rows)
+    labels = data.manifest.labels[rows].astype(np.bool_)
+    categories = [str(name) for name in chosen["category"].to_pylist()]
+    return KnownParts(labels, categories, told, partial(_compute, detector, data, rows, scoring))
+
+
+def _wanted(data: CachedDataset, source: CalibrateSource) -> NDArray[np.int64]:
+    """Give the rows of the split and the categories asked for. Raises: ConfigError."""
+    known = data.manifest.categories
+    for name in source.category:
+        if name not in known:
+            raise ConfigError(
+                f"--category is {name}{near(name, known)}; {data.cache.where} has "
+                f"{', '.join(known)}"
+            )
+    splits = np.array(data.manifest.column("split"))
+    categories = np.array(data.manifest.column("category"))
+    taken = np.isin(categories, source.category or known)
+    taken &= np.full(len(splits), True) if source.split is None else splits == source.split
+    if not taken.any():
+        raise ConfigError(f"{data.cache.where} has no such images of the split {source.split}")
+    return np.flatnonzero(taken)
+
+
+def _usable(data: CachedDataset, guides: AnyDetector, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Leave out copies and what a memory holds, and say so.
+
+    Raises: DatasetError for an image with two labels, or where none is left.
+    """
+    held, labels = held_images(guides), data.manifest.labels
+    ids = data.manifest.column("image_id")
+    first: dict[str, int] = {}
+    for row in rows.tolist():
+        if labels[first.setdefault(ids[row], row)] != labels[row]:
+            paths = data.manifest.column("image_path")
+            raise DatasetError(
+                f"{data.cache.where}: {paths[row]} and {paths[first[ids[row]]]} are one image, "
+                "good and bad; mend the dataset and extract it again"
+            )
+    if len(first) < len(rows):
+        say(f"{len(rows) - len(first)} images are copies of others, and count once")
+    own = [row for image, row in first.items() if image not in held]
+    if len(own) < len(first):
+        say(f"{len(first) - len(own)} images are in the memory itself and left out")
+    if not own:
+        raise DatasetError(
+            f"no image of {data.cache.where} is left: all are in the memory {guides.id}; take "
+            "another --split or --dataset, or --good FOLDER"
+        )
+    return np.array(own, np.int64)
+
+
+def _compute(
+    detector: Detector, data: CachedDataset, rows: NDArray[np.int64], scoring: ScoreConfig
+) -> NDArray[np.float32]:
+    """Score cached images."""
+    made = []
+    with bar("Judging", len(rows)) as advance:
+        for block in np.array_split(rows, -(-len(rows) // _IMAGES_A_BLOCK)):
+            made.append(compute(detector, data, block, [scoring.pooling])[1][0])
+            advance(len(block))
+    return np.concatenate(made)
+
+
+def _fitted_keys(guides: AnyDetector) -> set[str]:
+    """Give the keys of the caches that a detector's guides were fitted on."""
+    parts = [one.document for one in singles(guides)]
+    return {one.parents.cache.key for one in parts if isinstance(one, GuidesDocument)}

@@ -1,0 +1,124 @@
+"""Calibrate: choose a threshold on images whose labels are known, and keep it with the detector.
+
+The request is compared with what is saved under the name before anything is scored: the same one is
+found, another one is refused unless it may be replaced.
+"""
+
+import numpy as np
+
+from cache.objects import Objects
+from pipeline.artifacts.notes import (
+    Chosen,
+    ThresholdDocument,
+    ThresholdRequest,
+    write_new_note,
+    write_note,
+)
+from pipeline.calibration.cached_parts import cached_parts
+from pipeline.calibration.criterion import Scores, choose
+from pipeline.calibration.known_parts import KnownParts
+from pipeline.calibration.own_parts import own_parts
+from pipeline.configs import CalibrateConfig, CalibrateSource, ScoreConfig
+from pipeline.detection.find import AnyDetector
+from pipeline.prediction.threshold import describe, file_of, load_threshold, scoring_of
+from pipeline.progress import say
+from spg_core.errors import NotInStore, OptionsDisagree, StoreError
+
+
+class ThresholdTaken(StoreError):
+    """A name means a threshold that another request made."""
+
+
+def calibrate(
+    store: Objects,
+    guides: AnyDetector,
+    scoring: ScoreConfig,
+    source: CalibrateSource,
+    config: CalibrateConfig,
+) -> ThresholdDocument:
+    """Choose a threshold of a detector and save it with it, or find what the same request saved.
+
+    Args:
+        store: holds the token caches.
+        guides: whose threshold it becomes: guides, a memory or a combination.
+        scoring: how images are scored.
+        source: which images.
+        config: how the threshold is chosen, and its name.
+
+    Raises: ConfigError, DatasetError, MetricError (what cannot be promised, or judges nothing),
+        ArtifactError, NotInStore, StoreError (a name that is taken), CorruptStore.
+    """
+    if config.per_category and source.good:
+        raise OptionsDisagree(
+            "--per-category is for the categories of a dataset; calibrate own parts once a "
+            "category, each with its own --name"
+        )
+    guides.place.store.check_writable()  # not after minutes of scoring
+    if source.good:
+        parts = own_parts(guides, scoring, source)
+    else:
+        parts = cached_parts(store, guides, scoring, source)
+    asked = _asked(parts, scoring, config)
+    saved = None if config.replace else _saved(guides, asked, config.name)
+    if saved is not None:
+        say(f"the threshold {config.name} is there already; --replace chooses it anew")
+        return saved
+    chosen = _choose(asked, parts.score(), parts)
+    document = ThresholdDocument(guides=guides.id, name=config.name, asked=asked, chosen=chosen)
+    return _write(guides, document, in_place=config.replace)
+
+
+def _asked(parts: KnownParts, scoring: ScoreConfig, config: CalibrateConfig) -> ThresholdRequest:
+    by_f1 = config.rate is None and bool(parts.labels.any())
+    return ThresholdRequest(
+        criterion="f1max" if by_f1 else "rate",
+        rate=config.rate,
+        confidence=None if by_f1 else config.confidence,
+        per_category=config.per_category,
+        scoring=scoring_of(scoring),
+        calibrated_on=parts.told,
+    )
+
+
+def _saved(guides: AnyDetector, asked: ThresholdRequest, name: str) -> ThresholdDocument | None:
+    """Give what the same request saved under a name, None where there is nothing.
+
+    Raises: ThresholdTaken where another one did, CorruptStore.
+    """
+    try:
+        saved = load_threshold(guides, name)
+    except NotInStore:
+        return None
+    if saved.asked == asked:
+        return saved
+    told = describe(saved, saved.chosen[0])
+    raise ThresholdTaken(
+        f"{guides.id} has the threshold {told}; give this one another --name, or --replace that"
+    )
+
+
+def _choose(asked: ThresholdRequest, scores: Scores, parts: KnownParts) -> list[Chosen]:
+    """Choose the one threshold, or one a category. Raises: MetricError."""
+    of_category = np.array(parts.categories)
+    names = sorted(set(parts.categories)) if asked.per_category else [None]
+    found = []
+    for name in names:
+        own = np.full(len(scores), True) if name is None else of_category == name
+        found.append(choose(scores[own], parts.labels[own], asked, name))
+    return found
+
+
+def _write(
+    guides: AnyDetector, document: ThresholdDocument, *, in_place: bool
+) -> ThresholdDocument:
+    """Save a threshold; where somebody else just saved one, take theirs if it is of this request.
+
+    Raises: ThresholdTaken, StoreError.
+    """
+    place = guides.place
+    file = place.name(file_of(document.name))
+    if in_place:
+        write_note(place.store, file, document)
+    elif not write_new_note(place.store, file, document):
+        return _saved(guides, document.asked, document.name) or document
+    return document

@@ -1,0 +1,114 @@
+"""Own images: folders of parts that an engineer knows to be good, or bad; judged as by predict."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manifests.images import decode_image, read_bytes
+from pipeline.artifacts.notes import CalibratedOn
+from pipeline.calibration.known_parts import KnownParts, held_images
+from pipeline.configs import CalibrateSource, PredictConfig, ScoreConfig
+from pipeline.detection.find import AnyDetector
+from pipeline.prediction.inputs import Listed, find_images
+from pipeline.prediction.predict import predict
+from pipeline.progress import bar, say
+from spg_core.errors import DatasetError
+
+_NAMED = 3
+"""Files named in a message; the others are counted."""
+
+
+def own_parts(guides: AnyDetector, scoring: ScoreConfig, source: CalibrateSource) -> KnownParts:
+    """Find the images that `--good` and `--bad` mean; nothing is scored yet.
+
+    Raises: DatasetError for what is not there or cannot be meant.
+    """
+    held = held_images(guides)
+    good, bad = _read("--good", source.good), _read("--bad", source.bad)
+    if both := good.keys() & bad.keys():
+        pairs = [f"{good[one]} is {bad[one]}" for one in both]
+        raise DatasetError(f"the same image is good and bad: {_some(sorted(pairs))}; which is it?")
+    if remembered := [bad[one] for one in bad if one in held]:
+        raise DatasetError(
+            f"{guides.id} holds images of --bad as normal: {_some(remembered)}; make another memory"
+        )
+    own = {digest: path for digest, path in good.items() if digest not in held}
+    if len(own) < len(good):
+        say(f"{len(good) - len(own)} of --good are in the memory itself and left out")
+    if not own:
+        raise DatasetError(
+            f"no image of --good is left of {len(good)}: all are in the memory {guides.id}, and "
+            "would look normal to it; give other good parts"
+        )
+    [category] = source.category or (None,)
+    told = CalibratedOn(
+        cache=None,
+        split=None,
+        categories=list(source.category),
+        good=sorted(own),
+        bad=sorted(bad),
+        is_auxiliary=False,
+    )
+    paths = [*own.values(), *bad.values()]
+    labels = np.arange(len(paths)) >= len(own)
+    config = PredictConfig(weights=source.weights, category=category, threshold=0.5)
+    return KnownParts(labels, [], told, partial(_judge, guides, paths, scoring, config))
+
+
+def _read(option: str, arguments: Sequence[str]) -> dict[str, str]:
+    """Give paths by the digest of their bytes; what cannot be used is said and left out.
+
+    Raises: DatasetError for what is not there, and where nothing is left.
+    """
+    listed = find_images(arguments)
+    if missing := [one.error for one in listed if one.error is not None]:
+        raise DatasetError(f"{option}: {_some(missing)}")
+    found: dict[str, str] = {}
+    again, broken, sizes = 0, list[str](), Counter[tuple[int, int]]()
+    for path in (one.path for one in listed):
+        try:
+            data = read_bytes(Path(path))
+            image = decode_image(data, path)
+        except DatasetError as error:
+            broken.append(str(error))
+            continue
+        digest = hashlib.sha256(data).hexdigest()
+        again += digest in found
+        if found.setdefault(digest, path) == path:
+            sizes[image.size] += 1
+    if broken:
+        say(f"{option}: {len(broken)} of {len(listed)} images are left out: {_some(broken)}")
+    if again:
+        say(f"{option}: {again} are copies of others, byte for byte, and count once")
+    if len(sizes) > 1:
+        told = ", ".join(f"{n} of {w} x {h}" for (w, h), n in sizes.most_common(_NAMED))
+        say(f"remark: {option}: images of {len(sizes)} sizes ({told}, ..); are all of one camera?")
+    if arguments and not found:
+        raise DatasetError(f"{option}: none of {len(listed)} images can be used; {broken[0]}")
+    return found
+
+
+def _judge(
+    guides: AnyDetector, paths: Sequence[str], scoring: ScoreConfig, config: PredictConfig
+) -> NDArray[np.float32]:
+    """Score images as `predict` does. Raises: DatasetError where one cannot be, and as predict."""
+    scores = np.empty(len(paths), np.float32)
+    judged = predict(guides, [Listed(path) for path in paths], scoring, config)
+    with bar("Judging", len(paths)) as advance:
+        for at, one in enumerate(judged):
+            if one.score is None:
+                raise DatasetError(f"{one.error}; take it out and calibrate again")
+            scores[at] = one.score
+            advance()
+    return scores
+
+
+def _some(texts: Sequence[str]) -> str:
+    """Name the first few of some things, and count the rest."""
+    more = f"; and {len(texts) - _NAMED} more" if len(texts) > _NAMED else ""
+    return "; ".join(texts[:_NAMED]) + more
