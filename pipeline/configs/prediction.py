@@ -37,8 +37,9 @@ class CalibrateSource(GuidesSource):
             raise OptionsDisagree("--good and --dataset: take own images, or a cached dataset")
         if self.bad and not self.good:
             raise OptionsDisagree("--bad stands beside --good: defects alone make no threshold")
-        if (self.split or self.key) and not self.dataset:
-            raise OptionsDisagree("--split and --key choose among caches: name the --dataset")
+        if self.dataset is None and (self.split or self.key):
+            given = "--split" if self.split else "--key"
+            raise OptionsDisagree(f"{given} chooses among a dataset's caches: name the --dataset")
         if self.weights and not self.good:
             raise OptionsDisagree("--weights is for the images of --good; cached ones need none")
         if self.good and len(self.category) > 1:
