@@ -232,7 +232,7 @@ def test_an_earlier_export_is_replaced(small, exported, tmp_path):
     made = export(guides, str(tmp_path / "detector.onnx"), ScoreConfig(sigma=0), weights)
 
     assert json.loads(Path(made.sidecar).read_text())["scoring"]["sigma"] == 0
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_impossible_places_are_refused(small, tmp_path):

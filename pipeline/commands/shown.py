@@ -203,9 +203,9 @@ def export(made: "Exported | SaeFiles", as_json: bool) -> None:
         show({"path": made.path, "sae": made.sae, "files": list(made.files)}, as_json, files)
         return
     check = made.document.check
-    result = {"path": made.path, "sidecar": made.sidecar}
+    result = {"path": made.path, "sidecar": made.sidecar, "runtime": made.runtime}
     text = (
-        f"{made.path}\n{made.sidecar}\n"
+        f"{made.path}\n{made.sidecar}\n{made.runtime}\n"
         f"  differs from ours by at most {check.map_max_abs_difference:.1e} in maps and "
         f"{check.score_max_abs_difference:.1e} in scores ({check.images} images)"
     )

@@ -1,7 +1,8 @@
 """Export: a detector as one ONNX file that needs nothing of ours, checked before it gets its name.
 
 `detector.onnx` takes RGB in [0, 1] at the model's input size and gives map and score. How an image
-becomes such an input is written into the file (metadata key `spg`) and beside it (`detector.json`).
+becomes such an input is written into the file (metadata key `spg`) and beside it (`detector.json`);
+`spg_detector.py`, a module of this folder, is laid there too and judges images with the file alone.
 
 The file first gets a temporary name. onnxruntime then runs it on images of several kinds, in a
 batch of another size than the one traced, and what it gives is compared with the backbone and the
@@ -14,6 +15,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -48,14 +50,17 @@ OUTPUTS = ("map", "score")
 METADATA = "spg"
 _LARGEST_BYTES = 2**31 - 2**24  # protobuf's limit on one message, with room for the graph
 _CHECK_IMAGES = 3
+_RUNTIME = "spg_detector.py"
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A published file: its path, its sidecar's, and how far it is from ours."""
+    """A published file: its path, those of what lies beside it, and how far it is from ours."""
 
     path: str
     sidecar: str
+    runtime: str
+    """A module that judges images with the file; needs numpy, pillow and onnxruntime."""
     document: SidecarDocument = field(repr=False)
 
 
@@ -89,10 +94,11 @@ def export(
     target = Path(out)
     if target.suffix != ".onnx" or target.is_dir():
         raise ConfigError(f"out is the path of a file that ends in .onnx, got {out}")
-    sidecar = target.with_suffix(".json")
+    sidecar, runtime = target.with_suffix(".json"), target.with_name(_RUNTIME)
     check_place(target, make_folders=True)
     check_place(sidecar, is_sidecar, make_folders=True)
     threshold = choose_threshold(guides, config, name=threshold_name, category=category)
+    check_place(runtime, _is_runtime, make_folders=True)
     detector = make_detector(guides, config)
     _require_guides(detector)
     specs = specs_of(detector)
@@ -107,7 +113,19 @@ def export(
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         document = SidecarDocument(**vars(told), check=check, sha256=digest)
         write_file(sidecar, f"{to_text(document, indent=1)}\n".encode(), is_sidecar)
-    return Exported(str(target), str(sidecar), document)
+        write_file(runtime, _runtime_source(), _is_runtime)
+    return Exported(str(target), str(sidecar), str(runtime), document)
+
+
+def _runtime_source() -> bytes:
+    # read, not imported: onnxruntime takes a second to load
+    return resources.files(__package__).joinpath(_RUNTIME).read_bytes()
+
+
+def _is_runtime(path: Path) -> bool:
+    """Tell whether a file is one that an export of some version wrote: by its first line."""
+    with path.open("rb") as file:
+        return file.readline(200) == _runtime_source().splitlines(keepends=True)[0]
 
 
 def _require_guides(detector: Detector) -> None:
