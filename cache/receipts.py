@@ -14,6 +14,7 @@ from cache.layout import Geometry, receipt_name, shard_name
 from cache.objects import Objects, Part, as_view, total_bytes
 from cache.record import Receipt, StoredObject, parse_receipt, receipt_to_bytes
 from cache.shard import check_values, crc32c, describe_shard, is_storable, new_digest
+from spg_core.ahead import in_order
 from spg_core.errors import CorruptStore, NotInStore, StoreError
 
 _ATTEMPTS = 3
@@ -30,6 +31,11 @@ class Receipts:
         self.has_looked = False
         self._doubted: dict[int, bytes | None] = {}
         """Shards that lay there without proof, and the receipt each had, at the last look."""
+
+    @property
+    def distrusted(self) -> frozenset[int]:
+        """The shards that had a receipt that does not fit what is stored, at the last look."""
+        return frozenset(shard for shard, data in self._doubted.items() if data is not None)
 
     def stated(self) -> set[int]:
         """Return the shards that look written: by their receipts and sizes, and not doubted."""
@@ -61,13 +67,16 @@ class Receipts:
 
         found = {}
         with ThreadPoolExecutor(_READ) as pool:
-            proofs = pool.map(lambda shard: self._proof(shard, *stated[shard]), stated)
+            proofs = in_order(
+                pool, lambda shard: self._proof(shard, *stated[shard]), stated, 2 * _READ
+            )
             for shard, receipt in zip(stated, proofs, strict=True):
                 found[shard] = receipt
                 if progress is not None:
                     progress(1, len(stated))
         for shard in range(self.geometry.n_shards):
-            if shard not in stated and any(name in sizes for name in self._names(shard)):
+            names = (f"{self.folder}/{receipt_name(shard)}", *self._names(shard))
+            if shard not in stated and any(name in sizes for name in names):
                 self._doubted[shard] = self._get(shard)
         return {shard: receipt for shard, receipt in found.items() if receipt is not None}
 
@@ -143,7 +152,7 @@ class Receipts:
         shards = range(self.geometry.n_shards)
         there = [shard for shard in shards if f"{self.folder}/{receipt_name(shard)}" in sizes]
         with ThreadPoolExecutor(_LISTED) as pool:
-            read = dict(zip(there, pool.map(self._get, there), strict=True))
+            read = dict(zip(there, in_order(pool, self._get, there, 2 * _LISTED), strict=True))
         found = {}
         for shard, data in read.items():
             receipt = None if data is None else self._parse(shard, data)

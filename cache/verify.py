@@ -12,6 +12,7 @@ from cache.objects import Objects
 from cache.record import CacheRecord, StoredObject
 from cache.shard import check_values, describe_shard, new_digest
 from cache.zarr_group import zarr_metadata
+from spg_core.ahead import in_order
 from spg_core.errors import CorruptStore, NotInStore, StoreError
 
 _THREADS = 4
@@ -71,7 +72,8 @@ def verify_cache(
         return problems
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = [problem for problems in pool.map(check, tasks) for problem in problems]
+        checked = in_order(pool, check, tasks, 2 * _THREADS)
+        found = [problem for problems in checked for problem in problems]
     found += _check_manifest(objects, folder, record)
     metadata = zarr_metadata(record.geometry)
     for name, expected in metadata.items():

@@ -101,6 +101,11 @@ class CacheWriter:
         shards = range(self.geometry.n_shards)
         return sum(self._shard_estimate(shard) for shard in shards if shard not in done)
 
+    @property
+    def distrusted(self) -> frozenset[int]:
+        """The shards that had a receipt that does not fit, as `pending_shards` last saw."""
+        return self._receipts.distrusted
+
     def write_shard(
         self,
         shard: int,

@@ -28,8 +28,11 @@ from manifests.plain import understood
 from manifests.problems import Layout, Problem, printable, settle
 from manifests.schema import MAX_ROWS, schema_for
 from manifests.table import Manifest
+from spg_core.ahead import in_order
 from spg_core.errors import ConfigError, DatasetError
 
+_AHEAD = 16
+"""Images a thread may be ahead of the one whose turn it is."""
 DATASET_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """Names of datasets are folder names in the store, on every file system and in S3 alike."""
 
@@ -187,7 +190,7 @@ def _examine_all(
 ) -> Generator[Examined, None, None]:
     """Yield what is found in the order of the entries."""
     with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(look, entries)
+        yield from in_order(pool, look, entries, _AHEAD * workers)
 
 
 def _limited(all_facts: list[Facts], reading: Reading) -> list[Facts]:

@@ -31,7 +31,6 @@ from pipeline.extraction.shards import (
     AT_ONCE,
     Shard,
     describe,
-    has_receipt,
     make_shard,
     open_extract_job,
     open_writer,
@@ -186,12 +185,10 @@ def _shards(
     names = [name for name in manifest.table.column_names if name != THUMBNAIL.name]
     slim = Manifest(manifest.table.select(names))
     lacking = lacking_by_shard(pending)
-    distrusted = {
-        shard: frozenset(cache for cache in caches if has_receipt(writers[cache], shard))
-        for shard, caches in lacking.items()
-    }
+    distrusted = [writer.distrusted for writer in writers]
     numbers = list(lacking)
     start = secrets.randbelow(len(numbers))
     for shard in numbers[start:] + numbers[:start]:
         rows = Manifest(slim.select(list(writers[0].shard_rows(shard))))
-        yield Shard(shard, rows, lacking[shard], distrusted[shard])
+        doubted = frozenset(cache for cache in lacking[shard] if shard in distrusted[cache])
+        yield Shard(shard, rows, lacking[shard], doubted)

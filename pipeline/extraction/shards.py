@@ -189,11 +189,6 @@ def _vanished_defects(rows: Manifest, masks: NDArray[np.uint8]) -> list[str]:
     return [str(path) for path, native, mask in pairs if native and not mask.any()]
 
 
-def has_receipt(writer: CacheWriter, shard: int) -> bool:
-    """Tell whether somebody says that a shard is written."""
-    return writer.objects.size(f"{writer.folder}/{receipt_name(shard)}") is not None
-
-
 def _still_lacking(writers: Sequence[CacheWriter], shard: Shard) -> list[int]:
     """Give the caches in which a shard that had no receipt has not been written since."""
     return [
@@ -204,5 +199,6 @@ def _still_lacking(writers: Sequence[CacheWriter], shard: Shard) -> list[int]:
 
 
 def _is_written(writer: CacheWriter, shard: int) -> bool:
-    is_complete = writer.objects.size(f"{writer.folder}/{RECORD}") is not None
-    return is_complete or has_receipt(writer, shard)
+    """Tell whether somebody says so: a receipt, or the record, for which receipts are dropped."""
+    names = (receipt_name(shard), RECORD)
+    return any(writer.objects.size(f"{writer.folder}/{name}") is not None for name in names)
