@@ -88,11 +88,14 @@ def gaussian_matrix(size: int, sigma: float) -> Tensor:
     return matrix.scatter_add_(1, source, kernel.expand(size, -1).contiguous())
 
 
-def image_scores(maps: Tensor, pooling: Pooling) -> Tensor:
-    """Pool maps `(B, H, W)` into one score an image, `(B,)`. Raises: ConfigError."""
+def image_scores(values: Tensor, pooling: Pooling) -> Tensor:
+    """Pool maps `(B, H, W)`, or patches `(B, P)`, into one score an image, `(B,)`.
+
+    Which of the two a pooling is of, is for the caller to see to. Raises: ConfigError.
+    """
     if pooling.top is not None:
-        return top_mean(maps, pooling.top)
-    return log_mean_exp(maps, pooling.tau)
+        return top_mean(values, pooling.top)
+    return log_mean_exp(values, pooling.tau)
 
 
 def log_mean_exp(maps: Tensor, tau: float) -> Tensor:
@@ -113,15 +116,16 @@ def log_mean_exp(maps: Tensor, tau: float) -> Tensor:
     return top[:, 0] + tau * torch.log1p(torch.expm1((flat - top) / tau).mean(1))
 
 
-def top_mean(maps: Tensor, share: float) -> Tensor:
-    """Pool maps `(B, H, W)` into the mean `(B,)` of a share of the pixels, the largest.
+def top_mean(values: Tensor, share: float) -> Tensor:
+    """Pool values `(B, ...)` of pixels or patches into the mean `(B,)` of the largest share.
 
-    As the release counts them: a part of a pixel is none, but one is taken at least.
+    As the release counts pixels: a part of one is none, but one is taken at least. Of 1 % of an
+    image's patches it is AnomalyDINO's image score.
     """
     if not 0 < share <= 1:
         raise ConfigError(f"a share of the pixels is above 0 and at most 1, got {share}")
-    flat = maps.flatten(1)
+    flat = values.flatten(1)
     # 1e-9: 0.29 of 100 pixels are 29, whatever the last bit of the product
-    n_pixels = max(1, int(flat.shape[1] * share + 1e-9))
+    n_kept = max(1, int(flat.shape[1] * share + 1e-9))
     # in order of size, so that the sum does not depend on how they were found
-    return flat.topk(n_pixels, dim=1).values.mean(1)
+    return flat.topk(n_kept, dim=1).values.mean(1)

@@ -15,8 +15,6 @@ from torch import Tensor
 from spg_core.guides import unit
 from spg_core.products import inner_products
 
-TOP_SHARE = 0.01
-"""Of an image's patches, those whose mean is AnomalyDINO's image score."""
 # 784 rows of 1024 products are 3 MB, which a core's cache holds; 4096 took up to 1.6 times as long.
 _BLOCK_TOKENS = 1024
 
@@ -38,15 +36,6 @@ def nearest_distances(tokens: Tensor, memory: Tensor) -> Tensor:
         for image, nearest in zip(tokens, found, strict=True):
             torch.maximum(nearest, inner_products(image, block).amax(-1), out=nearest)
     return (1 - found).clamp(0, 2)  # rounding can leave a cosine at 1 + 1e-7
-
-
-def top_mean(distances: Tensor, share: float = TOP_SHARE) -> Tensor:
-    """Give the mean of the largest share of the last axis, of at least one: `(..., P)` to `(...)`.
-
-    With 1 % of an image's patch distances it is AnomalyDINO's image score.
-    """
-    n_kept = max(1, int(distances.shape[-1] * share))
-    return distances.topk(n_kept, dim=-1).values.mean(-1)
 
 
 def coreset(tokens: Tensor, n_kept: int) -> Tensor:

@@ -9,7 +9,7 @@ from spg_core.anomaly_map import image_scores, map_operator
 from spg_core.atom_patches import atom_activations
 from spg_core.guide_config import GuideConfig
 from spg_core.guide_step import GuideFit, GuideTrainer, guide_batch
-from spg_core.memory import coreset, nearest_distances, top_mean
+from spg_core.memory import coreset, nearest_distances
 from spg_core.pooling import Pooling
 from spg_core.sae import Sae
 from spg_core.types import PatchGrid
@@ -88,7 +88,7 @@ def test_a_memory_is_asked_and_thinned_out_without_a_wait() -> None:
         tokens = torch.empty((N_IMAGES, 6, D), device="cuda")
         memory = torch.empty((1500, D), dtype=torch.float16, device="cuda")
         distances = nearest_distances(tokens, memory)
-        scores = top_mean(distances)
+        scores = image_scores(distances, Pooling(top=0.01, of="patches"))
         kept = coreset(tokens.flatten(0, 1), 5)
 
     require_quiet(gpu)

@@ -93,7 +93,7 @@ def test_an_image_score_is_of_the_map_the_cls_token_or_both(vit):
 def test_layers_are_predicted_from_one_forward_and_score_as_cached(vit, small_store, monkeypatch):
     store, patches, on_cls, weights = vit
     made = combine(store, [*patches, on_cls.id], CombineConfig())
-    scoring = ScoreConfig(image_score="both")
+    scoring = ScoreConfig(image_score="both", pool="patches:0.1")
     table = pq.read_table(
         f"{score(store, made, 'target', scoring).path}/images.parquet"
     ).to_pydict()
@@ -117,7 +117,9 @@ def test_one_file_holds_all_layers_and_the_cls_pair(vit, tmp_path):
     store, patches, on_cls, weights = vit
     made = combine(store, [*patches, on_cls.id], CombineConfig())
 
-    written = export(made, str(tmp_path / "a.onnx"), ScoreConfig(image_score="both"), weights)
+    scoring = ScoreConfig(image_score="both", pool="patches:0.1")
+
+    written = export(made, str(tmp_path / "a.onnx"), scoring, weights)
 
     assert written.document.check.score_max_abs_difference <= 1e-4
 

@@ -66,6 +66,10 @@ def _maps(store, made):
     return np.asarray(zarr.open_array(f"{made.path}/maps.zarr", mode="r")[:])
 
 
+def _image_scores(made):
+    return pq.read_table(f"{made.path}/images.parquet")["score"].to_numpy()
+
+
 def _scored(store, detector, **more):
     return score(store, detector, "target", ScoreConfig(), save_maps=True, **more)
 
@@ -89,6 +93,20 @@ def test_parts_with_other_grids_meet_at_the_pixels_of_the_first(both):
 def _key_of(store, dataset, height):
     opened = [open_dataset(store, dataset, "gabor", key) for key in _keys(store, dataset)]
     return next(one.cache.key for one in opened if one.spec.height == height)
+
+
+def test_patches_of_each_part_are_pooled_by_themselves_and_meet_as_maps_do(both):
+    store, fine, coarse = both
+    scoring = ScoreConfig(pool="patches:0.25")
+
+    alone = [score(store, one, "target", scoring) for one in (fine, coarse)]
+    mean = score(store, combine(store, [fine, coarse], CombineConfig()), "target", scoring)
+
+    expected = (_image_scores(alone[0]) + _image_scores(alone[1])) / 2
+    np.testing.assert_allclose(_image_scores(mean), expected, atol=1e-6)
+    detector = load_detector(store, mean.document.parents.combination, scoring)
+    with pytest.raises(ArtifactError, match=r"give the values of all 2 parts, .* got 0"):
+        detector.scores(torch.zeros(1, 96, 96))
 
 
 def test_each_part_finds_its_own_tokens_without_a_key(both):

@@ -181,6 +181,7 @@ def test_what_was_accepted_once_is_refused(stage, wrong):
         ("top:0.01", Pooling(top=0.01)),
         ("top:.5", Pooling(top=0.5)),
         ("top:1", Pooling(top=1.0)),
+        ("patches:0.01", Pooling(top=0.01, of="patches")),
     ],
 )
 def test_pool_says_how_maps_become_scores(pool, pooling):
@@ -208,16 +209,18 @@ def test_one_way_of_pooling_has_one_config_however_it_is_typed():
         "top:2",
         "top:-0.1",
         "top:nan",
+        "patches",
+        "patches:0",
         "top:1%",
         "median",
     ],
 )
 def test_a_pool_that_cannot_be_says_what_can(pool):
-    with pytest.raises(ConfigError, match=r"lse, max, mean or top:Q with Q above 0 and at most 1"):
+    with pytest.raises(ConfigError, match=r"lse, max, mean, top:Q or patches:Q with Q above 0"):
         ScoreConfig(pool=pool)
 
 
-@pytest.mark.parametrize("pool", ["max", "mean", "top:0.1"])
+@pytest.mark.parametrize("pool", ["max", "mean", "top:0.1", "patches:0.1"])
 def test_tau_is_for_lse_alone(pool):
     with pytest.raises(OptionsDisagree, match=f"--pool {pool} and --tau 0.5"):
         ScoreConfig(pool=pool, tau=0.5)

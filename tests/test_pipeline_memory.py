@@ -315,6 +315,24 @@ def test_a_memory_scores_the_cache_with_test_images_like_guides_do(store, data) 
         np.testing.assert_array_equal(images["score"].to_numpy()[rows], expected)
 
 
+def test_anomaly_dinos_image_score_is_the_mean_of_the_farthest_patches(store, data) -> None:
+    memory = fit_memory(store, data, FitMemoryConfig(shots=2))
+
+    usual = score(store, memory.id, "target", ScoreConfig())
+    made = score(store, memory.id, "target", ScoreConfig(pool="patches:0.1"))
+
+    target = open_dataset(store, "target", "gabor", made.document.parents.cache.key)
+    scores = pq.read_table(BytesIO(store.get(made.place.name("images.parquet"))))["score"]
+    for name, span in memory.document.spans:
+        rows = target.manifest.rows_of(name)
+        asked = unit(torch.from_numpy(target.cache.tokens(rows)).double())
+        distances = 1 - (asked @ unit(memory.tensors["tokens"][span].double()).T).amax(-1)
+        farthest = distances.sort(descending=True).values[:, : int(0.1 * 36)]
+        # a value is half of the distance
+        np.testing.assert_allclose(scores.to_numpy()[rows], farthest.mean(1) / 2, atol=1e-6)
+    assert made.document.mean.pixel_aupro == usual.document.mean.pixel_aupro
+
+
 def test_no_command_scores_the_images_that_a_memory_holds(store, data) -> None:
     memory = fit_memory(store, data, FitMemoryConfig(shots=1))
 

@@ -64,21 +64,23 @@ def test_the_maximum_by_its_name_is_the_scores_that_are_there(own):
     assert by_name.id == by_default.id
 
 
-def test_a_threshold_is_for_one_pooling_and_predict_and_score_agree(own):
+@pytest.mark.parametrize("pool", ["top:0.05", "patches:0.1"])
+def test_a_threshold_is_for_one_pooling_and_predict_and_score_agree(own, pool):
+    scoring = ScoreConfig(pool=pool)
     store = open_store(own.url)
-    made = score(store, own.guides.id, "target", TOP)
+    made = score(store, own.guides.id, "target", scoring)
     table = pd.read_parquet(f"{made.path}/images.parquet")
     image = str(own.images / "target" / table["image_path"][0])
 
     source = CalibrateSource(guides=own.guides.id)
-    calibrate(store, own.guides, TOP, source, CalibrateConfig())
-    (same,) = predict(own.guides, find_images([image]), TOP, PredictConfig())
+    calibrate(store, own.guides, scoring, source, CalibrateConfig())
+    (same,) = predict(own.guides, find_images([image]), scoring, PredictConfig())
     (other,) = predict(own.guides, find_images([image]), ScoreConfig(), PredictConfig())
 
-    assert load_threshold(own.guides, "default").asked.scoring.pool == "top:0.05"
+    assert load_threshold(own.guides, "default").asked.scoring.pool == pool
     assert same.score == pytest.approx(float(table["score"][0]), abs=1e-5)
     assert same.verdict is not None
-    assert "is for pool top:0.05, image_score map, tau 0.0" in other.reason
+    assert f"is for pool {pool}, image_score map, tau 0.0" in other.reason
 
 
 def test_a_sweep_takes_poolings_and_says_which_do_not_go_with_a_tau(own):

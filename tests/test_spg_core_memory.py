@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
+from spg_core.anomaly_map import top_mean
 from spg_core.guides import unit
-from spg_core.memory import coreset, nearest_distances, top_mean
+from spg_core.memory import coreset, nearest_distances
 
 
 def some_tokens(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -66,7 +67,7 @@ def test_distances_and_image_scores_are_those_of_a_plain_anomaly_dino(patches, n
 
     found = nearest_distances(images, memory)
     np.testing.assert_allclose(found.numpy(), distances, atol=1e-6)
-    np.testing.assert_allclose(top_mean(found).numpy(), scores, atol=1e-6)
+    np.testing.assert_allclose(top_mean(found, 0.01).numpy(), scores, atol=1e-6)
 
 
 @given(
@@ -96,8 +97,8 @@ def test_a_larger_memory_is_never_farther() -> None:
 
 
 def test_the_top_of_few_patches_is_their_maximum() -> None:
-    assert top_mean(torch.tensor([[0.1, 0.7, 0.3]])).tolist() == pytest.approx([0.7])
-    assert top_mean(torch.arange(250.0)[None]).tolist() == [248.5]
+    assert top_mean(torch.tensor([[0.1, 0.7, 0.3]]), 0.01).tolist() == pytest.approx([0.7])
+    assert top_mean(torch.arange(250.0)[None], 0.01).tolist() == [248.5]
     assert top_mean(torch.tensor([[0.0, 1.0, 0.5, 0.5]]), share=0.5).tolist() == [0.75]
 
 

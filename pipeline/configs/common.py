@@ -15,8 +15,8 @@ Aupro = Literal["exact", "clip200"]
 Pool = Annotated[
     str,
     Meta(
-        pattern=r"^(lse|max|mean|top:(1(\.0*)?|0?\.[0-9]{0,8}[1-9][0-9]{0,8}))$",
-        description="lse, max, mean or top:Q with Q above 0 and at most 1",
+        pattern=r"^(lse|max|mean|(top|patches):(1(\.0*)?|0?\.[0-9]{0,8}[1-9][0-9]{0,8}))$",
+        description="lse, max, mean, top:Q or patches:Q with Q above 0 and at most 1",
     ),
 ]
 """How a map becomes an image score, as it is typed."""

@@ -28,7 +28,8 @@ class ScoreConfig(Checked):
 
     pool: Pool = "lse"
     """Image score of a map: lse (log-sum-exp at tau), max or mean (lse at tau 0 and inf, kept as
-    that), or the mean of a share of its pixels, the largest, as in top:0.01."""
+    that), or the mean of a share of its pixels, the largest, as in top:0.01. patches:0.01 takes the
+    share of the patches instead, before they become pixels: AnomalyDINO's rule."""
     tau: Annotated[float, Meta(ge=0, description="0 to 1e+06 or inf")] = 0.0
     """Temperature of pooling by lse; 0 is the maximum, inf the mean."""
     image_score: ImageScore = "map"
@@ -61,10 +62,11 @@ class ScoreConfig(Checked):
 
     @property
     def pooling(self) -> Pooling:
-        """How a map becomes an image score."""
+        """How a map, or its patches, become an image score."""
         if self.pool == "lse":
             return Pooling(self.tau)
-        return Pooling(top=float(self.pool.removeprefix("top:")))
+        kind, _, share = self.pool.partition(":")
+        return Pooling(top=float(share), of="patches" if kind == "patches" else "map")
 
 
 @dataclass(frozen=True, kw_only=True)

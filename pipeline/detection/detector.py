@@ -88,16 +88,10 @@ class Detector:
 
     def maps(self, *tokens: Tensor, category: str | None = None) -> Tensor:
         """Give anomaly maps `(B, height, width)` in [0, 1] at the model's input size."""
-        return self.draw(*self.split(self.values(*tokens, category=category))[0])
-
-    def split(self, values: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Part the values of all parts into those that are drawn and those of whole images."""
-        pairs = list(zip(self.parts, values, strict=True))
-        drawn = [one for part, one in pairs if part.reads == "patches"]
-        return drawn, [one for part, one in pairs if part.reads == "cls"]
+        return self.draw(*self.values(*tokens, category=category))
 
     def draw(self, *values: Tensor) -> Tensor:
-        """Give maps `(B, height, width)` in [0, 1] of the drawing parts' values `(B, P_i)`."""
+        """Give maps `(B, height, width)` in [0, 1] of the values `(B, P_i)` of all parts."""
         return self._meeting_of("patches")(self._drawn(values))
 
     def draw_parts(self, *values: Tensor) -> list[Tensor]:
@@ -106,28 +100,51 @@ class Detector:
 
     def _drawn(self, values: Sequence[Tensor]) -> list[Tensor]:
         # weighted means of them, but for rounding
-        pairs = zip(self.operators, values, strict=True)
+        pairs = zip(self.operators, self._split(values)[0], strict=True)
         return [operator(one).clamp(0, 1) for operator, one in pairs]
+
+    def _split(self, values: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Part the values of all parts into those that are drawn and those of whole images."""
+        pairs = list(zip(self.parts, values, strict=True))
+        drawn = [one for part, one in pairs if part.reads == "patches"]
+        return drawn, [one for part, one in pairs if part.reads == "cls"]
 
     def _meeting_of(self, reads: Reads) -> Meeting:
         chosen = [at for at, part in enumerate(self.parts) if part.reads == reads]
         return self.meeting if len(chosen) == len(self.parts) else self.meeting.only(chosen)
 
-    def scores(self, maps: Tensor, *whole: Tensor) -> Tensor:
+    def scores(self, maps: Tensor, *values: Tensor, pooling: Pooling | None = None) -> Tensor:
         """Give image scores `(B,)` for maps `(B, height, width)`.
 
         Args:
             maps: of `draw` or `maps`.
-            whole: of each part that reads CLS tokens, its values `(B, 1)`; see `split`.
-        """
-        return self.image_scores(image_scores(maps, self.pooling), *whole)
+            values: of every part, as `values` gives them; a score of the map's pixels alone needs
+                none.
+            pooling: another than the detector's own.
 
-    def image_scores(self, pooled: Tensor, *whole: Tensor) -> Tensor:
-        """Give image scores `(B,)` of pooled maps `(B,)` and the values of whole images."""
-        if self.image_score == "map":
-            return pooled
-        of_cls = self._meeting_of("cls")([one[:, 0] for one in whole])
-        return of_cls if self.image_score == "cls" else (pooled + of_cls) / 2
+        Raises: ArtifactError where the score is of more than pixels and the values are not given.
+        """
+        chosen = pooling or self.pooling
+        if self.image_score == "map" and chosen.of == "map":
+            return image_scores(maps, chosen)
+        if len(values) != len(self.parts):
+            of = str(chosen) if self.image_score == "map" else "CLS tokens"
+            raise ArtifactError(
+                f"{self.id} scores images by {of}: give the values of all {len(self.parts)} parts, "
+                f"scores(maps, *values), got {len(values)}"
+            )
+        drawn, whole = self._split(values)
+        if self.image_score == "cls":
+            return self._of_whole(whole)
+        pooled = image_scores(maps, chosen) if chosen.of == "map" else self._of(drawn, chosen)
+        return pooled if self.image_score == "map" else (pooled + self._of_whole(whole)) / 2
+
+    def _of(self, drawn: Sequence[Tensor], pooling: Pooling) -> Tensor:
+        """Pool each part's patches by themselves; the parts meet as their maps do."""
+        return self._meeting_of("patches")([image_scores(one, pooling) for one in drawn])
+
+    def _of_whole(self, whole: Sequence[Tensor]) -> Tensor:
+        return self._meeting_of("cls")([one[:, 0] for one in whole])
 
     def of_category(self, category: str | None) -> "Detector":
         """Give the same detector for images of one category, which then need not say so.

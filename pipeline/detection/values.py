@@ -19,7 +19,6 @@ from cache.reader import TokenCache
 from pipeline.detection.detector import Detector
 from pipeline.detection.parts import Part
 from pipeline.inputs import CachedDataset
-from spg_core.anomaly_map import image_scores
 from spg_core.guides import unit
 from spg_core.pooling import Pooling
 
@@ -80,7 +79,7 @@ def _values_of_cache(
 @torch.inference_mode()
 def draw_maps(detector: Detector, values: Mapping[str, Values]) -> Maps:
     """Give the final maps `(n, height, width)` float32 in [0, 1] of values by the parts' keys."""
-    of_parts = [torch.from_numpy(values[part.key]) for part in detector.drawing]
+    of_parts = [torch.from_numpy(values[part.key]) for part in detector.parts]
     n_images, spec = len(of_parts[0]), detector.spec
     maps = np.empty((n_images, spec.height, spec.width), np.float32)
     step = _images_at_once(detector.device)
@@ -93,12 +92,14 @@ def draw_maps(detector: Detector, values: Mapping[str, Values]) -> Maps:
 def score_images(
     detector: Detector, maps: Maps, values: Mapping[str, Values], pooling: Pooling
 ) -> NDArray[np.float32]:
-    """Give image scores `(n,)` of maps pooled in some way, and of the parts that draw none."""
-    batches = range(0, len(maps), IMAGES_A_BATCH)
-    chosen = [slice(at, at + IMAGES_A_BATCH) for at in batches]
-    pooled = [image_scores(torch.from_numpy(maps[one]), pooling) for one in chosen]
-    whole = [torch.from_numpy(values[part.key]) for part in detector.whole]
-    found: NDArray[np.float32] = detector.image_scores(torch.cat(pooled), *whole).numpy()
+    """Give image scores `(n,)` of maps, or of patches, pooled in some way."""
+    every = [torch.from_numpy(values[part.key]) for part in detector.parts]
+    found = np.empty(len(maps), np.float32)
+    for at in range(0, len(maps), IMAGES_A_BATCH):
+        one = slice(at, at + IMAGES_A_BATCH)
+        of_parts = [each[one] for each in every]
+        scores = detector.scores(torch.from_numpy(maps[one]), *of_parts, pooling=pooling)
+        found[one] = scores.numpy()
     return found
 
 

@@ -31,6 +31,6 @@ class ExportedDetector(nn.Module):
         found = self.tokens((pixels - self.mean) / self.std)
         pairs = zip(self.detector.parts, self.layers, strict=True)
         tokens = [tokens_for(part, found[layer]) for part, layer in pairs]
-        drawn, whole = self.detector.split(self.detector.values(*tokens))
-        maps = self.detector.draw(*drawn)
-        return maps, self.detector.scores(maps, *whole)
+        values = self.detector.values(*tokens)
+        maps = self.detector.draw(*values)
+        return maps, self.detector.scores(maps, *values)

@@ -73,9 +73,9 @@ class Model:
 @torch.inference_mode()
 def judge(model: Model, inputs: Sequence[Inputs]) -> tuple[Tensor, Tensor]:
     """Give maps `(B, H, W)` in [0, 1] and image scores `(B,)` of prepared pictures, on the CPU."""
-    drawn, whole = model.detector.split(model.values(inputs))
-    maps = model.detector.draw(*drawn).cpu()
-    return maps, model.detector.scores(maps, *(one.cpu() for one in whole))
+    values = model.values(inputs)
+    maps = model.detector.draw(*values).cpu()
+    return maps, model.detector.scores(maps, *(one.cpu() for one in values))
 
 
 def tokens_for(part: Part, given: tuple[Tensor, Tensor | None]) -> Tensor:

@@ -33,6 +33,7 @@ _NAMED = 5
 _TRIED = (
     *(Pooling(tau) for tau in (0.0, 0.01, 0.1, 1.0, float("inf"))),
     *(Pooling(top=share) for share in (0.001, 0.01, 0.05, 0.1, 0.25)),
+    Pooling(top=0.01, of="patches"),
 )
 
 
