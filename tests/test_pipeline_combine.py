@@ -210,15 +210,15 @@ def test_latest_is_the_newest_of_all_kinds(both):
 
 def test_what_cannot_be_combined_is_refused(both):
     store, fine, coarse = both
-    pair = combine(store, [fine, coarse], CombineConfig(), name="twice")
-    give_name(store, "guides", fine, "twice")
+    pair = combine(store, [fine, coarse], CombineConfig(), name="duo")
+    give_name(store, "guides", fine, "fine")
 
     with pytest.raises(ConfigError, match="two parts or more, each once"):
         combine(store, [fine, fine], CombineConfig())
     with pytest.raises(ArtifactError, match=f"is a combination already.*{fine},{coarse}"):
         combine(store, [pair.id, fine], CombineConfig())
-    with pytest.raises(ArtifactError, match=r"fits guides .* and combination"):
-        find_detector(store, "twice")
+    with pytest.raises(ArtifactError, match=f"the name fine means guides/{fine}"):
+        combine(store, [coarse, fine], CombineConfig(), name="fine")
 
 
 def test_tokens_that_are_missing_are_named_with_their_command(both, tmp_path):

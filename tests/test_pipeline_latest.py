@@ -6,12 +6,19 @@ import pytest
 
 from cache.store import open_store
 from pipeline.artifacts import list_artifacts, load_artifact
-from pipeline.configs import FigureConfig, FitGuidesConfig, ReproduceConfig, ScoreConfig
+from pipeline.configs import (
+    FigureConfig,
+    FitGuidesConfig,
+    ReproduceConfig,
+    ScoreConfig,
+    SweepConfig,
+)
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
 from pipeline.reproduce.figures import fig3, fig_s1
 from pipeline.scoring.score import score
+from pipeline.sweep.run import sweep
 from spg_core.errors import CorruptStore, NotInStore, StoreError
 from tests.small_store import GUIDES, SAE
 
@@ -49,6 +56,21 @@ def test_ablations_and_figures_do_not_become_latest(small_store, own):
     assert load_artifact(own, "saes", "latest").id == small_store.sae.id
     assert load_artifact(own, "guides", "latest").id == small_store.guides.id
     assert load_artifact(own, "scores", "latest").id == before.id
+
+
+def test_the_points_of_a_sweep_do_not_become_latest(small_store, own):
+    point = SweepConfig(
+        aux="aux", target="target", backbone="gabor", width=(24,), k=(2,),
+        vary=("sae.epochs=1", "guides.epochs=1", "guides.images_per_step=4"),
+    )  # fmt: skip
+
+    made = sweep(own, point)
+
+    assert load_artifact(own, "scores", str(made.rows[0]["scores"]))
+    assert load_artifact(own, "saes", "latest").id == small_store.sae.id
+    assert load_artifact(own, "guides", "latest").id == small_store.guides.id
+    with pytest.raises(NotInStore, match="no scores 'latest'"):
+        load_artifact(own, "scores", "latest")
 
 
 def test_controls_do_not_become_latest(small_store, own):

@@ -6,14 +6,29 @@ import pytest
 
 from cache.store import open_store
 from pipeline.artifacts import load_artifact, save_artifact
-from pipeline.artifacts.names import drop_name, give_name, list_names, read_name
+from pipeline.artifacts.names import (
+    drop_name,
+    give_name,
+    list_names,
+    read_name,
+    require_free,
+)
 from pipeline.configs import FitGuidesConfig, FitSaeSource
+from pipeline.detection.find import find_detector
 from pipeline.fitting.guides import fit_guides
+from pipeline.registry.find import find_any
+from pipeline.registry.keep import uncall
 from spg_core.errors import ArtifactError, ConfigError, CorruptStore, NotInStore
-from tests.artifact_samples import guides_document, guides_tensors
+from tests.artifact_samples import (
+    combination_document,
+    combination_tensors,
+    guides_document,
+    guides_tensors,
+)
 from tests.small_store import GUIDES
 
 ONE, TWO = "nuts-tiny-c4-k2-00000002", "nuts-tiny-c4-k2-00000006"
+PAIR = "nuts-pair-00000007"
 
 
 @pytest.fixture
@@ -44,11 +59,57 @@ def test_a_name_is_moved_only_when_told_to(store):
     assert load_artifact(store, "guides", "prod").id == TWO
 
 
-def test_kinds_have_names_of_their_own(store):
+def test_a_name_is_of_one_kind_and_moves_to_another_only_when_told_to(store):
+    save_artifact(store, combination_document(PAIR), combination_tensors())
     give_name(store, "guides", ONE, "prod")
 
-    assert read_name(store, "saes", "prod") is None
-    assert (list_names(store, "guides"), list_names(store, "saes")) == (["prod"], [])
+    with pytest.raises(ArtifactError, match=f"prod means guides/{ONE}.*name combinations/{PAIR}"):
+        give_name(store, "combinations", PAIR, "prod")
+    with pytest.raises(ArtifactError, match=f"prod means guides/{ONE}"):
+        require_free(store, "combinations", "prod", PAIR)  # before a fit
+    assert list_names(store, "combinations") == []
+    give_name(store, "combinations", PAIR, "prod", move=True)
+
+    assert (list_names(store, "guides"), list_names(store, "combinations")) == ([], ["prod"])
+    assert find_detector(store, "prod").id == PAIR
+
+
+def test_a_name_whose_artifact_is_gone_can_be_given_to_another_kind(store):
+    save_artifact(store, combination_document(PAIR), combination_tensors())
+    give_name(store, "combinations", PAIR, "prod")
+    for entry in list(store.walk(f"combinations/{PAIR}")):
+        store.delete(entry.name)
+    give_name(store, "guides", ONE, "prod")
+
+    assert list_names(store, "combinations") == []
+    assert find_any(store, "prod").folder == f"guides/{ONE}"
+
+
+def test_of_a_name_that_two_kinds_have_the_hint_works(store):
+    save_artifact(store, combination_document(PAIR), combination_tensors())
+    store.replace("names/guides/prod.json", store_note("guides", ONE))
+    store.replace("names/combinations/prod.json", store_note("combinations", PAIR))
+
+    for find in (find_detector, find_any):
+        with pytest.raises(
+            ArtifactError, match="'prod' means several: guides/prod, combinations/prod; type one"
+        ):
+            find(store, "prod")
+    assert find_detector(store, "guides/prod").id == ONE
+    assert find_detector(store, "combinations/prod").id == PAIR
+    assert load_artifact(store, "guides", "guides/prod").id == ONE
+
+
+def test_a_name_wins_over_the_start_of_an_id_of_another_kind(store):
+    save_artifact(store, combination_document("nuts-tiny-pair"), combination_tensors())
+    give_name(store, "guides", TWO, "nuts-tiny")
+    assert find_detector(store, "nuts-tiny").id == TWO
+    for entry in list(store.walk(f"guides/{TWO}")):
+        store.delete(entry.name)
+
+    for find in (find_detector, find_any):
+        with pytest.raises(NotInStore, match=f"the name nuts-tiny means guides {TWO}, which are"):
+            find(store, "nuts-tiny")
 
 
 def test_a_name_whose_artifact_is_gone_means_nothing_though_an_id_begins_like_it(store):
@@ -96,8 +157,16 @@ def test_a_torn_or_foreign_note_is_named(store):
     store.replace("names/guides/other.json", store_note("saes", ONE))
 
     for name in ("torn", "other"):
-        with pytest.raises(CorruptStore, match=rf"names/guides/{name}\.json"):
+        with pytest.raises(
+            CorruptStore,
+            match=rf"names/guides/{name}\.json.*`spg-pipe name ID {name} --move` writes it anew, "
+            rf"`spg-pipe name guides/{name} --drop` takes it away",
+        ):
             load_artifact(store, "guides", name)
+    with pytest.raises(CorruptStore, match="--move"):
+        give_name(store, "guides", ONE, "torn")
+    uncall(store, "guides/other")
+    assert list_names(store, "guides") == ["torn"]
     give_name(store, "guides", ONE, "torn", move=True)
 
     assert load_artifact(store, "guides", "torn").id == ONE

@@ -1,13 +1,13 @@
 """Names that users give to artifacts: `names/<kind>/<name>.json`, a note each.
 
-A name means one artifact until it is told to mean another. One whose artifact is gone means
-nothing, rather than the next thing that begins like it.
+A name means one artifact, of whatever kind, until it is told to mean another. One whose artifact is
+gone means nothing, rather than the next thing that begins like it.
 """
 
 from cache.objects import Objects
 from pipeline.artifacts.notes import NameDocument, read_note, write_new_note, write_note
 from pipeline.configs.common import is_artifact_name
-from pipeline.kinds import Kind
+from pipeline.kinds import JSON, Kind, folder
 from spg_core.errors import ArtifactError, CorruptStore, NotInStore
 
 FOLDER = "names"
@@ -22,40 +22,64 @@ def read_name(store: Objects, kind: Kind, name: str) -> str | None:
         return None
     try:
         note = read_note(store, _note(kind, name), NameDocument)
+        if note.of != kind:
+            raise CorruptStore(f"{store.where}/{_note(kind, name)} is of {note.of}")
     except NotInStore:
         return None
-    if note.of != kind:
+    except CorruptStore as error:
         raise CorruptStore(
-            f"{store.where}/{_note(kind, name)} is of {note.of}; name it anew with --move"
-        )
+            f"{error}; `spg-pipe name ID {name} --move` writes it anew, `spg-pipe name "
+            f"{kind}/{name} --drop` takes it away"
+        ) from None
     return note.id
 
 
 def require_free(store: Objects, kind: Kind, name: str, identifier: str) -> None:
-    """Refuse a name that means another artifact. Raises: ArtifactError, CorruptStore."""
-    meant = read_name(store, kind, name)
-    if meant not in (None, identifier) and _is_there(store, f"{kind}/{meant}"):
-        raise ArtifactError(
-            f"the name {name} means {kind}/{meant} in {store.where}; `spg-pipe name "
-            f"{kind}/{identifier} {name} --move` lets it mean the other"
-        )
+    """Refuse a name that means another artifact, of whatever kind.
+
+    Raises: ArtifactError, CorruptStore.
+    """
+    for of in _holders(store, name):
+        meant = read_name(store, of, name)
+        if meant is None or (of, meant) == (kind, identifier):
+            continue
+        if _is_there(store, folder(of, meant)):
+            raise ArtifactError(
+                f"the name {name} means {of}/{meant} in {store.where}; `spg-pipe name "
+                f"{kind}/{identifier} {name} --move` lets it mean the other"
+            )
 
 
 def give_name(
     store: Objects, kind: Kind, identifier: str, name: str, *, move: bool = False
 ) -> None:
-    """Let a name mean an artifact.
+    """Let a name mean an artifact, and nothing of another kind.
 
     Raises: ArtifactError where it means another and is not to be moved; CorruptStore, StoreError.
     """
-    note = NameDocument(of=kind, id=identifier)
-    if write_new_note(store, _note(kind, name), note):
-        return
     if not move:
-        if read_name(store, kind, name) == identifier:
-            return
         require_free(store, kind, name, identifier)
-    write_note(store, _note(kind, name), note)
+    note = NameDocument(of=kind, id=identifier)
+    if not write_new_note(store, _note(kind, name), note):
+        if not move:  # it may have come between
+            require_free(store, kind, name, identifier)
+        if move or read_name(store, kind, name) != identifier:
+            write_note(store, _note(kind, name), note)
+    for other in _holders(store, name):
+        # of two that give it at a time, neither takes it from the other
+        if other != kind and (move or not _means_something(store, other, name)):
+            drop_name(store, other, name)
+
+
+def _holders(store: Objects, name: str) -> list[Kind]:
+    """Give the kinds that have a note of a name, torn or not."""
+    notes = {entry.name for entry in store.walk(FOLDER)}
+    return [kind for kind in JSON if _note(kind, name) in notes]
+
+
+def _means_something(store: Objects, kind: Kind, name: str) -> bool:
+    meant = read_name(store, kind, name)
+    return meant is not None and _is_there(store, folder(kind, meant))
 
 
 def drop_name(store: Objects, kind: Kind, name: str) -> None:

@@ -65,16 +65,18 @@ def list_artifacts(store: Objects, kind: Kind) -> list[str]:
 def resolve(store: Objects, document: type[D], reference: str) -> Place[D]:
     """Find what a user calls by id, name, unique start of an id, path or URL, or `latest`.
 
+    Its kind may stand before it, `guides/latest`.
+
     Raises: NotInStore where there is none, ArtifactError where several fit.
     """
-    kind, location = document.kind, reference
-    if reference.endswith((JSON[kind], BODY[kind])):
-        location = reference.removesuffix(JSON[kind]).removesuffix(BODY[kind]).rstrip("/") or "."
-    if "://" in location or _is_file(Path(location), JSON[kind]):
-        return Place(open_store(location, read_only=store.read_only), document, "")
+    placed = by_path(store, document, reference)
+    if placed is not None:
+        return placed
+    kind = document.kind
+    reference = reference.removeprefix(f"{kind}/")
     if reference == "latest":
         identifier = _read_latest(store, kind)
-    elif "/" not in reference and _is_there(store, kind, reference):
+    elif is_there(store, kind, reference):
         identifier = reference
     else:
         named = _by_name(store, kind, reference)
@@ -82,8 +84,20 @@ def resolve(store: Objects, document: type[D], reference: str) -> Place[D]:
     return Place(store, document, folder(kind, identifier))
 
 
-def _is_there(store: Objects, kind: Kind, identifier: str) -> bool:
-    return store.size(f"{folder(kind, identifier)}/{JSON[kind]}") is not None
+def by_path(store: Objects, document: type[D], reference: str) -> Place[D] | None:
+    """Give the place that a URL, or a path to an artifact or its files, leads to; else None."""
+    kind, location = document.kind, reference
+    if reference.endswith((JSON[kind], BODY[kind])):
+        location = reference.removesuffix(JSON[kind]).removesuffix(BODY[kind]).rstrip("/") or "."
+    if "://" in location or _is_file(Path(location), JSON[kind]):
+        return Place(open_store(location, read_only=store.read_only), document, "")
+    return None
+
+
+def is_there(store: Objects, kind: Kind, identifier: str) -> bool:
+    """Tell whether a store has a finished artifact of an id; False for what can be no id."""
+    name = f"{folder(kind, identifier)}/{JSON[kind]}"
+    return is_part(identifier) and store.size(name) is not None
 
 
 def _is_file(folder: Path, name: str) -> bool:
@@ -96,7 +110,7 @@ def _is_file(folder: Path, name: str) -> bool:
 def _by_name(store: Objects, kind: Kind, reference: str) -> str | None:
     """Give what a name means, None for what is no name. Raises: NotInStore, CorruptStore."""
     identifier = read_name(store, kind, reference)
-    if identifier is None or _is_there(store, kind, identifier):
+    if identifier is None or is_there(store, kind, identifier):
         return identifier
     raise NotInStore(
         f"the name {reference} means {SAY[kind]} {identifier}, which are not in {store.where} any "
@@ -170,7 +184,7 @@ def _read_latest(store: Objects, kind: Kind) -> str:
             f"no {SAY[kind]} 'latest' in {store.where}/{kind}: `spg-pipe {MAKE[kind]}` has made "
             f"none there that is not a control; there are: {_listed(kind, _ids(store, kind))}"
         )
-    if not _is_there(store, kind, identifier):
+    if not is_there(store, kind, identifier):
         raise NotInStore(
             f"the latest {SAY[kind]} were {identifier}, which are not in {store.where} any more; "
             f"there are: {_listed(kind, _ids(store, kind))}"

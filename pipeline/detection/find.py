@@ -4,6 +4,7 @@ from typing import TypeAlias, cast, get_args
 
 from cache.objects import Objects
 from pipeline.artifacts import Artifact
+from pipeline.artifacts.any_kind import resolve_any
 from pipeline.artifacts.documents import (
     DOCUMENTS,
     CombinationDocument,
@@ -12,10 +13,10 @@ from pipeline.artifacts.documents import (
     MemoryDocument,
 )
 from pipeline.artifacts.read import read_both
-from pipeline.artifacts.resolve import Place, resolve
+from pipeline.artifacts.resolve import Place, by_path, resolve
 from pipeline.artifacts.terms import CacheParent
 from pipeline.configs import Recipe
-from pipeline.kinds import JSON, SAY, DetectorKind, folder
+from pipeline.kinds import JSON, SAY, DetectorKind
 from pipeline.progress import say
 from spg_core.errors import ArtifactError, NotInStore
 
@@ -62,25 +63,18 @@ def fitted_on(detector: AnyDetector) -> CacheParent:
 
 
 def _only(store: Objects, reference: str) -> Place[Document]:
-    """Give the place of the only kind in which something is called so."""
-    found: list[Place[Document]] = []
-    missing: list[NotInStore] = []
-    for kind in KINDS:
-        try:
-            place = resolve(store, DOCUMENTS[kind], reference)
-        except NotInStore as error:
-            missing.append(error)
-            continue
-        if place.folder == folder(kind, reference):
-            return place
-        if place.store.size(place.name(JSON[kind])) is not None:
-            found.append(place)
-    if len(found) > 1:
-        named = " and ".join(f"{SAY[one.kind]} {one.path}" for one in found)
-        raise ArtifactError(f"{reference!r} fits {named}; type more of the id")
-    if not found:
-        raise missing[0] if missing else NotInStore(f"{reference} holds no guides and no memory")
-    return found[0]
+    """Give the place that a path or URL leads to, or what is called so in the store."""
+    paths = [place for kind in KINDS if (place := by_path(store, DOCUMENTS[kind], reference))]
+    if not paths:
+        return resolve_any(store, reference, KINDS)
+    found = [one for one in paths if one.store.size(one.name(JSON[one.kind])) is not None]
+    match found:
+        case [only]:
+            return only
+        case []:
+            raise NotInStore(f"{reference} holds no guides, memory or combination")
+    named = " or ".join(one.where(JSON[one.kind]) for one in found)
+    raise ArtifactError(f"{reference} holds several: give {named}")
 
 
 def _latest(store: Objects) -> Place[Document]:

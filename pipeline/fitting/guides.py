@@ -78,9 +78,13 @@ def fit_guides(
     parent = load_artifact(store, "saes", sae)
     identifier = guides_id(parent.id, config)
     make = partial(fit_guide_group, store, [(parent, config)])
-    # what is kept as `latest` draws maps
-    direct = direct and config.dictionary == "sae" and config.on == "patches"
+    direct = direct and is_for_use(config)
     return make_once(store, GuidesDocument, identifier, make, direct=direct, name=name)
+
+
+def is_for_use(config: FitGuidesConfig) -> bool:
+    """Tell whether guides draw maps and are no control, so that `latest` may mean them."""
+    return config.dictionary == "sae" and config.on == "patches"
 
 
 def fit_guide_group(

@@ -14,7 +14,7 @@ from pipeline.backbones.spec import slug
 from pipeline.configs import FitGuidesConfig
 from pipeline.device import resolve_device
 from pipeline.fitting.dictionaries import AtomSource
-from pipeline.fitting.guides import GuideRequest, Results, fit_requests
+from pipeline.fitting.guides import GuideRequest, Results, fit_requests, is_for_use
 from pipeline.fitting.tokens import TokenSource, require_targets
 from pipeline.inputs import CachedDataset
 from pipeline.interchange.foreign import ForeignSae, read_sae
@@ -52,7 +52,8 @@ def fit_guides_over_file(
         with bar("Fitting guides", request.n_steps) as advance:
             return fit_requests(store, [request], advance)
 
-    return make_once(store, GuidesDocument, identifier, fit, direct=True, name=name)
+    direct = is_for_use(config)
+    return make_once(store, GuidesDocument, identifier, fit, direct=direct, name=name)
 
 
 def _guides_id(sae: ForeignSae, data: CachedDataset, config: FitGuidesConfig) -> str:
