@@ -133,10 +133,10 @@ def images(small_store: SmallStore) -> list[Path]:
 def test_images_are_judged(small_store: SmallStore, images: list[Path]) -> None:
     detector = make_detector(small_store.guides, ScoreConfig())
     specs = specs_of(detector)
-    inputs = [specs.prepare(path) for path in images]
+    inputs = [specs.prepare(path)[0] for path in images]
 
     with pretended_gpu() as gpu:
-        maps, scores = judge(load_model(detector, specs, None, "cuda"), inputs)
+        maps, scores, _ = judge(load_model(detector, specs, [], "cuda"), inputs)
 
     assert maps.shape == (3, 96, 96)
     assert scores.shape == (3,)

@@ -16,6 +16,7 @@ from pipeline.backbones.layers import Layers
 from pipeline.backbones.near_names import near_backbone
 from pipeline.backbones.on_cpu import forward_on_cpu
 from pipeline.backbones.on_gpu import GpuForward
+from pipeline.backbones.places import remember_place
 from pipeline.backbones.precision import ComputeDtype
 from pipeline.backbones.presets import PRESETS, Preset
 from pipeline.backbones.spec import (
@@ -174,6 +175,8 @@ def load_backbone(
         exif=exif,
     )
     model, specs = _open(preset.model, request)
+    if request.weights is not None and specs[0].weights_sha256 is not None:
+        remember_place(specs[0].weights_sha256, request.weights)
     return Backbone(model, specs, place)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from pipeline.backbones.digest import sha256_of_file
 from pipeline.backbones.file_kind import check_weights_file, kind_of
 from pipeline.backbones.load import Backbone, load_backbone
+from pipeline.backbones.places import known_place
 from pipeline.backbones.spec import BackboneSpec, require_same_tokens
 from pipeline.device import resolve_device
 from pipeline.progress import say
@@ -30,7 +31,8 @@ def load_stored_layers(specs: Sequence[BackboneSpec], weights: str | None, devic
 
     Args:
         specs: the stored descriptions, which differ in their layer alone, each in another one.
-        weights: a local weights file; None asks the hub's cache, then the hub.
+        weights: a local weights file; None takes the one that was last used on this machine, or
+            asks the hub's cache, then the hub.
         device: auto, cpu, cuda or cuda:N.
 
     Raises:
@@ -46,8 +48,8 @@ def load_stored_layers(specs: Sequence[BackboneSpec], weights: str | None, devic
             *(f"layer {_layer(one)} of {one.name}" for one in (spec, other)),
         )
     place = resolve_device(device)
-    file = Path(weights) if weights else None
     learned = spec.library != "spg_core"
+    file = Path(weights) if weights else _known_file(spec)
     if file is not None and learned:
         _require_digest(file, spec)
     compute_dtype = spec.compute_dtype if place.type == "cuda" else "float32"
@@ -73,6 +75,14 @@ def load_stored_layers(specs: Sequence[BackboneSpec], weights: str | None, devic
         wanted = one.covers() | {"compute_dtype": compute_dtype}
         require_same_tokens(wanted, loaded.covers(), "the guides", f"{one.name} as loaded here")
     return backbone
+
+
+def _known_file(spec: BackboneSpec) -> Path | None:
+    """Find the weights where they were last seen on this machine, and say so."""
+    file = known_place(spec.weights_sha256) if spec.weights_sha256 else None
+    if file is not None:
+        say(f"weights of {spec.name}: {file}, as remembered, with the digest that is asked for")
+    return file
 
 
 def _layer(spec: BackboneSpec) -> int:

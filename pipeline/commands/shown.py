@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from pipeline.commands.tally import Tally
 from pipeline.printable import printable, printable_line
+from pipeline.progress import say
 
 if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
@@ -162,36 +164,25 @@ def predict(predictions: "Iterable[Prediction]", as_json: bool) -> None:
     """Print an image a line as it is judged, a summary on stderr; exit 1 where one failed."""
     # No progress bar: rich would send our stdout lines to stderr while one is on a terminal.
     if not as_json:
-        typer.echo(f"{'score':<7} {'verdict':<10} image")
-    done = []
-    for one in predictions:
-        typer.echo(json.dumps(asdict(one)) if as_json else _line(one))
-        done.append(one)
-    _summary(done)
-    if any(one.error is not None for one in done):
+        typer.echo(f"{'score':<7} {'applies':<8} {'verdict':<10} image")
+    count = Tally()
+    try:
+        for one in predictions:
+            typer.echo(json.dumps(asdict(one)) if as_json else _line(one))
+            count.add(one)
+    finally:
+        say(count.told())
+    if count.failed:
         raise typer.Exit(1)
 
 
 def _line(one: "Prediction") -> str:
     if one.error is not None:
-        return printable_line(f"{'-':<7} {'error':<10} {one.error}")
-    return printable_line(f"{one.score:<7.4f} {one.verdict or '-':<10} {one.path}")
-
-
-def _summary(done: list["Prediction"]) -> None:
-    """Say on stderr how many of which, and by which threshold."""
-    from pipeline.progress import say
-
-    failed = [one for one in done if one.error is not None]
-    scored = [one for one in done if one.error is None]
-    text = f"{len(scored)} images scored, {len(failed)} failed"
-    if scored and scored[0].threshold is not None:
-        anomalous = sum(one.verdict == "anomalous" for one in scored)
-        source = scored[0].threshold_source
-        text += f"; {anomalous} anomalous from {scored[0].threshold:.4f} ({source})"
-    elif scored:
-        text += f"; no verdict, {scored[0].reason}"
-    say(text)
+        return printable_line(f"{'-':<7} {'-':<8} {'error':<10} {one.error}")
+    applies = "-" if one.applicability is None else f"{one.applicability:.2f}"
+    doubt = f": {one.reason}" if one.verdict is not None and one.reason else ""
+    verdict = one.verdict or "-"
+    return printable_line(f"{one.score:<7.4f} {applies:<8} {verdict:<10} {one.path}{doubt}")
 
 
 def export(made: "Exported | SaeFiles", as_json: bool) -> None:

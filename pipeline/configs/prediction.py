@@ -10,6 +10,8 @@ from pipeline.configs.scoring import GuidesSource
 from spg_core.errors import OptionsDisagree
 from spg_core.fields import ARGUMENT, REPEATED, FilePath, Name
 
+Weights = Annotated[tuple[FilePath, ...], REPEATED]
+
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrateSource(GuidesSource):
@@ -27,8 +29,8 @@ class CalibrateSource(GuidesSource):
     """Key of the dataset's cache, or its start, where there are several."""
     category: tuple[Name, ...] = ()
     """Categories of the dataset, all otherwise; with --good, what the parts are."""
-    weights: FilePath | None = None
-    """Weights file of the guides' backbone, for --good; the hub's otherwise."""
+    weights: Weights = ()
+    """Weights file of the guides' backbone, for --good; as in predict otherwise."""
 
     def __post_init__(self) -> None:
         """Raises: ConfigError for a value out of range, or images from two places."""
@@ -70,16 +72,25 @@ class CalibrateConfig(Checked):
 class PredictSource(GuidesSource):
     """Which images are judged, and with what."""
 
-    images: Annotated[tuple[FilePath, ...], Meta(min_length=1), ARGUMENT]
+    images: Annotated[tuple[FilePath, ...], ARGUMENT] = ()
     """Images, folders or quoted globs."""
+    watch: FilePath | None = None
+    """Folder whose images are judged, then those that arrive in it, until Ctrl-C or SIGTERM."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a value out of range, no images, or images beside --watch."""
+        super().__post_init__()
+        if bool(self.images) == (self.watch is not None):
+            raise OptionsDisagree("give images, folders or globs to judge, or --watch FOLDER")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig(Checked):
     """Judge unseen images with fitted guides; how to score is a `ScoreConfig`."""
 
-    weights: FilePath | None = None
-    """Weights file of the guides' backbone; the hub's otherwise."""
+    weights: Weights = ()
+    """Weights file of the guides' backbone, NAME=FILE where there are several; the file that was
+    last used on this machine, or the hub's, otherwise. May be repeated."""
     threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
     """Score from which an image is anomalous; the calibrated one otherwise."""
     threshold_name: ArtifactName | None = None
@@ -112,8 +123,9 @@ class ExportSource(Checked):
     """SAE for sae-lens: id, name, start of an id, path, or latest."""
     out: FilePath
     """Path of the .onnx file, whose .json is written beside; or the folder for sae-lens."""
-    weights: FilePath | None = None
-    """Weights file of the guides' backbone; the hub's otherwise."""
+    weights: Weights = ()
+    """Weights file of the guides' backbone, NAME=FILE where there are several; the file that was
+    last used on this machine, or the hub's, otherwise. May be repeated."""
     threshold_name: ArtifactName | None = None
     """Which calibrated threshold goes into the file; as in predict otherwise."""
     category: Name | None = None

@@ -30,18 +30,21 @@ def heatmap(values: NDArray[np.float32]) -> Image.Image:
     return coloured(levels(values))
 
 
-def overlay(photo: Image.Image, values: NDArray[np.float32]) -> Image.Image:
+def overlay(photo: Image.Image, values: NDArray[np.float32], least: float = 0.0) -> Image.Image:
     """Lay a map `(H, W)` in [0, 1] over the photo it was computed from, at the photo's own size.
 
     The model saw the photo squashed to H x W, so the map is stretched back over all of it. The
-    colour covers more the higher the value, and leaves the photo as it is where the map is 0.
+    colour covers more the higher the value, and leaves the photo as it is up to `least`.
 
     Args:
         photo: RGB of any size and shape; it is not changed.
         values: the map.
+        least: value in [0, 1) from which on colour is laid.
     """
     seen = levels(values).resize(photo.size, Image.Resampling.BILINEAR)
-    return lay_over(photo, seen, [round(_STRONGEST * level) for level in range(N_COLOURS)])
+    top = N_COLOURS - 1
+    share = [max(0.0, level / top - least) / (1 - least) for level in range(N_COLOURS)]
+    return lay_over(photo, seen, [round(_STRONGEST * top * one) for one in share])
 
 
 def lay_over(photo: Image.Image, seen: Image.Image, cover: Sequence[int]) -> Image.Image:

@@ -12,7 +12,7 @@ detector themselves, not with the traced module. Only a file that agrees is publ
 import hashlib
 import importlib.util
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
@@ -68,7 +68,7 @@ def export(
     guides: AnyDetector,
     out: str,
     config: ScoreConfig,
-    weights: str | None = None,
+    weights: Sequence[str] = (),
     *,
     threshold_name: str | None = None,
     category: str | None = None,
@@ -79,7 +79,7 @@ def export(
         guides: the fitted guides.
         out: path of the file, ending in `.onnx`; an earlier file of that name is replaced.
         config: pooling, sigma and coefficients that go into the file.
-        weights: the backbone's weights file; None asks the hub's cache, then the hub.
+        weights: the backbone's weights file, or NAME=FILE; without it as `load_stored_layers`.
         threshold_name: of the threshold that goes into the file; None is the one of `predict`.
         category: whose threshold goes into the file, where there is one a category.
 

@@ -3,16 +3,15 @@
 import glob
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from manifests.paths import IMAGE_SUFFIXES, walk_images
 from manifests.problems import Problem
+from spg_core.errors import DatasetError
 
 HEATMAP, OVERLAY = ".heatmap.png", ".overlay.png"
 """Endings of the pictures that predict writes; folders and globs leave them out."""
-LONGEST_NAME = 255
-"""Bytes of a file's name, in any file system of today."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,8 @@ class Listed:
     path: str
     """As typed, or below the folder as typed."""
     error: str | None = None
+    is_missing: bool = False
+    """Whether what was typed names nothing that can be read, as by a typing error."""
 
 
 def find_images(arguments: Sequence[str]) -> list[Listed]:
@@ -33,30 +34,23 @@ def find_images(arguments: Sequence[str]) -> list[Listed]:
     found: dict[str, Listed] = {}
     for argument in arguments:
         for listed in _expand(argument):
-            found.setdefault(_full(listed.path), listed)
+            found.setdefault(full_path(listed.path), listed)
     return list(found.values())
 
 
-def output_names(listed: Sequence[Listed]) -> list[str]:
-    """Give each image a name of its own for its pictures: its path below their common folder."""
-    folders = [str(Path(_full(one.path)).parent) for one in listed if one.error is None]
-    common = os.path.commonpath(folders) if folders else "."
-    return [os.path.relpath(_full(one.path), common) for one in listed]
+def require_all(listed: Sequence[Listed]) -> None:
+    """Refuse what was typed and names nothing. Raises: DatasetError."""
+    missing = [one.error for one in listed if one.is_missing and one.error]
+    if missing:
+        more = f"; and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        raise DatasetError("; ".join(missing[:_NAMED]) + more)
 
 
-def with_room_for_pictures(listed: Sequence[Listed]) -> list[Listed]:
-    """Turn images into errors whose names leave no room for the endings of their pictures."""
-    room = LONGEST_NAME - max(map(len, (HEATMAP, OVERLAY)))
-    error = f"its name is too long for {HEATMAP} behind it, so no picture can be written; rename it"
-    return [
-        replace(one, error=f"{one.path}: {error}")
-        if one.error is None and len(os.fsencode(Path(one.path).name)) > room
-        else one
-        for one in listed
-    ]
+_NAMED = 5
 
 
-def _full(path: str) -> str:
+def full_path(path: str) -> str:
+    """Give the path from the root, in its shortest form."""
     # links are not followed: pictures should lie where the user sees the images
     return os.path.normpath(Path(path).absolute())
 
@@ -66,7 +60,7 @@ def _expand(argument: str) -> Iterator[Listed]:
     try:
         is_there = path.exists()
     except OSError as error:
-        yield Listed(argument, f"{argument}: cannot be read ({error.strerror or error})")
+        yield Listed(argument, f"{argument}: cannot be read ({error.strerror or error})", True)
         return
     if path.is_dir():
         yield from _folder(path)
@@ -74,29 +68,33 @@ def _expand(argument: str) -> Iterator[Listed]:
         yield Listed(argument)
     elif is_there:
         # reading a pipe or a device may never end
-        yield Listed(argument, f"{argument}: not a regular file")
+        yield Listed(argument, f"{argument}: not a regular file", True)
     elif not glob.has_magic(argument):
-        yield Listed(argument, f"{argument}: no such file or folder")
+        yield Listed(argument, f"{argument}: no such file or folder", True)
     else:
         # not Path.glob, which refuses absolute patterns
         matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207
-        files = [match for match in matches if Path(match).is_file() and not _ours(match)]
+        files = [
+            match for match in matches if Path(match).is_file() and not is_picture_of_ours(match)
+        ]
         if not files:
-            yield Listed(argument, f"{argument}: no file matches")
+            yield Listed(argument, f"{argument}: no file matches", True)
         yield from map(Listed, files)
 
 
 def _folder(folder: Path) -> Iterator[Listed]:
     problems: list[Problem] = []
-    images = [path for path in walk_images(folder, "", problems) if not _ours(path)]
+    images = [path for path in walk_images(folder, "", problems) if not is_picture_of_ours(path)]
     for path in images:
         yield Listed(str(folder / path))
     for problem in problems:
         path = str(folder / problem.path)
         yield Listed(path, f"{path}: {problem.kind}, {problem.detail}")
     if not images and not problems:
-        yield Listed(str(folder), f"{folder}: no image in this folder ({' '.join(IMAGE_SUFFIXES)})")
+        error = f"{folder}: no image in this folder ({' '.join(IMAGE_SUFFIXES)})"
+        yield Listed(str(folder), error, True)
 
 
-def _ours(path: str) -> bool:
+def is_picture_of_ours(path: str) -> bool:
+    """Tell by its name whether a file is a picture that predict wrote."""
     return path.endswith((HEATMAP, OVERLAY))

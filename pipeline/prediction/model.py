@@ -9,6 +9,7 @@ Axes: B images; backbones in the order in which the parts first name them.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ from pipeline.backbones.spec import BackboneSpec
 from pipeline.backbones.stored import load_stored_layers
 from pipeline.detection.detector import Detector
 from pipeline.detection.parts import Part
+from pipeline.prediction.look import Look, look_of
+from spg_core.errors import ConfigError
 
 Inputs = tuple[Tensor, ...]
 """Of one image, an input `(3, H, W)` for each backbone."""
@@ -35,14 +38,15 @@ class Specs:
     places: tuple[tuple[int, int], ...]
     """Of each part: which backbone, which of its layers."""
 
-    def prepare(self, path: Path) -> Inputs:
-        """Decode a picture once, or as is and turned, and prepare it for every backbone.
+    def prepare(self, path: Path) -> tuple[Inputs, Look]:
+        """Decode a picture once, or as is and turned; prepare it for every backbone, and look.
 
         Raises: DatasetError.
         """
         first = [layers[0] for layers in self.backbones]
         pictures = {turn: open_image(path, exif=turn) for turn in {one.exif for one in first}}
-        return tuple(preprocess(pictures[one.exif], one) for one in first)
+        inputs = tuple(preprocess(pictures[one.exif], one) for one in first)
+        return inputs, look_of(pictures[first[0].exif])
 
 
 @dataclass(frozen=True)
@@ -54,28 +58,44 @@ class Model:
     detector: Detector
 
     @torch.inference_mode()
-    def values(self, inputs: Sequence[Inputs]) -> list[Tensor]:
-        """Give each part's values `(B, P)` for prepared pictures.
+    def tokens(self, inputs: Sequence[Inputs]) -> list[Tensor]:
+        """Give each part's tokens `(B, P, d)` for prepared pictures.
 
-        Tokens pass through float16, in which a cache holds them.
+        As float16, in which a cache holds them.
         """
         found = [
             backbone.layers(torch.stack(list(pixels)))
             for backbone, pixels in zip(self.backbones, zip(*inputs, strict=True), strict=True)
         ]
         given = [found[backbone][layer] for backbone, layer in self.places]
-        tokens = [
-            tokens_for(part, one) for part, one in zip(self.detector.parts, given, strict=True)
-        ]
-        return self.detector.values(*(one.to(torch.float16) for one in tokens))
+        pairs = zip(self.detector.parts, given, strict=True)
+        return [tokens_for(part, one).to(torch.float16) for part, one in pairs]
+
+
+class Judged(NamedTuple):
+    """What a model makes of B pictures."""
+
+    maps: Tensor
+    """`(B, H, W)` in [0, 1], on the CPU."""
+    scores: Tensor
+    """`(B,)`, likewise."""
+    tokens: Tensor
+    """`(B, P, d)` float16 of the first part that draws, where the model is."""
 
 
 @torch.inference_mode()
-def judge(model: Model, inputs: Sequence[Inputs]) -> tuple[Tensor, Tensor]:
-    """Give maps `(B, H, W)` in [0, 1] and image scores `(B,)` of prepared pictures, on the CPU."""
-    values = model.values(inputs)
-    maps = model.detector.draw(*values).cpu()
-    return maps, model.detector.scores(maps, *(one.cpu() for one in values))
+def judge(model: Model, inputs: Sequence[Inputs]) -> Judged:
+    """Give maps and image scores of prepared pictures, and the tokens they were made from."""
+    detector, tokens = model.detector, model.tokens(inputs)
+    values = detector.values(*tokens)
+    maps = detector.draw(*values).cpu()
+    scores = detector.scores(maps, *(one.cpu() for one in values))
+    return Judged(maps, scores, tokens[drawing_place(detector)])
+
+
+def drawing_place(detector: Detector) -> int:
+    """Give the place, among its parts, of the first that draws."""
+    return next(at for at, part in enumerate(detector.parts) if part.reads == "patches")
 
 
 def tokens_for(part: Part, given: tuple[Tensor, Tensor | None]) -> Tensor:
@@ -103,32 +123,62 @@ def specs_of(detector: Detector) -> Specs:
     return Specs(tuple(map(tuple, backbones)), tuple(places))
 
 
-def load_model(detector: Detector, specs: Specs, weights: str | None, device: str) -> Model:
+def load_model(detector: Detector, specs: Specs, weights: Sequence[str], device: str) -> Model:
     """Load the backbones of a detector, and put it beside them.
 
     Args:
         detector: on any device.
         specs: of its parts.
-        weights: a weights file of the one backbone, or of that one of several whose it is.
+        weights: weights files, NAME=FILE or those whose digest a backbone asks for.
         device: auto, cpu, cuda or cuda:N.
 
-    Raises: ArtifactError, BackboneError, ConfigError, as `load_stored_layers`.
+    Raises: ArtifactError, BackboneError, ConfigError, as `load_stored_layers` and `files_of`.
     """
-    own = _whose(specs, weights)
+    files = files_of(specs, weights)
     backbones = [
-        load_stored_layers(layers, weights if at == own else None, device)
-        for at, layers in enumerate(specs.backbones)
+        load_stored_layers(layers, file, device)
+        for layers, file in zip(specs.backbones, files, strict=True)
     ]
     return Model(tuple(backbones), specs.places, detector.to(backbones[0].device))
 
 
-def _whose(specs: Specs, weights: str | None) -> int:
-    """Tell which backbone a weights file is of; the first where it is of none, to be refused."""
-    if weights is None or len(specs.backbones) == 1 or not Path(weights).is_file():
-        return 0
-    digest = sha256_of_file(Path(weights))
-    found = [layers[0].weights_sha256 == digest for layers in specs.backbones]
-    return found.index(True) if True in found else 0
+def files_of(specs: Specs, weights: Sequence[str]) -> list[str | None]:
+    """Tell which weights file each backbone is loaded from; None where none was given.
+
+    One backbone's file needs no name. Of several a file without one goes where its digest is asked
+    for; backbones of one name, at several input sizes, share theirs.
+
+    Raises: ConfigError for a file that is not there, is of none of them, or one of two for one.
+    """
+    names = [layers[0].name for layers in specs.backbones]
+    found: dict[str, str] = {}
+    for text in weights:
+        name, file = _named(text, names)
+        if not Path(file).is_file():
+            raise ConfigError(f"--weights {text}: no such file")
+        name = name or _whose(specs, file)
+        if found.setdefault(name, file) != file:
+            raise ConfigError(f"--weights gives {name} {found[name]} and {file}; take one of them")
+    return [found.get(name) for name in names]
+
+
+def _named(text: str, names: Sequence[str]) -> tuple[str | None, str]:
+    for name in names:
+        if text.startswith(f"{name}="):
+            return name, str(Path(text.removeprefix(f"{name}=")).expanduser())
+    return (names[0] if len(set(names)) == 1 else None), str(Path(text).expanduser())
+
+
+def _whose(specs: Specs, file: str) -> str:
+    """Tell by its digest which backbone a weights file is of. Raises: ConfigError."""
+    digest = sha256_of_file(Path(file))
+    for layers in specs.backbones:
+        if layers[0].weights_sha256 == digest:
+            return layers[0].name
+    names = ", ".join(dict.fromkeys(layers[0].name for layers in specs.backbones))
+    raise ConfigError(
+        f"--weights {file} has SHA-256 {digest[:16]}..., which none of {names} was fitted with"
+    )
 
 
 def _find(backbones: Sequence[Sequence[BackboneSpec]], spec: BackboneSpec) -> int | None:

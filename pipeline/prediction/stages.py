@@ -43,15 +43,23 @@ def predict(
     config: PredictConfig,
     asked: Annotated[Asked[ScoreConfig], Without("aupro")],
 ) -> "Iterator[Prediction]":
-    """Judge unseen images: score, verdict and heatmap; a broken image does not stop the rest."""
+    """Judge unseen images: score, verdict and heatmap; a broken image does not stop the rest.
+
+    A folder that is watched goes on giving predictions until it is stopped.
+    """
     from cache.store import open_store
     from pipeline.detection.find import find_detector, recipe_of
-    from pipeline.prediction.inputs import find_images
+    from pipeline.prediction.inputs import find_images, require_all
     from pipeline.prediction.predict import predict as run
+    from pipeline.prediction.watch import watch
 
+    images = find_images(source.images)
+    require_all(images)
     detector = find_detector(open_store(store, read_only=True), source.guides)
     scoring = asked.under(recipe_of(detector))
-    return run(detector, find_images(source.images), scoring, config)
+    if source.watch is not None:
+        return watch(detector, source.watch, scoring, config)
+    return run(detector, images, scoring, config)
 
 
 def export(
