@@ -215,7 +215,7 @@ def test_the_same_photos_in_another_folder_are_the_same_request(
         ({"good": ("a",), "dataset": "b"}, "--good and --dataset"),
         ({"bad": ("a",)}, "--bad stands beside --good"),
         ({"split": "train"}, "name the --dataset"),
-        ({"weights": "w"}, "--weights is for the images of --good"),
+        ({"weights": ("w",)}, "--weights is for the images of --good"),
         ({"good": ("a",), "category": ("b", "c")}, "--category is b,c; the parts of --good are of"),
     ],
 )

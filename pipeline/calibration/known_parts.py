@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts.notes import CalibratedOn
 from pipeline.detection.find import AnyDetector
+from pipeline.prediction.familiar import Learner
 from pipeline.scoring.unseen import memories_of
 
 
@@ -28,6 +29,8 @@ class KnownParts:
     told: CalibratedOn
     score: Callable[[], NDArray[np.float32]]
     """Gives scores `(n,)`; it may take minutes."""
+    learner: Learner | None
+    """Takes the good ones as they are scored; None for those of other products."""
 
 
 def held_images(guides: AnyDetector) -> frozenset[str]:

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from manifests.images import decode_image, read_bytes
 from pipeline.artifacts.notes import CalibratedOn
 from pipeline.calibration.known_parts import KnownParts, held_images
 from pipeline.configs import CalibrateSource, PredictConfig, ScoreConfig
 from pipeline.detection.find import AnyDetector
+from pipeline.prediction.familiar import Learner
 from pipeline.prediction.inputs import Listed, find_images
-from pipeline.prediction.predict import predict
+from pipeline.prediction.look import Look
+from pipeline.prediction.predict import Seen, predict
 from pipeline.progress import bar, say
 from spg_core.errors import DatasetError
 
@@ -57,7 +60,20 @@ def own_parts(guides: AnyDetector, scoring: ScoreConfig, source: CalibrateSource
     paths = [*own.values(), *bad.values()]
     labels = np.arange(len(paths)) >= len(own)
     config = PredictConfig(weights=source.weights, category=category, threshold=0.5)
-    return KnownParts(labels, [], told, partial(_judge, guides, paths, scoring, config))
+    learner = Learner()
+    takes = _takes(learner, frozenset(own.values()))
+    score = partial(_judge, guides, paths, scoring, config, takes)
+    return KnownParts(labels, [], told, score, learner)
+
+
+def _takes(learner: Learner, good: frozenset[str]) -> Seen:
+    """Let the good ones be learned as they are judged."""
+
+    def take(path: str, look: Look, tokens: Tensor) -> None:
+        if path in good:
+            learner.add(tokens, look.aspect, look)
+
+    return take
 
 
 def _read(option: str, arguments: Sequence[str]) -> dict[str, str]:
@@ -94,11 +110,15 @@ def _read(option: str, arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _judge(
-    guides: AnyDetector, paths: Sequence[str], scoring: ScoreConfig, config: PredictConfig
+    guides: AnyDetector,
+    paths: Sequence[str],
+    scoring: ScoreConfig,
+    config: PredictConfig,
+    takes: Seen,
 ) -> NDArray[np.float32]:
     """Score images as `predict` does. Raises: DatasetError where one cannot be, and as predict."""
     scores = np.empty(len(paths), np.float32)
-    judged = predict(guides, [Listed(path) for path in paths], scoring, config)
+    judged = predict(guides, [Listed(path) for path in paths], scoring, config, takes)
     with bar("Judging", len(paths)) as advance:
         for at, one in enumerate(judged):
             if one.score is None:

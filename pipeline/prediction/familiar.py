@@ -27,6 +27,8 @@ class Familiar:
     """Strangeness up to which an image is like them."""
     aspects: tuple[float, float]
     """Lowest and highest width by height."""
+    images: int
+    """How many good parts there were."""
     waived: frozenset[str] = frozenset()
     """Checks of a picture that some good part fails itself, and which so say nothing."""
 
@@ -40,28 +42,45 @@ class Learner:
     """Takes good parts one by one, and then gives what is to be stored of them."""
 
     def __init__(self) -> None:
+        self._aspects: list[float] = []
         self._looks: list[Look] = []
         self._tokens: list[Tensor] = []
+        self._rows: Tensor | None = None
 
-    def add(self, look: Look | None, tokens: Tensor) -> None:
-        """Take one good part: how its picture looks, where one knows, and its tokens `(P, d)`."""
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def add(self, tokens: Tensor, aspect: float, look: Look | None = None) -> None:
+        """Take one good part.
+
+        Args:
+            tokens: `(P, d)`.
+            aspect: width by height of its picture.
+            look: of its picture, where that is at hand.
+        """
+        self._aspects.append(aspect)
         if look is not None:
             self._looks.append(look)
         if len(self._tokens) < MOST_IMAGES:
-            self._tokens.append(tokens.to("cpu", torch.float16))
+            if self._rows is None:
+                self._rows = kept_rows(1, len(tokens), MOST_PATCHES)[0]
+            self._tokens.append(tokens.to("cpu", torch.float16)[self._rows].clone())
 
     def familiar(self, name: str) -> Familiar:
         """Give what is kept of them. Raises: MetricError for too few."""
         tokens = torch.stack(self._tokens)
         rows = kept_rows(len(tokens), tokens.shape[1])
+        limit = usual_limit(tokens, rows)
         kept = torch.cat([one[row] for one, row in zip(tokens, rows, strict=True)])
-        aspects = [one.aspect for one in self._looks]
-        waived = frozenset(name for one in self._looks for name in problems_of(one, aspects))
-        return Familiar(name, kept, usual_limit(tokens, rows), (min(aspects), max(aspects)), waived)
+        waived = {name for one in self._looks for name in problems_of(one, self._aspects)}
+        aspects = (min(self._aspects), max(self._aspects))
+        return Familiar(name, kept, limit, aspects, len(self._aspects), frozenset(waived))
 
 
 MOST_IMAGES = 256
-"""Good parts that are looked at; further ones change little, and take memory."""
+"""Good parts whose tokens are looked at; further ones change little, and take memory."""
+MOST_PATCHES = 256
+"""Patches of each that are; by chance, the same in all."""
 
 
 def doubts_of(look: Look, applies: float | None, familiar: Familiar | None) -> list[str]:

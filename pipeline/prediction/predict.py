@@ -24,6 +24,7 @@ from pipeline.detection.find import AnyDetector
 from pipeline.detection.load import make_detector
 from pipeline.drawing.verdict_picture import Said
 from pipeline.prediction.familiar import Familiar, doubts_of
+from pipeline.prediction.familiar_file import choose_familiar
 from pipeline.prediction.inputs import Listed, require_all
 from pipeline.prediction.look import Look
 from pipeline.prediction.model import Inputs, Model, Specs, judge, load_model, specs_of
@@ -173,8 +174,8 @@ def predict(
     """Judge images with guides, a memory or a combination, in order.
 
     Raises: DatasetError where a file or folder that was asked for is not there, ArtifactError,
-        BackboneError, ConfigError, NotInStore, CorruptStore, all before the first image; StoreError where
-        pictures cannot be written. A bad image raises nothing.
+        BackboneError, ConfigError, NotInStore, CorruptStore, all before the first image; StoreError
+        where pictures cannot be written. A bad image raises nothing.
     """
     require_all(images)
     check_out(config)
@@ -198,10 +199,11 @@ def open_judge(
     threshold = choose_threshold(
         guides, scoring, config.threshold, config.threshold_name, config.category
     )
+    familiar = choose_familiar(guides, threshold.name or config.threshold_name)
     detector = make_detector(guides, scoring).of_category(config.category)
     specs = specs_of(detector)
     model = load_model(detector, specs, config.weights, scoring.device)
-    return Judge(model, specs, threshold, None, config, seen)
+    return Judge(model, specs, threshold, familiar, config, seen)
 
 
 def check_out(config: PredictConfig) -> None:

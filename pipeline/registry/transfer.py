@@ -28,7 +28,7 @@ from pipeline.registry.find import find_any
 from pipeline.registry.parents import Parent, parents_of
 from spg_core.errors import ArtifactError, CorruptStore, NotInStore, SpgError, StoreError
 
-_COMPANIONS = (".json", ".jsonl", ".png", ".parquet", ".html")
+_COMPANIONS = (".json", ".jsonl", ".png", ".parquet", ".html", ".safetensors")
 """Endings of what stages and notes put beside an artifact; other files stay where they are."""
 
 

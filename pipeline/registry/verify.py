@@ -7,6 +7,8 @@ from pipeline.artifacts.parse import LARGEST_BYTES, read_json
 from pipeline.artifacts.read import read_both
 from pipeline.caches.answers import Spoilt, Verified
 from pipeline.kinds import BODY, JSON
+from pipeline.prediction.familiar_file import FOLDER as FAMILIAR
+from pipeline.prediction.familiar_file import decode_familiar
 from pipeline.progress import say
 from pipeline.registry.find import find_any
 from pipeline.registry.survey import Held, Survey, survey
@@ -65,10 +67,19 @@ def _problems(one: Held, store: Objects) -> Iterable[Spoilt]:
     for note in one.objects:
         if note.name.endswith(".json") and ".zarr/" not in note.name and note.name != document:
             yield from _problems_of_note(store, note.name)
+        elif note.name.startswith(one.place.name(f"{FAMILIAR}/")):
+            yield from _problems_of_familiar(store, note.name)
 
 
 def _problems_of_note(store: Objects, name: str) -> Iterable[Spoilt]:
     try:
         read_json(store.get(name, LARGEST_BYTES), f"{store.where}/{name}")
+    except StoreError as error:
+        yield Spoilt(name, str(error))
+
+
+def _problems_of_familiar(store: Objects, name: str) -> Iterable[Spoilt]:
+    try:
+        decode_familiar(store.get(name, LARGEST_BYTES), f"{store.where}/{name}")
     except StoreError as error:
         yield Spoilt(name, str(error))
