@@ -34,7 +34,8 @@ from pipeline.extraction.extract import extract
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
-from pipeline.prediction.export import TOLERANCE, check_images, export
+from pipeline.prediction.export import export
+from pipeline.prediction.export_check import TOLERANCE, check_images
 from pipeline.prediction.inputs import find_images
 from pipeline.prediction.predict import predict
 from pipeline.prediction.sidecar import describe_file
@@ -120,7 +121,7 @@ def test_the_file_says_what_it_is(small, exported):
     beside = json.loads(Path(exported.sidecar).read_text())
 
     assert Path(exported.sidecar).name == "detector.json"
-    assert len(list(Path(exported.path).parent.iterdir())) == 2, "a temporary or weights file stays"
+    assert len(list(Path(exported.path).parent.iterdir())) == 3, "a temporary or weights file stays"
     assert [entry.name for entry in model.graph.input] == ["pixels"]
     assert [entry.name for entry in model.graph.output] == ["map", "score"]
     assert inside["guides"] == beside["guides"] == small[0].id

@@ -18,9 +18,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ScoreConfig
@@ -29,11 +27,11 @@ from pipeline.detection.find import AnyDetector
 from pipeline.detection.load import make_detector
 from pipeline.detection.memory_part import MemoryPart
 from pipeline.files import check_place, new_file, write_file
+from pipeline.prediction.export_check import OUTPUTS, compare
 from pipeline.prediction.export_module import ExportedDetector
-from pipeline.prediction.model import Model, Specs, load_model, specs_of, tokens_for
+from pipeline.prediction.model import Specs, load_model, specs_of
 from pipeline.prediction.sidecar import (
     INPUT,
-    Check,
     Description,
     SidecarDocument,
     describe_file,
@@ -44,12 +42,8 @@ from pipeline.prediction.threshold import choose_threshold
 from spg_core.errors import ArtifactError, BackboneError, ConfigError
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-TOLERANCE = 1e-4
-"""Largest difference of a map's pixel or a score between onnxruntime and torch, both float32."""
-OUTPUTS = ("map", "score")
 METADATA = "spg"
 _LARGEST_BYTES = 2**31 - 2**24  # protobuf's limit on one message, with room for the graph
-_CHECK_IMAGES = 3
 _RUNTIME = "spg_detector.py"
 
 
@@ -172,55 +166,6 @@ def write_onnx(
     assert program is not None
     program.model.metadata_props[METADATA] = to_text(document)
     program.save(str(path), external_data=False)
-
-
-def compare(path: Path, model: Model) -> Check:
-    """Run the file in onnxruntime beside ours; give the largest differences.
-
-    Raises: ArtifactError where they differ by more than `TOLERANCE`.
-    """
-    import onnxruntime
-
-    [backbone], detector = model.backbones, model.detector
-    spec = backbone.spec
-    images = check_images(spec.height, spec.width)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    maps, scores = session.run(list(OUTPUTS), {INPUT: images.numpy()})
-    mean, std = (torch.tensor(each).reshape(3, 1, 1) for each in (spec.mean, spec.std))
-    found = backbone.layers((images - mean) / std)
-    pairs = zip(detector.parts, model.places, strict=True)
-    tokens = [tokens_for(part, found[layer]) for part, (_, layer) in pairs]
-    values = detector.values(*tokens)
-    ours = detector.draw(*values)
-    map_difference = float(np.abs(maps - ours.numpy()).max())
-    score_difference = float(np.abs(scores - detector.scores(ours, *values).numpy()).max())
-    # not <=: a NaN must fail too
-    if not (map_difference <= TOLERANCE and score_difference <= TOLERANCE):
-        raise ArtifactError(
-            f"the exported file differs from ours by {map_difference:.1e} in maps and "
-            f"{score_difference:.1e} in scores, at most {TOLERANCE:.0e} is allowed; it was not "
-            "kept. Try another version of torch, onnxscript or onnxruntime"
-        )
-    return Check(
-        map_max_abs_difference=map_difference,
-        score_max_abs_difference=score_difference,
-        tolerance=TOLERANCE,
-        images=len(images),
-        onnxruntime=onnxruntime.__version__,
-    )
-
-
-def check_images(height: int, width: int) -> Tensor:
-    """Make three RGB images `(3, 3, height, width)` in [0, 1]: noise, a gradient, coarse blocks."""
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.rand(3, height, width, generator=generator)
-    down, right = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)[None, :]
-    gradient = torch.stack([down.expand(height, width), right.expand(height, width), down * right])
-    coarse = torch.rand(1, 3, 7, 5, generator=generator)
-    blocks = torch.nn.functional.interpolate(coarse, (height, width), mode="nearest")[0]
-    images = torch.stack([noise, gradient, blocks])
-    assert len(images) == _CHECK_IMAGES
-    return images
 
 
 def _require_one_backbone(identifier: str, specs: Specs) -> None:
