@@ -20,6 +20,7 @@ from pipeline.report.data import (
     SparsityRow,
 )
 from pipeline.report.gallery import select_gallery
+from pipeline.report.pictures import draw_tile
 
 HOSTILE = (
     "</script><script>window.hacked=1</script>",
@@ -92,7 +93,16 @@ def sample(names: tuple[str, str] = ("bottle", "screw"), defect: str = "crack") 
         images=images,
         gallery=gallery,
         controls={f"{names[0]} none": MetricRow(values={"image_auroc": 0.6, "pixel_aupro": 0.4})},
-        curves={name: CategoryCurves(image_roc=line, pixel_roc=line, pro=line) for name in names},
+        tiles={
+            image.row: draw_tile(np.full((16, 24), image.score, np.float32), jpeg(), "a tile")
+            for image in images
+        },
+        curves={
+            name: CategoryCurves(
+                image_roc=line, pixel_roc=line, image_pr=line, pixel_pr=line, pro=line
+            )
+            for name in names
+        },
         tau_curve=LinePlot(
             title="Image metrics against tau",
             x_label="tau (log scale)",

@@ -82,6 +82,9 @@ class CategoryCurves:
 
     image_roc: Line | None = None
     pixel_roc: Line | None = None
+    image_pr: Line | None = None
+    """Precision against recall, a staircase."""
+    pixel_pr: Line | None = None
     pro: Line | None = None
     """Per-region overlap against false-positive rate."""
 
@@ -175,6 +178,16 @@ class Atom:
         return max((float(patch.heatmap.max()) for patch in self.patches), default=0.0) or 1.0
 
 
+@dataclass(frozen=True)
+class Tile:
+    """An image as small as it can be told by."""
+
+    photo: bytes | None
+    """JPEG; None where the cache holds none."""
+    heat: bytes
+    """PNG, which lets the photo through."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
     """All that one page shows."""
@@ -186,6 +199,8 @@ class ReportData:
     categories: Mapping[str, MetricRow]
     images: Sequence[ImageRow]
     gallery: Sequence[GalleryItem] = ()
+    tiles: Mapping[int, Tile] = field(default_factory=dict)
+    """Of the images, by their rows; fewer than all where there are very many."""
     scale_top: float = 1.0
     """Where the one colour scale of all heatmaps ends; the page states it. Starts at 0."""
     controls: Mapping[str, MetricRow] = field(default_factory=dict)

@@ -5,6 +5,8 @@ Names, paths and the run card are foreign; `pipeline.report.page` says how they 
 
 from functools import partial
 
+from markupsafe import Markup
+
 from pipeline.metrics import percent
 from pipeline.report.data import ReportData
 from pipeline.report.page import as_utf8, page_environment, page_parts
@@ -15,6 +17,7 @@ from pipeline.report.view import (
     charts_of,
     metric_names,
     perplexity,
+    tiles_json,
 )
 
 
@@ -37,5 +40,6 @@ def render_report(data: ReportData) -> str:
         scale=scale_picture(),
         tau=charts_of([data.tau_curve] if data.tau_curve else []),
         training=charts_of(data.training),
+        tiles=Markup(tiles_json(data.tiles)),  # numbers and base64 of our own
     )
     return as_utf8(page)

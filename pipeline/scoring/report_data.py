@@ -29,6 +29,8 @@ from pipeline.scoring.blocks import report_taus
 from pipeline.scoring.categories import CategoryScores
 from pipeline.scoring.controls import control_rows
 from pipeline.scoring.report_guides import atoms_of, sparsity_of, training_of
+from pipeline.scoring.report_tiles import make_tiles
+from pipeline.words import transfer_words
 from spg_core.image_metrics import image_metrics
 from spg_core.pooling import Pooling
 
@@ -48,13 +50,14 @@ def make_report(
     guides = _guides(parent)
     return render_report(
         ReportData(
-            title=document.id,
+            title=transfer_words(document.fitted_on.dataset, data.dataset, document.backbone.name),
             run=_run_card(document, data, parent),
             mean=metric_row(document.mean),
             categories={name: metric_row(one) for name, one in document.categories.items()},
             images=images,
             controls=control_rows(store, document, guides) if guides else {},
             gallery=_gallery(images, data, detector),
+            tiles=make_tiles(images, data, detector),
             curves={one.category: _curves(one) for one in found},
             tau_curve=_tau_curve(found, data),
             sparsity=sparsity_of(guides) if guides else None,
@@ -72,6 +75,7 @@ def _guides(parent: AnyDetector) -> Artifact[GuidesDocument] | None:
 def _run_card(document: ScoresDocument, data: CachedDataset, parent: AnyDetector) -> dict[str, str]:
     spec, config, fitted = data.spec, document.config, document.fitted_on
     return {
+        "Scores": document.id,
         "Target": f"{data.dataset}, {data.cache.n_images} images, cache {data.cache.key}",
         "Backbone": f"{data.backbone} ({spec.library} {spec.model}), {spec.height} x {spec.width} "
         f"px, {spec.grid} tokens of {spec.d_model}",
@@ -151,6 +155,8 @@ def _curves(one: CategoryScores) -> CategoryCurves:
     return CategoryCurves(
         image_roc=Line(x=image.roc.x, y=image.roc.y) if image else None,
         pixel_roc=Line(x=pixel.roc.x, y=pixel.roc.y) if pixel else None,
+        image_pr=Line(x=image.pr.x, y=image.pr.y) if image else None,
+        pixel_pr=Line(x=pixel.pr.x, y=pixel.pr.y) if pixel else None,
         pro=Line(x=pixel.pro.x, y=pixel.pro.y) if pixel else None,
     )
 

@@ -8,6 +8,7 @@ from pipeline.configs import AtomsConfig, ScoreConfig
 from pipeline.fitting.log import GUIDE_PANELS, SAE_PANELS, read_log
 from pipeline.progress import say
 from pipeline.report.data import Atom, GuideName, Line, LinePlot, Sparsity, SparsityRow
+from pipeline.words import field_words
 from spg_core.errors import CorruptStore, IncompleteCache, NotInStore
 
 _ATOMS_PER_GUIDE = 8
@@ -61,7 +62,9 @@ def training_of(store: Objects, guides: Artifact[GuidesDocument]) -> list[LinePl
             for field in fields:
                 points = [(line["step"], line[field]) for line in lines if field in line]
                 thin = points[:: -max(1, len(points) // 400)][::-1]  # the last one is kept
-                drawn[field] = Line(x=[float(x) for x, _ in thin], y=[float(y) for _, y in thin])
+                drawn[field_words(field)] = Line(
+                    x=[float(x) for x, _ in thin], y=[float(y) for _, y in thin]
+                )
             plots.append(
                 LinePlot(title=f"{what}: {label}", x_label="step", y_label=label, lines=drawn)
             )

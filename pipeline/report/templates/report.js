@@ -34,11 +34,83 @@ all("table.sortable").forEach((table) => {
   });
 });
 
+// --- a table that is wider than its place says so ---------------------------------------------------
+all(".scroll").forEach((place) => {
+  const mark = () => place.classList.toggle("more", place.scrollWidth > place.clientWidth + 1);
+  new ResizeObserver(mark).observe(place);
+});
+
 // --- filters -------------------------------------------------------------------------------------
 const filters = document.getElementById("filters");
 const blocks = all("section.category");
 const cards = all("article.card");
-const rows = all("details.all tbody tr");
+const rows = all("#all-images tbody tr");
+
+// --- tiles: pictures are text until a tile is shown, so that a page of thousands opens at once -----
+const pictures = JSON.parse(document.getElementById("pictures").textContent);
+const grid = document.getElementById("tiles");
+const more = document.getElementById("more");
+const order = document.getElementById("order");
+const AT_ONCE = 60;
+let queue = [];
+
+function picture(kind, data) {
+  const image = new Image();
+  image.src = `data:image/${kind};base64,${data}`;
+  image.alt = "";
+  return image;
+}
+
+function put(tag, name, ...content) {
+  const made = document.createElement(tag);
+  if (name) made.className = name;
+  made.append(...content);
+  return made;
+}
+
+// What comes from data goes in as text, never as HTML.
+function tile(row, tag) {
+  const [photo, heat] = pictures[row.dataset.row];
+  const stack = put("span", "stack");
+  if (photo) stack.append(picture("jpeg", photo));
+  const shade = picture("png", heat);
+  if (photo) shade.className = "heat";
+  stack.append(shade);
+  const { category, defect, label, score } = row.dataset;
+  const about = put("span", "about", put("b", "", score), ` ${label}`, put("bdi", "", category), put("bdi", "", defect));
+  const made = put(tag, `tile ${label}`, stack, about);
+  made.title = row.dataset.path;
+  return made;
+}
+
+function showMore() {
+  queue.splice(0, AT_ONCE).forEach((row) => {
+    const made = tile(row, "button");
+    made.type = "button";
+    made.row = row;
+    made.addEventListener("click", () => viewTile(row));
+    grid.append(made);
+  });
+  more.hidden = queue.length === 0;
+}
+
+function fillTiles() {
+  if (!grid) return;
+  queue = rows.filter((row) => !row.hidden && row.dataset.row in pictures);
+  const score = (row) => Number(row.dataset.score);
+  if (order.value === "high") queue.sort((a, b) => score(b) - score(a));
+  if (order.value === "low") queue.sort((a, b) => score(a) - score(b));
+  grid.replaceChildren();
+  showMore();
+}
+
+if (grid) {
+  more.addEventListener("click", showMore);
+  order.addEventListener("change", fillTiles);
+  // the next ones come as the end of the grid nears
+  new IntersectionObserver(([seen]) => { if (seen.isIntersecting && queue.length) showMore(); },
+    { rootMargin: "600px" }).observe(more);
+}
 
 function applyFilters() {
   const wanted = all("select", filters).filter((select) => select.value !== "");
@@ -53,6 +125,7 @@ function applyFilters() {
   document.getElementById("shown").value = cards.length
     ? `${shown(cards)} of ${cards.length} pictured images` : `${shown(rows)} of ${rows.length} images`;
   document.getElementById("nothing").hidden = shown(blocks) > 0;
+  fillTiles();
 }
 
 function applyLook() {
@@ -74,7 +147,8 @@ applyLook();
 // --- viewer: one card large, arrow keys to walk through those that the filters show ---------------
 const viewer = document.getElementById("viewer");
 const stage = viewer.querySelector(".stage");
-let current = null;
+let current = null;  // a card; null where a tile is shown
+let tileRow = null;
 
 function view(card) {
   current = card;
@@ -86,7 +160,27 @@ function view(card) {
   if (!viewer.open) viewer.showModal();
 }
 
+function viewTile(row) {
+  current = null;
+  tileRow = row;
+  const large = tile(row, "div");
+  large.className = "large";
+  large.append(put("p", "about", put("bdi", "", row.dataset.path), ` row ${row.dataset.row}`));
+  stage.replaceChildren(large);
+  if (!viewer.open) viewer.showModal();
+}
+
+function stepTile(by) {
+  const shown = [...grid.children].map((one) => one.row);
+  const next = shown[shown.indexOf(tileRow) + by];
+  if (next) viewTile(next);
+}
+
 function step(by) {
+  if (current === null) {
+    stepTile(by);
+    return;
+  }
   const visible = cards.filter((card) => !card.hidden);
   const next = visible[visible.indexOf(current) + by];
   if (next) view(next);
@@ -110,6 +204,7 @@ viewer.addEventListener("keydown", (event) => {
   if (event.key === "ArrowRight") step(1);
 });
 viewer.addEventListener("close", () => {
-  const button = current && current.querySelector("button.enlarge");
+  const button = current ? current.querySelector("button.enlarge")
+    : grid && [...grid.children].find((one) => one.row === tileRow);
   if (button) button.focus({ preventScroll: false });
 });
