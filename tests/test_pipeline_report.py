@@ -175,3 +175,27 @@ def test_stored_metrics_are_shown_with_their_reasons() -> None:
 
     assert metric_row(mean) == MetricRow(values=none | {"image_auroc": 0.5})
     assert metric_row(category) == MetricRow(values=none | {"pixel_ap": 1.0}, reason="one class")
+
+
+def test_every_element_is_closed_where_it_was_opened() -> None:
+    void = {"meta", "link", "img", "input", "path", "rect", "image", "use"}
+    opened: list[str] = []
+
+    class Nesting(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            if tag not in void:
+                opened.append(tag)
+
+        def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            """Of SVG: closes itself."""
+
+        def handle_endtag(self, tag: str) -> None:
+            # a browser closes these itself
+            while opened[-1] != tag and opened[-1] in ("option", "li"):
+                opened.pop()
+            assert opened.pop() == tag
+
+    for page in (sample(), bare(sample())):
+        Nesting().feed(render_report(page))
+
+        assert opened == []
