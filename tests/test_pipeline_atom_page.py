@@ -180,12 +180,14 @@ def test_pictures_lie_in_the_page_or_beside_it_and_are_the_same(
     assert inside.pictures is None
     assert beside.pictures == str(tmp_path / "a #1_files")
     files = sorted(Path(beside.pictures).iterdir())
-    assert len(files) == embedded == math.ceil((inside.atoms - inside.never_active) / 32)
+    assert (
+        len(files) == embedded == math.ceil((inside.atoms - inside.never_active) / cut.PER_PICTURE)
+    )
     text = page.read_text()
     assert 'class="picture"' not in text
     assert all(f"a%20%231_files/{one.name}" in text for one in files)
     with Image.open(files[0]) as first:
-        assert first.size == (8 * cut.CELL, 32 * cut.CELL)
+        assert first.size == (8 * cut.CELL, cut.PER_PICTURE * cut.CELL)
 
 
 def test_a_killed_run_leaves_the_old_page_and_all_it_names(

@@ -9,6 +9,7 @@ import pytest
 from cache.store import open_store
 from pipeline.atoms import browser
 from pipeline.atoms.browser import write_page
+from pipeline.atoms.cut import CELL, PER_PICTURE
 from pipeline.atoms.page_data import page_json
 from pipeline.atoms.statistics import statistics
 from pipeline.atoms.survey import survey_sae
@@ -88,7 +89,7 @@ def test_pictures_load_and_show_what_was_cut(page: Any) -> None:
     """)
 
     assert found
-    assert all(size == [256, 2048] for size in found)
+    assert all(size == [4 * CELL, PER_PICTURE * CELL] for size in found)
 
 
 @pytest.mark.parametrize("key", ["active", "lift", "evenness", "activation", "atom"])

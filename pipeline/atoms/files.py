@@ -14,16 +14,14 @@ import pyarrow.parquet as pq
 
 from cache.objects import Objects
 from cache.store import open_store
-from pipeline.artifacts import Artifact, load_artifact
-from pipeline.artifacts.documents import GuidesDocument
-from pipeline.atoms.find import find_atoms, guide_names
+from pipeline.artifacts import load_artifact
+from pipeline.atoms.find import find_atoms, guide_names, warn_of_start
 from pipeline.atoms.sheet import draw_sheet
 from pipeline.configs import AtomsConfig
 from pipeline.drawing.mark import is_marked
 from pipeline.files import check_place
 from pipeline.frames import as_parquet
 from pipeline.inputs import CachedDataset
-from pipeline.progress import say
 from pipeline.report.data import Atom, GuideName
 
 TABLE = "atoms.parquet"
@@ -93,7 +91,7 @@ def write_atoms(
         _check_out(place, config)
     place.check_writable()
     data, found = find_atoms(store, artifact, config)
-    _warn(artifact, config)
+    warn_of_start(artifact, config)
     prefix = beside.name("atoms/") if out is None else ""
     files = {TABLE: as_parquet(atoms_table(found))}
     for guide in dict.fromkeys(one.guide for one in found):
@@ -119,15 +117,6 @@ def _is_table(path: Path) -> bool:
         return pq.read_schema(path).names == list(_COLUMNS)
     except pa.ArrowInvalid:
         return False
-
-
-def _warn(guides: Artifact[GuidesDocument], config: AtomsConfig) -> None:
-    share = guides.document.training.ema_start_share
-    if config.coefficients == "ema" and share > 0.01:
-        say(
-            f"the averaged coefficients still hold {share:.0%} of their random start, which moves "
-            "the order of atoms; --coefficients raw ranks by the last step's"
-        )
 
 
 def _picture_note(data: CachedDataset) -> str:

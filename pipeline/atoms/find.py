@@ -19,7 +19,7 @@ from pipeline.configs import AtomsConfig
 from pipeline.device import resolve_device
 from pipeline.fitting.sae import load_sae
 from pipeline.inputs import CachedDataset, open_dataset
-from pipeline.progress import bar
+from pipeline.progress import bar, say
 from pipeline.report.data import Atom, AtomPatch, GuideName
 from spg_core.atom_patches import TopPatches, atom_activations
 from spg_core.errors import ArtifactError
@@ -107,6 +107,16 @@ def parents_of(guides: Artifact[GuidesDocument]) -> tuple[CacheParent, str]:
             "only its own encoder can tell, which is not kept"
         )
     return parents.cache, parents.sae
+
+
+def warn_of_start(guides: Artifact[GuidesDocument], config: AtomsConfig) -> None:
+    """Say so where the averaged coefficients still hold much of their start."""
+    share = guides.document.training.ema_start_share
+    if config.coefficients == "ema" and share > 0.01:
+        say(
+            f"the averaged coefficients still hold {share:.0%} of their random start, which moves "
+            "the order of atoms; --coefficients raw ranks by the last step's"
+        )
 
 
 def on_device(sae: Sae, device: torch.device) -> Sae:

@@ -20,6 +20,7 @@ from pipeline.atoms.find import (
     on_device,
     parents_of,
     strongest,
+    warn_of_start,
 )
 from pipeline.configs import AtomsConfig
 from pipeline.device import resolve_device
@@ -62,6 +63,7 @@ def survey_guides(store: Objects, guides: str, config: AtomsConfig) -> Survey:
     """
     artifact = load_artifact(store, "guides", guides)
     source, sae_id = parents_of(artifact)
+    warn_of_start(artifact, config)
     data = open_dataset(store, source.dataset, source.backbone, source.key)
     _, sae = load_sae(store, sae_id)
     pair = artifact.tensors[f"coefficients_{config.coefficients}"]

@@ -82,7 +82,7 @@ function liftText(at) {
 function factsOf(at, every) {
   const facts = make("dl", "facts");
   const add = (name, value) => facts.append(make("dt", "", name), make("dd", "", value));
-  for (const [guide, values] of Object.entries(columns.coefficient)) add(guide, values[at].toPrecision(3));
+  for (const [guide, values] of Object.entries(columns.coefficient)) add(guide, values[at] === 0 ? "0" : values[at].toPrecision(3));
   add("frequency", percent(columns.active[at] / data.tokens));
   add("evenness", columns.evenness[at] === null ? "–" : columns.evenness[at].toFixed(2));
   add("lift", liftText(at));
