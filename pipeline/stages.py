@@ -160,7 +160,7 @@ def sweep(store: "AnyStore", config: SweepConfig, cluster: ClusterConfig) -> "Sw
 
 def table(store: "AnyStore", source: TableSource) -> "tuple[list[str], Table]":
     """Print scores by category, beside the published means; of several methods side by side."""
-    from pipeline.tables import check_out, write_table
+    from pipeline.table_files import check_out, write_table
 
     if source.out is not None:
         check_out(source.out)

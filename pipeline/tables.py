@@ -7,35 +7,19 @@ marked as such in every format and say what differs.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
 from pipeline.artifacts.documents import ScoresDocument
-from pipeline.files import check_place, write_file
 from pipeline.frames import as_parquet, csv_text, to_frame
 from pipeline.metrics import METRICS, percent
-from pipeline.printable import printable_line
 from pipeline.text_table import text_table
-from spg_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 _KINDS = {"published": "mean", "published category": "category"}
-SUFFIXES = (".csv", ".tex", ".parquet")
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    # after the end of a row these two are options of it
-    "[": "{[}",
-    "*": "{*}",
-} | {special: f"\\{special}" for special in "&%$#_{}"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +56,8 @@ class Table:
     notes: Sequence[str] = ()
     of: Literal["category", "method"] = "category"
     """What the names of rows that are no means are of."""
+    caption: str = ""
+    """What a paper says below it."""
 
     def __repr__(self) -> str:
         return f"Table of {len(self.rows)} rows: {', '.join(self.metrics)}; to_pandas() gives them"
@@ -108,51 +94,22 @@ def score_notes(document: ScoresDocument) -> list[str]:
 def to_text(table: Table) -> str:
     """Lay a table out for a terminal, in %."""
     rows: list[Sequence[str] | None] = []
-    for row, opens_section, opens_kind in _with_breaks(table.rows):
+    for row, opens_section, opens_kind in with_breaks(table.rows):
         if opens_section or opens_kind:
             rows.append(None)
         if opens_section and row.section:
             rows.append([row.section])
-        rows.append([_shown(row), *(_cell(row, metric) for metric in table.metrics)])
-    widest = max((len(_shown(row)) for row in table.rows), default=0)
-    text = text_table(_headings(table), rows, numbers_from=1, width=max(80, widest + 90))
+        rows.append([shown_name(row), *(cell_text(row, metric) for metric in table.metrics)])
+    widest = max((len(shown_name(row)) for row in table.rows), default=0)
+    text = text_table(headings(table), rows, numbers_from=1, width=max(80, widest + 90))
     return "\n".join([text, "", *table.notes]).strip("\n")
 
 
-def to_latex(table: Table) -> str:
-    """Write a `tabular` in %, for the booktabs package; remarks become comments above it."""
-    width = len(table.metrics) + 1
-    head = " & ".join(_headings(table))
-    lines = [r"% needs \usepackage{booktabs}"]
-    lines += [f"% {printable_line(line)}" for note in table.notes for line in note.split("\n")]
-    lines += [rf"\begin{{tabular}}{{l{'r' * len(table.metrics)}}}", r"\toprule", rf"{head} \\"]
-    for row, opens_section, opens_kind in _with_breaks(table.rows):
-        if opens_section or opens_kind:
-            lines.append(r"\midrule")
-        if opens_section and row.section:
-            lines.append(rf"\multicolumn{{{width}}}{{l}}{{{_escape_latex(row.section)}}} \\")
-        cells = [_latex_cell(row, metric) for metric in table.metrics]
-        lines.append(" & ".join([_escape_latex(_shown(row)), *cells]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
-
-
-def _cell(row: Row, metric: str) -> str:
+def cell_text(row: Row, metric: str) -> str:
     """Give `92.3`, with what it varies by over seeds; `*` before the best."""
     spread = row.spread.get(metric)
     told = "" if spread is None else f" ± {percent(spread)}"
     return f"{'*' if metric in row.best else ''}{percent(row.values.get(metric))}{told}"
-
-
-def _latex_cell(row: Row, metric: str) -> str:
-    told = _cell(row, metric).removeprefix("*").replace("±", r"$\pm$")
-    return rf"\textbf{{{told}}}" if metric in row.best else told
-
-
-def _escape_latex(text: str) -> str:
-    """Escape what LaTeX reads as a command or shows as another letter; `->` becomes an arrow."""
-    shown = printable_line(text)
-    parts = ("".join(_LATEX.get(letter, letter) for letter in part) for part in shown.split("->"))
-    return r"$\to$".join(parts).replace("--", "-{}-").replace("--", "-{}-")
 
 
 def to_csv(table: Table) -> str:
@@ -169,33 +126,6 @@ def to_parquet(table: Table) -> bytes:
         }
     )
     return as_parquet(pa.Table.from_pylist(as_records(table), schema=schema))
-
-
-def check_out(name: str) -> str:
-    """Give the suffix of a table's file, before anything is computed for it.
-
-    Raises: ConfigError unless it is one of `SUFFIXES`, StoreError where no file can be written.
-    """
-    suffix = Path(name).suffix
-    if suffix not in SUFFIXES:
-        raise ConfigError(f"{name} should end in one of {', '.join(SUFFIXES)}")
-    check_place(Path(name))
-    return suffix
-
-
-def write_table(table: Table, name: str) -> None:
-    """Write a table to a file; its suffix says how.
-
-    Raises: ConfigError for another suffix, StoreError where nothing can be written.
-    """
-    match check_out(name):
-        case ".csv":
-            data = to_csv(table).encode()
-        case ".tex":
-            data = to_latex(table).encode()
-        case _:
-            data = to_parquet(table)
-    write_file(Path(name), data)
 
 
 def _fields(table: Table) -> list[str]:
@@ -229,7 +159,7 @@ def as_records(table: Table) -> list[dict[str, str | float | None]]:
     ]
 
 
-def _with_breaks(rows: Sequence[Row]) -> Iterator[tuple[Row, bool, bool]]:
+def with_breaks(rows: Sequence[Row]) -> Iterator[tuple[Row, bool, bool]]:
     """Yield rows with whether each opens a section, and whether it opens a kind within one."""
     last: Row | None = None
     for row in rows:
@@ -238,13 +168,15 @@ def _with_breaks(rows: Sequence[Row]) -> Iterator[tuple[Row, bool, bool]]:
         last = row
 
 
-def _shown(row: Row) -> str:
+def shown_name(row: Row) -> str:
+    """Give a row's name, marked where it is published."""
     if not row.is_published:
         return row.name
     return f"{row.name} (published, other data)" if row.other_data else f"{row.name} (published)"
 
 
-def _headings(table: Table) -> list[str]:
+def headings(table: Table) -> list[str]:
+    """Give what stands above each column."""
     of_categories = any(row.kind == "category" for row in table.rows)
     first = table.of if of_categories else "method"
     return [first, *(METRICS[metric].heading for metric in table.metrics)]

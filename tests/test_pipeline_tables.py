@@ -3,6 +3,8 @@
 import csv
 import io
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from cache.store import open_store
 from pipeline.artifacts.terms import Backbone, Metrics
 from pipeline.configs import ScoreConfig
 from pipeline.frames import csv_text
+from pipeline.latex import to_latex
 from pipeline.metrics import METRICS, PUBLISHED
 from pipeline.scoring.compare import compare, score_table
 from pipeline.scoring.published import (
@@ -26,15 +29,14 @@ from pipeline.scoring.published import (
     published,
 )
 from pipeline.scoring.score import score
+from pipeline.table_files import write_table
 from pipeline.tables import (
     Row,
     Table,
     metrics_table,
     to_csv,
-    to_latex,
     to_parquet,
     to_text,
-    write_table,
 )
 from spg_core.errors import ConfigError, StoreError
 from tests.artifact_samples import scores_document
@@ -78,18 +80,25 @@ TEXT = """\
 a note"""
 LATEX = r"""% needs \usepackage{booktabs}
 % a note
+\begin{table}[t]
+\centering
+\caption{Anomaly detection visa $\to$ mvtec, in \%; the best in bold.}
+\label{tab:visa-mvtec}
 \begin{tabular}{lrr}
 \toprule
-category & image AUROC & AUPRO \\
+ & \multicolumn{1}{c}{Image} & \multicolumn{1}{c}{Pixel} \\
+\cmidrule(lr){2-2} \cmidrule(lr){3-3}
+Category & AUROC & AUPRO \\
 \midrule
-\multicolumn{3}{l}{visa $\to$ mvtec} \\
+\multicolumn{3}{l}{\emph{visa $\to$ mvtec}} \\
 metal\_nut & 91.4 & - \\
 \midrule
 mean & 50.0 & 25.0 \\
 \midrule
-SPG (DINOv3) (published) & 91.4 & - \\
+SPG (DINOv3) (published) & \textbf{91.4} & - \\
 \bottomrule
 \end{tabular}
+\end{table}
 """
 CSV = """\
 section,source,kind,name,image_auroc,pixel_aupro,differs
@@ -199,7 +208,7 @@ def test_a_name_in_latex_is_shown_as_it_is(name: str, written: str) -> None:
     lines = to_latex(Table(metrics=[], rows=rows, notes=[f"{name}: none"])).splitlines()
 
     assert rf"{written} \\" in lines
-    begins = lines.index(r"\begin{tabular}{l}")
+    begins = lines.index(r"\begin{table}[t]")
     assert all(line.startswith("% ") for line in lines[:begins])
 
 
@@ -220,8 +229,45 @@ def test_latex_is_balanced_whatever_the_names(rows: list[Row]) -> None:
     lines = [
         line for line in body.split("\n") if line.endswith(r"\\") and "multicolumn" not in line
     ]
-    assert len(lines) == 1 + len(rows)
+    assert len(lines) == 1 + len(rows)  # the lower line of the head
     assert all(re.sub(r"\\[\\{}%&$#_]", "", line).count("&") == 2 for line in lines)
+
+
+def test_the_best_of_what_compares_is_bold_and_published_rows_of_other_data_are_not() -> None:
+    ours = replace(SMALL.rows[1], values={"image_auroc": 0.9, "pixel_aupro": 0.8})
+    theirs = replace(SMALL.rows[2], values={"image_auroc": 0.95, "pixel_aupro": 0.7})
+
+    same = to_latex(replace(SMALL, rows=[SMALL.rows[0], ours, theirs]))
+    other = to_latex(replace(SMALL, rows=[ours, replace(theirs, other_data=True)]))
+
+    assert r"mean & 90.0 & \textbf{80.0} \\" in same
+    assert r"(published) & \textbf{95.0} & 70.0 \\" in same
+    assert r"metal\_nut & 91.4 & -" in same
+    assert r"\textbf" not in other
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex (texlive-latex-base)")
+def test_a_table_of_hostile_names_compiles(tmp_path: Path) -> None:
+    names = [r"\input{x}^^5c%", "[3cm] *nut", "a_b & c # $d$ ~ {", "é ± → <|> --->"]
+    rows = [
+        Row(section=f"{name} -> b", kind="mean", name=name, values={"image_auroc": 0.5})
+        for name in names
+    ]
+    table = Table(metrics=list(METRICS), rows=rows, notes=names, caption=" ".join(names))
+    text = "\n".join(
+        [
+            r"\documentclass[twocolumn]{article}\usepackage{booktabs}\begin{document}",
+            to_latex(table).replace("{table}", "{table*}"),
+            r"\end{document}",
+        ]
+    )
+    (tmp_path / "t.tex").write_text(text)
+
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "t.pdf").stat().st_size > 1000
 
 
 def test_metrics_of_one_run_end_in_the_mean_and_say_why_some_are_missing() -> None:
@@ -235,11 +281,14 @@ def test_metrics_of_one_run_end_in_the_mean_and_say_why_some_are_missing() -> No
     assert lines[-4].split() == ["mean", *"-------"]
 
 
-def test_files_are_written_by_their_suffix(tmp_path: Path) -> None:
+def test_files_are_written_by_their_suffix_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, start in (("t.csv", b"section,"), ("t.tex", b"% needs"), ("t.parquet", b"PAR1")):
         write_table(SMALL, str(tmp_path / name))
 
         assert (tmp_path / name).read_bytes().startswith(start)
+        assert f"wrote {tmp_path / name}: 3 rows" in "".join(capsys.readouterr().err.split("\n"))
 
 
 def test_a_suffix_or_a_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def reproduce(
 def _check_out(source: ReproduceSource) -> None:
     """Refuse a file that cannot be written before the hours of work, not after them."""
     from pipeline.reproduce.figure import check_out as check_figure
-    from pipeline.tables import check_out as check_table
+    from pipeline.table_files import check_out as check_table
 
     if source.out is not None:
         (check_table if source.what in _TABLES else check_figure)(source.out)
@@ -87,7 +87,8 @@ def _references(
 def _table(
     source: ReproduceSource, table: "Table", scores: "Sequence[Artifact[ScoresDocument]]"
 ) -> Reproduced:
-    from pipeline.tables import as_records, to_text, write_table
+    from pipeline.table_files import write_table
+    from pipeline.tables import as_records, to_text
 
     if source.out is not None:
         write_table(table, source.out)

@@ -26,6 +26,7 @@ from pipeline.scoring.published import (
 )
 from pipeline.scoring.published_categories import Numbers, read_published
 from pipeline.tables import Row, Table, score_notes, score_rows
+from pipeline.words import transfer_words
 from spg_core.errors import ConfigError, IncompleteCache, NotInStore
 
 _SIZES = {"dinov3": 448, "openclip": 518}
@@ -138,7 +139,11 @@ def score_table(
     if comparison is not None:
         rows += comparison.rows(section)
         notes += comparison.notes()
-    return Table(metrics=list(METRICS), rows=rows, notes=notes)
+    direction = transfer_words(
+        document.fitted_on.dataset, document.parents.cache.dataset, document.backbone.name
+    )
+    caption = f"{direction}: metrics in %, AUPRO {document.aupro}; the best mean in bold."
+    return Table(metrics=list(METRICS), rows=rows, notes=notes, caption=caption)
 
 
 def _by_category(store: Objects, scores: Artifact[ScoresDocument], typed: str) -> Table:

@@ -107,9 +107,14 @@ function fillTiles() {
 if (grid) {
   more.addEventListener("click", showMore);
   order.addEventListener("change", fillTiles);
-  // the next ones come as the end of the grid nears
-  new IntersectionObserver(([seen]) => { if (seen.isIntersecting && queue.length) showMore(); },
-    { rootMargin: "600px" }).observe(more);
+  // the next ones come as the end of the grid nears; observing anew asks whether it is still near
+  const nearing = new IntersectionObserver(([seen]) => {
+    if (!seen.isIntersecting || queue.length === 0) return;
+    showMore();
+    nearing.unobserve(more);
+    nearing.observe(more);
+  }, { rootMargin: "0px 0px 600px" });
+  nearing.observe(more);
 }
 
 function applyFilters() {
