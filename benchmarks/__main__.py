@@ -19,6 +19,7 @@ RUNS = (
     ["benchmarks.extraction"],
     ["benchmarks.score_profile"],
     ["benchmarks.real_samples"],
+    ["benchmarks.promises"],
     ["benchmarks.presets"],
     ["benchmarks.sweep_scores"],
 )

@@ -54,6 +54,26 @@ def least_rate(n_parts: int, confidence: float) -> float:
     return _rate(n_parts, n_parts, confidence)
 
 
+def require_promise(n_parts: int, rate: float | None, confidence: float) -> None:
+    """Refuse a promise that n parts cannot make, whatever they score. As `promised_threshold`.
+
+    Raises: MetricError with the number of parts that it takes.
+    """
+    if n_parts < 1:
+        raise MetricError("no part is known to be good, and a threshold needs some")
+    least = least_rate(n_parts, confidence)
+    if rate is not None and rate < least:
+        raise MetricError(
+            f"{_say(n_parts)} can promise {promised(least, confidence)}; {100 * rate:.6g}% takes "
+            f"{parts_needed(rate, confidence)} parts"
+        )
+    if rate is None and least > WORST:
+        raise MetricError(
+            f"{_say(n_parts)} can promise no more than {promised(least, confidence)}; take "
+            f"{parts_needed(WORST, confidence)} parts or more, or accept it with a rate"
+        )
+
+
 def promised_threshold(
     scores: NDArray[np.float32], rate: float | None, confidence: float
 ) -> Promise:
@@ -71,19 +91,9 @@ def promised_threshold(
         so few that more than half may be flagged, and where a good part scores 1, the highest.
     """
     n_parts = len(scores)
-    if not n_parts or not np.isfinite(scores).all():
+    require_promise(n_parts, rate, confidence)
+    if not np.isfinite(scores).all():
         raise MetricError(f"{n_parts} scores, not all finite: no threshold can be chosen of these")
-    least = least_rate(n_parts, confidence)
-    if rate is not None and rate < least:
-        raise MetricError(
-            f"{n_parts} good parts can promise {promised(least, confidence)}; {100 * rate:.6g}% "
-            f"takes {parts_needed(rate, confidence)} parts"
-        )
-    if rate is None and least > WORST:
-        raise MetricError(
-            f"{n_parts} good parts can promise no more than {promised(least, confidence)}; take "
-            f"{parts_needed(WORST, confidence)} parts or more, or accept it with a rate"
-        )
     kept = n_parts
     while rate is not None and kept > 1 and _rate(n_parts, kept - 1, confidence) <= rate:
         kept -= 1
@@ -95,6 +105,10 @@ def promised_threshold(
     threshold = float((stay + higher[0]) / 2) if higher.size else min(float(stay) + MARGIN, 1.0)
     flagged = int((ordered >= threshold).sum())
     return Promise(threshold, _rate(n_parts, kept, confidence), confidence, n_parts, flagged)
+
+
+def _say(n_parts: int) -> str:
+    return f"{n_parts} good part{'s' if n_parts > 1 else ''}"
 
 
 def _percent(rate: float) -> str:

@@ -104,7 +104,7 @@ def test_a_threshold_that_tells_nothing_apart_is_refused_with_the_scores(thresho
 def test_what_cannot_be_chosen_is_refused_and_names_the_category():
     scores = np.array([0.1, 0.2], np.float32)
 
-    with pytest.raises(MetricError, match="all 2 images are of one class; F1 needs"):
+    with pytest.raises(MetricError, match="all 2 images are normal; F1 needs"):
         choose(scores, np.array([False, False]), asked("f1max"))
     with pytest.raises(MetricError, match="screw: none of 2 images is normal"):
         choose(scores, np.array([True, True]), asked(), "screw")

@@ -116,7 +116,10 @@ def test_of_several_thresholds_the_default_is_meant_else_they_are_listed(calibra
     other = calibrated(rate=0.4)
     assert choose_threshold(own_guides, ScoreConfig()).value == other.threshold
     assert list_thresholds(own_guides) == ["default", "line-3", "line-4"]
-    with pytest.raises(NotInStore, match=r"no threshold 'line-5'; it has default, line-3, line-4"):
+    with pytest.raises(
+        NotInStore,
+        match=r"no threshold 'line-5', it has default, line-3, line-4; make it .* --name line-5`",
+    ):
         choose_threshold(own_guides, ScoreConfig(), name="line-5")
 
 
@@ -162,6 +165,12 @@ def test_a_threshold_of_one_category_is_not_used_for_another(calibrated, own_gui
         ConfigError, match=rf"calibrated on {names[0]}, these images are of {names[1]}"
     ):
         choose_threshold(own_guides, ScoreConfig(), name="one", category=names[1])
+    # where none is named, one of another category is not meant
+    assert choose_threshold(own_guides, ScoreConfig(), category=names[0]).source.startswith(
+        "default"
+    )
+    calibrated(dataset="target", category=(names[1],), rate=0.98, replace=True)
+    assert choose_threshold(own_guides, ScoreConfig(), category=names[0]).source.startswith("one,")
     with pytest.raises(ConfigError, match=r"--category is nut; .* has "):
         calibrated(dataset="target", category=("nut",))
 

@@ -56,7 +56,7 @@ def test_equal_scores_are_flagged_together_or_not_at_all():
     with pytest.raises(MetricError, match="scores 1, the highest"):
         promised_threshold(np.ones(300, np.float32), 0.05, 0.95)
     with pytest.raises(MetricError, match="not all finite"):
-        promised_threshold(np.full(3, np.nan, np.float32), None, 0.95)
+        promised_threshold(np.full(9, np.nan, np.float32), None, 0.95)
 
 
 def test_where_none_may_be_flagged_rounding_does_not_flag_the_highest():

@@ -157,6 +157,9 @@ class NameDocument(_Meaning):
     kind: ClassVar[str] = "name"
 
 
+THRESHOLDS = "thresholds"
+"""In a detector's folder: a note each."""
+
 Note = ThresholdDocument | LatestDocument | NameDocument
 N = TypeVar("N", ThresholdDocument, LatestDocument, NameDocument)
 

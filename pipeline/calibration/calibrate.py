@@ -8,14 +8,13 @@ import numpy as np
 
 from cache.objects import Objects
 from pipeline.artifacts.notes import (
-    Chosen,
     ThresholdDocument,
     ThresholdRequest,
     write_new_note,
     write_note,
 )
 from pipeline.calibration.cached_parts import cached_parts
-from pipeline.calibration.criterion import Scores, choose
+from pipeline.calibration.criterion import Labels, choose, require_choice
 from pipeline.calibration.known_parts import KnownParts
 from pipeline.calibration.own_parts import own_parts
 from pipeline.configs import CalibrateConfig, CalibrateSource, ScoreConfig
@@ -66,7 +65,11 @@ def calibrate(
     if saved is not None:
         say(f"the threshold {config.name} is there already; --replace chooses it anew")
         return saved
-    chosen = _choose(asked, parts.score(), parts)
+    groups = _groups(asked, parts)
+    for category, own in groups.items():
+        require_choice(parts.labels[own], asked, category)
+    scores = parts.score()
+    chosen = [choose(scores[own], parts.labels[own], asked, one) for one, own in groups.items()]
     document = ThresholdDocument(guides=guides.id, name=config.name, asked=asked, chosen=chosen)
     _keep_familiar(guides, parts.learner, config.name)
     return _write(guides, document, in_place=config.replace)
@@ -112,15 +115,12 @@ def _saved(guides: AnyDetector, asked: ThresholdRequest, name: str) -> Threshold
     )
 
 
-def _choose(asked: ThresholdRequest, scores: Scores, parts: KnownParts) -> list[Chosen]:
-    """Choose the one threshold, or one a category. Raises: MetricError."""
+def _groups(asked: ThresholdRequest, parts: KnownParts) -> dict[str | None, Labels]:
+    """Tell which images are of each category, or of none where one threshold serves all."""
+    if not asked.per_category:
+        return {None: np.full(len(parts.labels), True)}
     of_category = np.array(parts.categories)
-    names = sorted(set(parts.categories)) if asked.per_category else [None]
-    found = []
-    for name in names:
-        own = np.full(len(scores), True) if name is None else of_category == name
-        found.append(choose(scores[own], parts.labels[own], asked, name))
-    return found
+    return {name: of_category == name for name in sorted(set(parts.categories))}
 
 
 def _write(

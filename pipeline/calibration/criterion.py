@@ -8,12 +8,35 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts.notes import Chosen, Measured, ThresholdRequest
 from spg_core.errors import MetricError
-from spg_core.false_alarms import promised_threshold
+from spg_core.false_alarms import promised_threshold, require_promise
 
 Scores = NDArray[np.float32]
 """`(n,)` in [0, 1], larger is more anomalous."""
 Labels = NDArray[np.bool_]
 """`(n,)`, True for anomalous."""
+
+
+def require_choice(labels: Labels, asked: ThresholdRequest, category: str | None = None) -> None:
+    """Refuse labels from which no threshold can be chosen, whatever the scores. As `choose`.
+
+    Raises: MetricError.
+    """
+    where = f"{category}: " if category else ""
+    if labels.all():
+        raise MetricError(
+            f"{where}none of {len(labels)} images is normal; a threshold needs known good parts"
+        )
+    if asked.confidence is None:
+        if not labels.any():
+            raise MetricError(
+                f"{where}all {len(labels)} images are normal; F1 needs anomalous ones as well, so "
+                "take the split that holds both, or --rate"
+            )
+        return
+    try:
+        require_promise(int((~labels).sum()), asked.rate, asked.confidence)
+    except MetricError as error:
+        raise MetricError(f"{where}{error}") from None
 
 
 def choose(
@@ -30,11 +53,8 @@ def choose(
     Raises: MetricError where the images do not allow it, or where all of them would be flagged, or
         none although some are anomalous.
     """
+    require_choice(labels, asked, category)
     try:
-        if labels.all():
-            raise MetricError(
-                f"none of {len(labels)} images is normal; a threshold needs known good parts"
-            )
         if asked.criterion == "f1max" or asked.confidence is None:
             value, promised = f1max_threshold(scores, labels), None
         else:
@@ -54,18 +74,17 @@ def choose(
 def f1max_threshold(scores: Scores, labels: Labels) -> float:
     """Give the threshold of the highest F1, midway to the next lower score against noise.
 
-    Raises: MetricError for one class only or scores that are not finite.
+    Args:
+        scores: of images of both classes.
+        labels: of them.
+
+    Raises: MetricError for scores that are not finite.
     """
     from sklearn.metrics import precision_recall_curve  # takes a second to import
 
     values = scores.astype(np.float64)
     if not np.isfinite(values).all():
         raise MetricError("some scores are NaN or infinite, so no threshold can be chosen")
-    if labels.all() or not labels.any():
-        raise MetricError(
-            f"all {len(labels)} images are of one class; F1 needs normal and anomalous ones, so "
-            "take the split that holds both, or --rate"
-        )
     precision, recall, distinct = precision_recall_curve(labels, values)
     f1 = 2 * precision[:-1] * recall[:-1] / (precision[:-1] + recall[:-1]).clip(1e-300)
     # of equally good ones the highest; 1e-12: rounding must not choose

@@ -145,17 +145,19 @@ def calibrate(made: "ThresholdDocument", as_json: bool) -> None:
         low, high = found.normal_scores
         lines += [
             f"threshold {one.threshold:.4f}, {describe(made, one)}",
-            f"  {found.fpr:.1%} of the {found.n_normal} good ones are flagged; they score "
-            f"{low:.4f} to {high:.4f}",
+            f"  flags {round(found.fpr * found.n_normal)} of {found.n_normal} good ones, which "
+            f"score {low:.4f} to {high:.4f}",
         ]
         if found.anomalous_scores is not None and found.tpr is not None:
             low, high = found.anomalous_scores
             lines.append(
-                f"  {found.tpr:.1%} of the {found.n_anomalous} bad ones are flagged; they score "
-                f"{low:.4f} to {high:.4f}; F1 {found.f1:.3f}"
+                f"  flags {round(found.tpr * found.n_anomalous)} of {found.n_anomalous} bad ones, "
+                f"which score {low:.4f} to {high:.4f}; F1 {found.f1:.3f}"
             )
     if made.asked.calibrated_on.is_auxiliary:
-        lines.append("  the guides were fitted on these images, so expect worse on new ones")
+        lines.append(
+            "  the guides were fitted on these images: expect worse on others, whatever is promised"
+        )
     result = {**to_json(made), "threshold": made.threshold}
     show(result, as_json, "\n".join(lines))
 

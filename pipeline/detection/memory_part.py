@@ -71,7 +71,11 @@ class MemoryPart:
             return category
         raise ArtifactError(
             f"memory {self.id} is of {', '.join(self.spans)}; "
-            + (f"it has none of {category}" if category else "say of which the images are")
+            + (
+                f"it has none of {category}"
+                if category
+                else "say of which the images are with --category"
+            )
         )
 
     def to(self, device: torch.device | str) -> "MemoryPart":

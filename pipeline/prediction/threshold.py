@@ -9,15 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.artifacts.memory import MemoryDocument
-from pipeline.artifacts.notes import Chosen, Scoring, ThresholdDocument, read_note
+from pipeline.artifacts.notes import THRESHOLDS, Chosen, Scoring, ThresholdDocument, read_note
 from pipeline.configs import ScoreConfig
 from pipeline.configs.common import is_artifact_name
 from pipeline.detection.find import AnyDetector
 from spg_core.errors import ConfigError, CorruptStore, NotInStore
 from spg_core.false_alarms import promised
 
-FOLDER = "thresholds"
-"""In a detector's folder; a note each."""
 DEFAULT = "default"
 EARLIER = "threshold.json"
 """What there was before thresholds had names."""
@@ -77,7 +75,7 @@ def choose_threshold(
         if not 0 <= given <= 1:
             raise ConfigError(f"threshold is an image score in [0, 1], got {given}")
         return Threshold(given, "given")
-    saved = _named(guides, config, name) if name else _meant(guides, config)
+    saved = _named(guides, config, name) if name else _meant(guides, config, category)
     if isinstance(saved, str):
         return Threshold(None, None, saved)
     chosen = _of_category(saved, category)
@@ -87,7 +85,7 @@ def choose_threshold(
 def list_thresholds(guides: AnyDetector) -> list[str]:
     """Give the names of the thresholds saved with a detector. Raises: StoreError."""
     place = guides.place
-    folder = place.name(FOLDER)
+    folder = place.name(THRESHOLDS)
     files = [entry.name.removeprefix(f"{folder}/") for entry in place.store.walk(folder)]
     names = [file.removesuffix(".json") for file in files if file.endswith(".json")]
     return sorted(filter(is_artifact_name, names))
@@ -106,8 +104,8 @@ def load_threshold(guides: AnyDetector, name: str) -> ThresholdDocument:
     except NotInStore:
         names = ", ".join(list_thresholds(guides)) or "no threshold"
         raise NotInStore(
-            f"{guides.id} has no threshold {name!r}; it has {names}. {_remedy(guides)} --name "
-            f"{name} makes it"
+            f"{guides.id} has no threshold {name!r}, it has {names}; make it with "
+            f"{_remedy(guides, name)}"
         ) from None
     except CorruptStore as error:
         raise CorruptStore(f"{error}{again}") from None
@@ -121,7 +119,7 @@ def load_threshold(guides: AnyDetector, name: str) -> ThresholdDocument:
 
 def file_of(name: str) -> str:
     """Give the file of a threshold in its detector's folder."""
-    return f"{FOLDER}/{name}.json"
+    return f"{THRESHOLDS}/{name}.json"
 
 
 def describe(document: ThresholdDocument, chosen: Chosen) -> str:
@@ -151,7 +149,9 @@ def _named(guides: AnyDetector, config: ScoreConfig, name: str) -> ThresholdDocu
     return saved
 
 
-def _meant(guides: AnyDetector, config: ScoreConfig) -> ThresholdDocument | str:
+def _meant(
+    guides: AnyDetector, config: ScoreConfig, category: str | None
+) -> ThresholdDocument | str:
     """Give the threshold that is meant where none is named, or the reason why there is none."""
     found = [load_threshold(guides, name) for name in list_thresholds(guides)]
     scoring, remedy = scoring_of(config), _remedy(guides)
@@ -167,12 +167,19 @@ def _meant(guides: AnyDetector, config: ScoreConfig) -> ThresholdDocument | str:
             f"{theirs}; these scores are for {scoring}: give --threshold, or run {remedy} with the "
             "same options and a --name"
         )
+    fitting = {name: one for name, one in fitting.items() if _serves(one, category)} or fitting
     if len(fitting) > 1 and DEFAULT not in fitting:
         raise ConfigError(
             f"{guides.id} has several thresholds, choose one with --threshold-name: "
             f"{_listed(list(fitting.values()))}"
         )
     return fitting.get(DEFAULT) or next(iter(fitting.values()))
+
+
+def _serves(saved: ThresholdDocument, category: str | None) -> bool:
+    """Tell whether a threshold may be used for a category; None is what nobody says."""
+    known = {one.category for one in saved.chosen} | set(saved.asked.calibrated_on.categories)
+    return category is None or known == {None} or category in known
 
 
 def _of_category(saved: ThresholdDocument, category: str | None) -> Chosen:
@@ -189,10 +196,10 @@ def _of_category(saved: ThresholdDocument, category: str | None) -> Chosen:
             + (f"there is none for {category}" if category else "say of which the images are ")
             + ("" if category else "with --category")
         )
-    told = saved.asked.calibrated_on.categories
-    if category is not None and told and category not in told:
+    if not _serves(saved, category):
+        told = ", ".join(saved.asked.calibrated_on.categories)
         raise ConfigError(
-            f"the threshold {saved.name} was calibrated on {', '.join(told)}, these images are of "
+            f"the threshold {saved.name} was calibrated on {told}, these images are of "
             f"{category}; calibrate on such parts under another --name, or name another threshold"
         )
     return saved.chosen[0]
@@ -207,11 +214,9 @@ def _listed(found: Sequence[ThresholdDocument]) -> str:
     )
 
 
-def _remedy(guides: AnyDetector) -> str:
+def _remedy(guides: AnyDetector, name: str = DEFAULT) -> str:
     """Write the command that makes a threshold for any detector: from own good parts."""
-    document = guides.document
-    several = isinstance(document, MemoryDocument) and len(document.categories) > 1
-    return (
-        f"`spg-pipe calibrate --guides {guides.id} --good FOLDER"
-        f"{' --category NAME' if several else ''}`"
-    )
+    document, words = guides.document, f"spg-pipe calibrate --guides {guides.id} --good FOLDER"
+    if isinstance(document, MemoryDocument) and len(document.categories) > 1:
+        words += " --category NAME"
+    return f"`{words}`" if name == DEFAULT else f"`{words} --name {name}`"

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from cache.objects import Objects
+from pipeline.artifacts.notes import THRESHOLDS, ThresholdDocument, read_note
 from pipeline.artifacts.parse import LARGEST_BYTES, read_json
 from pipeline.artifacts.read import read_both
 from pipeline.caches.answers import Spoilt, Verified
@@ -73,7 +74,10 @@ def _problems(one: Held, store: Objects) -> Iterable[Spoilt]:
 
 def _problems_of_note(store: Objects, name: str) -> Iterable[Spoilt]:
     try:
-        read_json(store.get(name, LARGEST_BYTES), f"{store.where}/{name}")
+        if f"/{THRESHOLDS}/" in name:
+            read_note(store, name, ThresholdDocument)
+        else:
+            read_json(store.get(name, LARGEST_BYTES), f"{store.where}/{name}")
     except StoreError as error:
         yield Spoilt(name, str(error))
 
