@@ -1,6 +1,6 @@
 """Being stopped: by Ctrl-C, or by SIGTERM, which systems send before they end a process.
 
-The first signal raises `KeyboardInterrupt` where the main thread stands, so that what is under way
+The first signal raises a `KeyboardInterrupt` where the main thread stands, so that what is under way
 is left in order; what must not be cut in two is `held` together. A second signal ends the process
 at once. A Dask worker ignores both: whoever gave it work says that this is to stop.
 """
@@ -21,6 +21,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _first: list[int] = []
 """The signal that stopped this process, once one did."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal came.
+
+    A class of its own: a plain KeyboardInterrupt that passes through `exec` of a text, by which
+    dataclasses are made, has Python end by the signal itself, whoever caught it on the way.
+    """
 
 
 class Stopped(Exception):
@@ -58,7 +66,7 @@ def stop(number: int, frame: FrameType | None) -> None:
     """Handle a signal: let what is under way be left in order, once."""
     _first.append(number)
     listen(end_twice)
-    raise KeyboardInterrupt
+    raise Interrupted
 
 
 def end_at_once(number: int, frame: FrameType | None) -> NoReturn:

@@ -100,6 +100,30 @@ cli.main()
     assert result.stderr == SAYS[signal.SIGTERM]
 
 
+def test_ctrl_c_while_a_dataclass_is_made_ends_with_130_and_not_by_the_signal(tmp_path):
+    # dataclasses has Python run a text; `python -m` ends by a KeyboardInterrupt that passed there
+    (tmp_path / "stopped.py").write_text("""
+import signal
+import pipeline.progress  # what is imported later makes dataclasses, too
+from pipeline import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def stopped():
+    exec("import os; os.kill(os.getpid(), 2)")
+cli._check_current_folder = stopped
+cli.main()
+""")
+
+    result = subprocess.run(
+        [sys.executable, "-m", "stopped", "--version"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+    assert (result.returncode, result.stderr) == (130, SAYS[signal.SIGINT])
+
+
 def test_a_block_that_holds_signals_is_done_whole_and_then_left():
     code = """
 import os, signal
