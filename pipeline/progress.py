@@ -1,10 +1,10 @@
 """Progress on stderr, so that stdout holds results only: bars on a terminal, else lines."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,7 +17,16 @@ from rich.progress import (
 from pipeline.printable import printable, printable_line
 from pipeline.progress_lines import Lines, human_seconds
 
-__all__ = ["Advance", "bar", "console", "counting", "human_bytes", "human_seconds", "say"]
+__all__ = [
+    "Advance",
+    "bar",
+    "console",
+    "counting",
+    "human_bytes",
+    "human_seconds",
+    "say",
+    "shown_above",
+]
 
 console = Console(stderr=True, soft_wrap=True, emoji=False)
 
@@ -56,7 +65,9 @@ def bar(description: str, total: int) -> Iterator[Advance]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", style="dim", markup=False),
     )
-    with Progress(*columns, console=console) as progress:
+    above = _above[-1] if _above else None
+    with _Bars(*columns, console=console, transient=above is not None) as progress:
+        progress.above = above
         task = progress.add_task(printable_line(description), total=total, note="")
 
         def advance(
@@ -65,6 +76,33 @@ def bar(description: str, total: int) -> Iterator[Advance]:
             progress.update(task, advance=n, note=printable_line(note), total=total)
 
         yield advance
+
+
+class _Bars(Progress):
+    """Bars, and what is to be seen above them."""
+
+    above: Callable[[], RenderableType] | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Give what is drawn, from top to bottom."""
+        if self.above is not None:
+            yield self.above()
+        yield from super().get_renderables()
+
+
+_above: list[Callable[[], RenderableType]] = []
+
+
+@contextmanager
+def shown_above(draw: Callable[[], RenderableType]) -> Iterator[None]:
+    """On a terminal, show something above each bar of the block, and leave it there at the end."""
+    _above.append(draw)
+    try:
+        yield
+    finally:
+        _above.pop()
+        if console.is_terminal:
+            console.print(draw())
 
 
 @contextmanager

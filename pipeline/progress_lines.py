@@ -76,6 +76,8 @@ class Lines:
             rate = (moved - before) / max(now - since, 1e-9)
             share = f"{self._done / self._total:.0%}".replace("%", " %") if self._total else "-"
             text = f"{self._description}: {share}, {self._done} of {self._total}"
+            if left <= 0:
+                return f"{text}, finishing{self._noted()}"
             if rate <= 0:
                 return f"{text}, none in the last {human_seconds(now - since)}{self._noted()}"
             return f"{text}, {_a_second(rate)}, {human_seconds(left / rate)} left{self._noted()}"

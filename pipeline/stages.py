@@ -14,6 +14,7 @@ from pipeline.configs import (
     CombineConfig,
     CombineSource,
     DemoConfig,
+    DryRunConfig,
     ExtractConfig,
     FigureConfig,
     FitGuidesConfig,
@@ -28,6 +29,7 @@ from pipeline.configs import (
     ScoreSource,
     SweepConfig,
     TableSource,
+    TrackConfig,
 )
 from pipeline.options import Asked
 from spg_core.errors import OptionsDisagree
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from pipeline.atoms.files import AtomFiles
     from pipeline.extraction.extract import Extraction
     from pipeline.reproduce.paper import Reproduced
+    from pipeline.sweep.plan import SweepPlan
     from pipeline.sweep.run import Sweep
     from pipeline.tables import Table
 
@@ -59,22 +62,24 @@ def extract(store: "AnyStore", config: ExtractConfig, cluster: ClusterConfig) ->
 
 
 def fit_sae(
-    store: "AnyStore", source: FitSaeSource, config: FitSaeConfig
+    store: "AnyStore", source: FitSaeSource, config: FitSaeConfig, tracked: TrackConfig
 ) -> "Artifact[SaeDocument]":
     """Train a sparse autoencoder on cached tokens. Killed, it resumes from its last checkpoint."""
     from cache.store import open_store
     from pipeline.chosen import chosen_key
     from pipeline.fitting.sae import fit_sae as run
     from pipeline.inputs import open_dataset
+    from pipeline.tracking import require_tracker
 
+    require_tracker(tracked.track)
     objects = open_store(store)
     key = chosen_key(objects, source.dataset, source.backbone, source, source.key)
     data = open_dataset(objects, source.dataset, source.backbone, key)
-    return run(objects, data, config, name=source.name)
+    return run(objects, data, config, name=source.name, track=tracked.track)
 
 
 def fit_guides(
-    store: "AnyStore", source: FitGuidesSource, config: FitGuidesConfig
+    store: "AnyStore", source: FitGuidesSource, config: FitGuidesConfig, tracked: TrackConfig
 ) -> "Artifact[GuidesDocument]":
     """Learn a normal and an anomalous guide over an SAE, on the dataset the SAE was fitted on.
 
@@ -86,10 +91,12 @@ def fit_guides(
     from pipeline.fitting.guides import fit_guides as run
     from pipeline.fitting.over_file import fit_guides_over_file
     from pipeline.inputs import open_dataset
+    from pipeline.tracking import require_tracker
 
+    require_tracker(tracked.track)
     objects = open_store(store)
     if source.sae is not None:
-        return run(objects, source.sae, config, name=source.name)
+        return run(objects, source.sae, config, name=source.name, track=tracked.track)
     assert source.sae_file is not None
     assert source.dataset is not None
     assert source.backbone is not None
@@ -97,7 +104,7 @@ def fit_guides(
         raise OptionsDisagree(f"--dictionary {config.dictionary} is no SAE's; leave --sae-file out")
     key = chosen_key(objects, source.dataset, source.backbone, source, source.key)
     data = open_dataset(objects, source.dataset, source.backbone, key)
-    return fit_guides_over_file(objects, data, source.sae_file, config, source.name)
+    return fit_guides_over_file(objects, data, source.sae_file, config, source.name, tracked.track)
 
 
 def fit_memory(
@@ -150,12 +157,27 @@ def score(
     )
 
 
-def sweep(store: "AnyStore", config: SweepConfig, cluster: ClusterConfig) -> "Sweep":
-    """Fit and score a grid in one pass over the tokens; killed, it goes on where it stood."""
-    from cache.store import open_store
-    from pipeline.sweep.run import sweep as run
+def sweep(
+    store: "AnyStore",
+    config: SweepConfig,
+    cluster: ClusterConfig,
+    asked: DryRunConfig,
+    tracked: TrackConfig,
+) -> "Sweep | SweepPlan":
+    """Fit and score a grid in one pass over the tokens; killed, it goes on where it stood.
 
-    return run(open_store(store), config, cluster)
+    While it runs, sweep.parquet and sweep.csv in its folder say how far each point is. Where some
+    points failed the exit code is 1; the same command tries those again.
+    """
+    from cache.store import open_store
+    from pipeline.sweep.run import plan
+    from pipeline.sweep.run import sweep as run
+    from pipeline.tracking import require_tracker
+
+    if asked.dry_run:
+        return plan(open_store(store, read_only=True), config)
+    require_tracker(tracked.track)
+    return run(open_store(store), config, cluster, tracked.track)
 
 
 def table(store: "AnyStore", source: TableSource) -> "tuple[list[str], Table]":

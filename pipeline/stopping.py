@@ -1,8 +1,8 @@
 """Being stopped: by Ctrl-C, or by SIGTERM, which systems send before they end a process.
 
-The first signal raises a `KeyboardInterrupt` where the main thread stands, so that what is under way
-is left in order; what must not be cut in two is `held` together. A second signal ends the process
-at once. A Dask worker ignores both: whoever gave it work says that this is to stop.
+The first signal raises a `KeyboardInterrupt` where the main thread stands, so that what is under
+way is left in order; what must not be cut in two is `held` together. A second signal ends the
+process at once. A Dask worker ignores both: whoever gave it work says that this is to stop.
 """
 
 import atexit

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.prediction.export import Exported
     from pipeline.prediction.predict import Prediction
     from pipeline.reproduce.paper import Reproduced
+    from pipeline.sweep.plan import SweepPlan
     from pipeline.sweep.run import Sweep
     from pipeline.tables import Table
 
@@ -88,8 +89,13 @@ def _scores(made: "Artifact[ScoresDocument]", as_json: bool, last: str) -> None:
     show(result, as_json, f"{metrics_table(made.document)}\n{last}")
 
 
-def sweep(made: "Sweep", as_json: bool) -> None:
-    """Print the best points, and where the table is."""
+def sweep(made: "Sweep | SweepPlan", as_json: bool) -> None:
+    """Print the best points, and where the table is; exit 1 where some failed. Or the plan."""
+    from pipeline.sweep.plan import SweepPlan
+
+    if isinstance(made, SweepPlan):
+        show(made.to_json(), as_json, repr(made))
+        return
     result = {
         "id": made.id,
         "path": made.path,
@@ -98,6 +104,8 @@ def sweep(made: "Sweep", as_json: bool) -> None:
         "figures": made.figures,
     }
     show(result, as_json, repr(made))
+    if made.failed:
+        raise typer.Exit(1)
 
 
 def table(made: "tuple[list[str], Table]", as_json: bool) -> None:

@@ -17,6 +17,7 @@ from pipeline.configs.common import (
     DemoConfig,
     Recipe,
     StoreConfig,
+    TrackConfig,
 )
 from pipeline.configs.extract import ExtractConfig
 from pipeline.configs.fitting import (
@@ -27,7 +28,13 @@ from pipeline.configs.fitting import (
     FitSaeConfig,
     FitSaeSource,
 )
-from pipeline.configs.grids import FigureConfig, ReproduceConfig, ReproduceSource, SweepConfig
+from pipeline.configs.grids import (
+    DryRunConfig,
+    FigureConfig,
+    ReproduceConfig,
+    ReproduceSource,
+    SweepConfig,
+)
 from pipeline.configs.prediction import (
     CalibrateConfig,
     CalibrateSource,
@@ -58,6 +65,7 @@ __all__ = [
     "CombineConfig",
     "CombineSource",
     "DemoConfig",
+    "DryRunConfig",
     "ExportSource",
     "ExtractConfig",
     "FigureConfig",
@@ -78,4 +86,5 @@ __all__ = [
     "StoreConfig",
     "SweepConfig",
     "TableSource",
+    "TrackConfig",
 ]

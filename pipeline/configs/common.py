@@ -139,6 +139,14 @@ class ClusterConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrackConfig(Checked):
+    """Which experiment tracker follows a fit; nothing here changes what comes out."""
+
+    track: Literal["tensorboard", "mlflow", "wandb", "trackio"] | None = None
+    """Experiment tracker that gets what training.jsonl holds, too: its own package and settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoConfig(Checked):
     """Where the demonstration puts what it makes."""
 

@@ -70,6 +70,14 @@ class SweepConfig(InputWords):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DryRunConfig(Checked):
+    """Whether it is done at all."""
+
+    dry_run: bool = False
+    """Only say which points there are, and what steps, memory, time and disk they take."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReproduceSource(Checked):
     """Which part of the paper is made again, and where to."""
 

@@ -4,7 +4,7 @@ Each batch of images is read, cast, brought to length 1, its masks decoded and t
 patches once; then every fit steps on it by itself, with the bits it would have alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -36,6 +36,7 @@ from pipeline.fitting.tokens import TokenSource, guide_epoch_steps, guide_rows, 
 from pipeline.fitting.train import compiler_for, run
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.progress import Advance, bar, say
+from pipeline.tracking import Kind, follower
 from spg_core.errors import FitError, SpgError
 from spg_core.guide_step import GuideBatch, GuideTrainer, guide_batch, label_batch
 
@@ -66,6 +67,7 @@ def fit_guides(
     *,
     direct: bool = True,
     name: str | None = None,
+    track: Kind | None = None,
 ) -> Artifact[GuidesDocument]:
     """Fit guides over an SAE (id, prefix, path, `latest`) on the dataset it was fitted on.
 
@@ -77,7 +79,7 @@ def fit_guides(
     """
     parent = load_artifact(store, "saes", sae)
     identifier = guides_id(parent.id, config)
-    make = partial(fit_guide_group, store, [(parent, config)])
+    make = partial(fit_guide_group, store, [(parent, config)], track=track)
     direct = direct and is_for_use(config)
     return make_once(store, GuidesDocument, identifier, make, direct=direct, name=name)
 
@@ -88,11 +90,15 @@ def is_for_use(config: FitGuidesConfig) -> bool:
 
 
 def fit_guide_group(
-    store: Objects, wanted: Sequence[tuple[Artifact[SaeDocument], FitGuidesConfig]]
+    store: Objects,
+    wanted: Sequence[tuple[Artifact[SaeDocument], FitGuidesConfig]],
+    tell: Callable[[Results], None] = lambda _: None,
+    track: Kind | None = None,
 ) -> Results:
     """Fit guides for each SAE and config, or find those that are there; artifact or error by id.
 
-    Fits of one cache, seed, batch and number of epochs see the same batches, and share them.
+    Fits of one cache, seed, batch and number of epochs see the same batches, and share them. `tell`
+    is given those that are there, and each group's when it ends.
     """
     groups: dict[tuple[str, str, int, int, int], list[GuideRequest]] = {}
     opened: dict[str, CachedDataset] = {}
@@ -112,12 +118,15 @@ def fit_guide_group(
         groups.setdefault(reads, []).append(
             GuideRequest(identifier, of_sae(sae), opened[key], config)
         )
+    tell(results)
     left = sum(one.n_steps for members in groups.values() for one in members)
     if left:
         store.check_writable()
         with bar("Fitting guides", left) as advance:
             for members in groups.values():
-                results |= fit_requests(store, members, advance)
+                made = fit_requests(store, members, advance, track)
+                tell(made)
+                results |= made
     return results
 
 
@@ -141,7 +150,12 @@ def _open(store: Objects, sae: Artifact[SaeDocument]) -> CachedDataset:
     return data
 
 
-def fit_requests(store: Objects, requests: Sequence[GuideRequest], advance: Advance) -> Results:
+def fit_requests(
+    store: Objects,
+    requests: Sequence[GuideRequest],
+    advance: Advance,
+    track: Kind | None = None,
+) -> Results:
     """Fit and save guides that see the same batches; artifact or error by id."""
     results: Results = {}
     device = resolve_device(requests[0].config.device)
@@ -153,7 +167,8 @@ def fit_requests(store: Objects, requests: Sequence[GuideRequest], advance: Adva
             compiler = compiler_for(one.n_steps)
             with within_memory(one.id):
                 trainer = make_trainer(chosen, one.data, one.config, device, compiler)
-            members.append(join(store, one.id, folder("guides", one.id), trainer))
+            follow = follower(track, one.id, settings(one.config))
+            members.append(join(store, one.id, folder("guides", one.id), trainer, follow))
             dictionaries[one.id] = chosen
         except SpgError as error:
             results[one.id] = error

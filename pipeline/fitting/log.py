@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cache.objects import Objects
+from pipeline.tracking import Following
 from spg_core.errors import StoreError
 
 LOG = "training.jsonl"
@@ -34,8 +35,14 @@ class TrainingLog:
     object store cannot append: there the file is written by `save` and `close`.
     """
 
-    def __init__(self, store: Objects, folder: str, keep: int = 0) -> None:
-        """Start a log, or go on after step `keep` of the one that is there. Raises: StoreError."""
+    def __init__(
+        self, store: Objects, folder: str, keep: int = 0, following: Following | None = None
+    ) -> None:
+        """Start a log, or go on after step `keep` of the one that is there; a tracker may follow.
+
+        Raises: StoreError.
+        """
+        self._following = following
         self._store = store
         self._name = f"{folder}/{LOG}"
         self.lines: list[Line] = []
@@ -49,6 +56,8 @@ class TrainingLog:
     def add(self, line: Mapping[str, float]) -> None:
         """Append one line. Raises: StoreError."""
         self.lines.append(dict(line))
+        if self._following is not None:
+            self._following.add(line)
         if self._file is not None:
             with self._explained():
                 self._file.write(json.dumps(line) + "\n")
@@ -59,8 +68,10 @@ class TrainingLog:
         text = "".join(json.dumps(line) + "\n" for line in self.lines)
         self._store.replace(self._name, [text.encode()])
 
-    def close(self) -> None:
-        """Finish the file. Raises: StoreError."""
+    def close(self, finished: bool = True) -> None:
+        """Finish the file; `finished` tells a tracker whether the fit is. Raises: StoreError."""
+        if self._following is not None:
+            self._following.close(finished)
         if self._file is None:
             self.save()
             return

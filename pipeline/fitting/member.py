@@ -14,6 +14,7 @@ from pipeline.fitting.checkpoint import checkpoint_time, load_checkpoint, save_c
 from pipeline.fitting.log import TrainingLog
 from pipeline.progress import say
 from pipeline.stopping import Stopped
+from pipeline.tracking import Follow
 from spg_core.errors import CorruptStore, FitError, SpgError
 
 # On CUDA, reading a number waits for the device, so log lines wait for each other.
@@ -82,8 +83,12 @@ def _number(value: float, source: Tensor) -> float | int:
     return value if source.is_floating_point() else int(value)
 
 
-def join(store: Objects, identifier: str, place: str, trainer: T) -> Member[T]:
+def join(
+    store: Objects, identifier: str, place: str, trainer: T, follow: Follow | None = None
+) -> Member[T]:
     """Make a member, at its last checkpoint if it has one; a damaged one is named and left.
+
+    A tracker may `follow` it from there.
 
     Raises: StoreError, ArtifactError for a checkpoint of another configuration.
     """
@@ -96,7 +101,9 @@ def join(store: Objects, identifier: str, place: str, trainer: T) -> Member[T]:
         if state is not None:
             trainer.load_state(state)
             done = int(state["n_steps"])
-    return Member(identifier, place, trainer, TrainingLog(store, place, keep=done), done, done)
+    following = None if follow is None else follow(done)
+    log = TrainingLog(store, place, keep=done, following=following)
+    return Member(identifier, place, trainer, log, done, done)
 
 
 def say_resumed(store: Objects, members: Sequence[Member[T]], n_steps: int) -> None:

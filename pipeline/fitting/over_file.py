@@ -20,6 +20,7 @@ from pipeline.inputs import CachedDataset
 from pipeline.interchange.foreign import ForeignSae, read_sae
 from pipeline.interchange.rules import Rule
 from pipeline.progress import bar, say
+from pipeline.tracking import Kind
 from spg_core.errors import ArtifactError
 
 _BATCH_IMAGES = 16
@@ -31,6 +32,7 @@ def fit_guides_over_file(
     path: str,
     config: FitGuidesConfig,
     name: str | None = None,
+    track: Kind | None = None,
 ) -> Artifact[GuidesDocument]:
     """Fit guides over the atoms of an SAE's file, brought to length 1, on a cached dataset.
 
@@ -50,7 +52,7 @@ def fit_guides_over_file(
         over = AtomSource(parents, backbone, sae.atoms, _alive(sae, data, config))
         request = GuideRequest(identifier, over, data, config)
         with bar("Fitting guides", request.n_steps) as advance:
-            return fit_requests(store, [request], advance)
+            return fit_requests(store, [request], advance, track)
 
     direct = is_for_use(config)
     return make_once(store, GuidesDocument, identifier, fit, direct=direct, name=name)

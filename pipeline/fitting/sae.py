@@ -6,10 +6,9 @@ encoders under each other, but that saves no operations (k differs, so do the we
 does not promise the same rounding for another shape, which would cost the bits.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from cache.objects import Objects
@@ -21,25 +20,23 @@ from pipeline.artifacts import (
     load_artifact,
     look_up,
     make_once,
-    save_artifact,
     settings,
 )
-from pipeline.artifacts.documents import SaeDocument, SaeParents, SaeTraining
-from pipeline.artifacts.terms import Backbone
+from pipeline.artifacts.documents import SaeDocument
 from pipeline.backbones.spec import slug
 from pipeline.configs import FitSaeConfig
-from pipeline.device import device_name, resolve_device, within_memory
-from pipeline.drawing.plots import draw_training
+from pipeline.device import resolve_device, within_memory
 from pipeline.fitting.budget import memory_budget, plan_groups
 from pipeline.fitting.checkpoint import drop_checkpoint
 from pipeline.fitting.fastest import fastest_way
-from pipeline.fitting.log import PICTURE, SAE_PANELS
 from pipeline.fitting.member import Line, Member, join, saved_when_stopped
-from pipeline.fitting.quality import Quality, measure_saes
+from pipeline.fitting.quality import measure_saes
+from pipeline.fitting.sae_files import save_sae
 from pipeline.fitting.tokens import TokenSource, epoch_steps, sae_batches
 from pipeline.fitting.train import compiler_for, run
 from pipeline.inputs import CachedDataset
 from pipeline.progress import Advance, bar, say
+from pipeline.tracking import Kind, follower
 from spg_core.errors import FitError, SpgError
 from spg_core.sae import Sae
 from spg_core.sae_step import SaeTrainer
@@ -54,16 +51,18 @@ def fit_sae(
     *,
     direct: bool = True,
     name: str | None = None,
+    track: Kind | None = None,
 ) -> Artifact[SaeDocument]:
     """Train an SAE on every token of a cache, or give the one that the same request made before.
 
     Killed, it goes on from its last checkpoint and ends with the same bits. `latest` means it from
-    then on, unless it is only a step (`direct`) of something else; `name` means it, too.
+    then on, unless it is only a step (`direct`) of something else; `name` means it, too. A tracker
+    may `track` it.
 
     Raises: ArtifactError for a name that means another; ConfigError, FitError, StoreError.
     """
     identifier = sae_id(data, config)
-    make = partial(fit_saes, store, data, [config])
+    make = partial(fit_saes, store, data, [config], track=track)
     return make_once(store, SaeDocument, identifier, make, direct=direct, name=name)
 
 
@@ -72,15 +71,19 @@ def fit_saes(
     data: CachedDataset,
     configs: Sequence[FitSaeConfig],
     memory_bytes: int | None = None,
+    tell: Callable[[Results], None] = lambda _: None,
+    track: Kind | None = None,
 ) -> Results:
     """Train an SAE for each config, or find the one that is there; give artifact or error by id.
 
     Configs of one seed, order, batch and number of epochs see the same batches and are trained
-    together, as many at a time as `memory_bytes` hold.
+    together, as many at a time as `memory_bytes` hold. `tell` is given those that are there, and
+    each group's when it ends.
     """
     wanted = {sae_id(data, config): config for config in configs}
     results, left = look_up(store, SaeDocument, wanted)
     pending = {identifier: wanted[identifier] for identifier in left}
+    tell(results)
     if pending:
         store.check_writable()
         device = resolve_device(next(iter(pending.values())).device)
@@ -90,7 +93,9 @@ def fit_saes(
         with bar("Fitting SAEs" if len(pending) > 1 else "Fitting SAE", n_steps) as advance:
             for group in groups:
                 chosen = {identifier: pending[identifier] for identifier in group}
-                results |= _fit_group(store, data, source, chosen, advance)
+                made = _fit_group(store, data, source, chosen, advance, track)
+                tell(made)
+                results |= made
     return {identifier: results[identifier] for identifier in wanted}
 
 
@@ -120,6 +125,7 @@ def _fit_group(
     source: TokenSource,
     configs: dict[str, FitSaeConfig],
     advance: Advance,
+    track: Kind | None,
 ) -> Results:
     """Train, measure and save SAEs that see the same batches."""
     shared = next(iter(configs.values()))
@@ -140,7 +146,8 @@ def _fit_group(
                     compiler=compiler,
                     libraries=way.libraries,
                 )
-            members.append(join(store, identifier, folder("saes", identifier), trainer))
+            follow = follower(track, identifier, settings(config))
+            members.append(join(store, identifier, folder("saes", identifier), trainer, follow))
         except SpgError as error:  # no room, or a checkpoint that cannot be read
             broken[identifier] = error
             advance(n_steps, skipped=True)
@@ -205,46 +212,5 @@ def _finish(
             results[member.id] = member.error
             continue
         config, quality = configs[member.id], qualities[member.id]
-        results[member.id] = _save(store, data, config, member, quality)
+        results[member.id] = save_sae(store, data, config, member, quality)
     return results
-
-
-def _save(
-    store: Objects,
-    data: CachedDataset,
-    config: FitSaeConfig,
-    member: Member[SaeTrainer],
-    quality: Quality,
-) -> Artifact[SaeDocument]:
-    trainer = member.trainer
-    sae = trainer.sae()
-    if quality.numbers.fvu > 1:
-        say(
-            f"warning: {member.id} has an FVU of {quality.numbers.fvu:.3g}: it is farther from "
-            "the tokens than their mean is; did the learning rate make it diverge?"
-        )
-    picture = draw_training(member.log.lines, SAE_PANELS, member.id)
-    store.replace(f"{member.place}/{PICTURE}", [picture])
-    document = SaeDocument(
-        id=member.id,
-        config=config,
-        parents=SaeParents(cache=data.parent),
-        backbone=Backbone(name=data.backbone, covers=data.spec.covers()),
-        quality=quality.numbers,
-        training=SaeTraining(
-            path=trainer.path,
-            products=str(trainer.way.libraries),
-            steps=member.done,
-            device=device_name(trainer.device),
-            threads=torch.get_num_threads(),
-        ),
-    )
-    tensors = {
-        "encoder": sae.encoder,
-        "dictionary": sae.dictionary,
-        "ever_active": quality.ever_active,
-    }
-    artifact = save_artifact(store, document, tensors)
-    member.saved = member.done
-    drop_checkpoint(store, member.place)
-    return artifact

@@ -65,7 +65,7 @@ def run(
     finally:
         with ExitStack() as closing:  # all of them, whatever becomes of one
             for member in members:
-                closing.callback(member.log.close)
+                closing.callback(member.log.close, member.done == n_steps)
                 closing.callback(member.flush)
 
 

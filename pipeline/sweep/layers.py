@@ -12,12 +12,13 @@ from pipeline.fitting.tokens import require_defects
 from pipeline.inputs import open_dataset
 from pipeline.sweep.grid import Point
 from pipeline.sweep.points import OpenSweep
+from pipeline.tracking import Kind
 
 OpenLayers = Mapping[int | None, OpenSweep]
 """The caches of each layer, from 0; of None alone where layers are not varied."""
 
 
-def open_layers(store: Objects, config: SweepConfig) -> OpenLayers:
+def open_layers(store: Objects, config: SweepConfig, track: Kind | None = None) -> OpenLayers:
     """Open the auxiliary and target caches of each layer that a sweep varies.
 
     Raises: NotInStore, IncompleteCache, StoreError, ArtifactError, FitError, ConfigError.
@@ -25,10 +26,10 @@ def open_layers(store: Objects, config: SweepConfig) -> OpenLayers:
     layers: Iterable[int | None] = (None,)
     if config.layer:
         layers = layers_meant(store, config.aux, config.backbone, config.layer)
-    return {layer: _open(store, config, layer) for layer in layers}
+    return {layer: _open(store, config, layer, track) for layer in layers}
 
 
-def _open(store: Objects, config: SweepConfig, layer: int | None) -> OpenSweep:
+def _open(store: Objects, config: SweepConfig, layer: int | None, track: Kind | None) -> OpenSweep:
     words = CacheWords(
         layer=None if layer is None else str(layer),
         image_size=config.image_size,
@@ -48,7 +49,7 @@ def _open(store: Objects, config: SweepConfig, layer: int | None) -> OpenSweep:
     )
     require_defects(aux)
     memory = None if config.memory_gb is None else int(config.memory_gb * 1e9)
-    return OpenSweep(store, aux, target, memory)
+    return OpenSweep(store, aux, target, memory, track)
 
 
 def over_layers(points: Sequence[Point], layers: Iterable[int | None]) -> list[Point]:

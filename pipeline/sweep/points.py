@@ -1,6 +1,6 @@
 """Fit and score some points of a grid in this process, sharing what can be shared."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from pipeline.fitting.sae import fit_saes, sae_id
 from pipeline.inputs import CachedDataset
 from pipeline.scoring.score import score_group
 from pipeline.sweep.grid import Point
+from pipeline.tracking import Kind
 from spg_core.errors import SpgError
 
 D = TypeVar("D", bound=Document)
@@ -26,55 +27,84 @@ class OpenSweep:
     aux: CachedDataset
     target: CachedDataset
     memory_bytes: int | None
+    track: Kind | None = None
 
 
-def run_points(opened: OpenSweep, points: Sequence[Point]) -> list[Row]:
-    """Bring points through all stages; give a row each, in order, those that failed too."""
-    rows: list[Row] = [
-        {**point.axes, "state": "done", "failed_at": None, "reason": None} for point in points
-    ]
-    with_sae = _fit_saes(opened, list(zip(rows, points, strict=True)))
-    with_guides = _fit_guides(opened, with_sae)
+def run_points(
+    opened: OpenSweep,
+    points: Sequence[Point],
+    tell: Callable[[list[Row]], None] = lambda _: None,
+) -> list[Row]:
+    """Bring points through all stages; give a row each, in order, those that failed too.
+
+    `tell` is given the rows whenever some have got further: `state` is waiting, sae (fitted),
+    guides (fitted), done or failed.
+    """
+    rows = [begun(point) for point in points]
+    with_sae = _fit_saes(opened, list(zip(rows, points, strict=True)), lambda: tell(rows))
+    with_guides = _fit_guides(opened, with_sae, lambda: tell(rows))
     target = opened.target
     asked = [(name, point.score) for _, point, name in with_guides]
     made = score_group(opened.store, asked, target.dataset, key=target.cache.key)
     for (row, _, _), one in zip(with_guides, made, strict=True):
         scores = _found(one, row, "score")
         if scores is not None:
-            row["scores"] = scores.id
-            row |= scores.document.mean.values
+            row |= {"state": "done", "scores": scores.id, **scores.document.mean.values}
+    tell(rows)
     return rows
 
 
+def begun(point: Point) -> Row:
+    """Give the row of a point of which nothing is done yet."""
+    return {**point.axes, "state": "waiting", "failed_at": None, "reason": None}
+
+
 def _fit_saes(
-    opened: OpenSweep, wanted: Sequence[tuple[Row, Point]]
+    opened: OpenSweep, wanted: Sequence[tuple[Row, Point]], tell: Callable[[], None]
 ) -> list[tuple[Row, Point, Artifact[SaeDocument]]]:
     """Give the points that have an SAE, with it; note in all rows how it went."""
+    names = [sae_id(opened.aux, point.sae) for _, point in wanted]
+    for (row, _), name in zip(wanted, names, strict=True):
+        row["sae"] = name
+
+    def note(made: Mapping[str, Artifact[SaeDocument] | SpgError]) -> None:
+        for (row, _), name in zip(wanted, names, strict=True):
+            if name in made and (sae := _found(made[name], row, "fit-sae")) is not None:
+                row |= {"state": "sae", **vars(sae.document.quality)}
+        tell()
+
     configs = [point.sae for _, point in wanted]
-    saes = fit_saes(opened.store, opened.aux, configs, opened.memory_bytes)
-    made = []
-    for row, point in wanted:
-        row["sae"] = name = sae_id(opened.aux, point.sae)
-        sae = _found(saes[name], row, "fit-sae")
-        if sae is not None:
-            row |= vars(sae.document.quality)
-            made.append((row, point, sae))
-    return made
+    saes = fit_saes(opened.store, opened.aux, configs, opened.memory_bytes, note, opened.track)
+    return [
+        (row, point, found)
+        for (row, point), name in zip(wanted, names, strict=True)
+        if isinstance(found := saes[name], Artifact)
+    ]
 
 
 def _fit_guides(
-    opened: OpenSweep, wanted: Sequence[tuple[Row, Point, Artifact[SaeDocument]]]
+    opened: OpenSweep,
+    wanted: Sequence[tuple[Row, Point, Artifact[SaeDocument]]],
+    tell: Callable[[], None],
 ) -> list[tuple[Row, Point, str]]:
     """Give the points that have guides, with their id; note in all rows how it went."""
-    fitted = fit_guide_group(opened.store, [(sae, point.guides) for _, point, sae in wanted])
-    made = []
-    for row, point, sae in wanted:
-        row["guides"] = name = guides_id(sae.id, point.guides)
-        guides = _found(fitted[name], row, "fit-guides")
-        if guides is not None:
-            row |= _sparsity(guides)
-            made.append((row, point, name))
-    return made
+    names = [guides_id(sae.id, point.guides) for _, point, sae in wanted]
+    for (row, _, _), name in zip(wanted, names, strict=True):
+        row["guides"] = name
+
+    def note(made: Mapping[str, Artifact[GuidesDocument] | SpgError]) -> None:
+        for (row, _, _), name in zip(wanted, names, strict=True):
+            if name in made and (guides := _found(made[name], row, "fit-guides")) is not None:
+                row |= {"state": "guides", **_sparsity(guides)}
+        tell()
+
+    asked = [(sae, point.guides) for _, point, sae in wanted]
+    fitted = fit_guide_group(opened.store, asked, note, opened.track)
+    return [
+        (row, point, name)
+        for (row, point, _), name in zip(wanted, names, strict=True)
+        if isinstance(fitted[name], Artifact)
+    ]
 
 
 def _found(made: Artifact[D] | SpgError, row: Row, stage: str) -> Artifact[D] | None:

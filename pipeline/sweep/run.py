@@ -6,30 +6,33 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cache.objects import Objects
-from pipeline.artifacts import artifact_id, is_complete, save_artifact, settings
+from pipeline.artifacts import artifact_id, save_artifact, settings
 from pipeline.artifacts.documents import SweepDocument, SweepParents
 from pipeline.artifacts.terms import Row
 from pipeline.backbones.spec import slug
 from pipeline.configs import ClusterConfig, FitSaeConfig, SweepConfig
-from pipeline.device import resolve_device
 from pipeline.drawing.canvas import draw_sheet
-from pipeline.fitting.budget import memory_budget, plan_groups, require_fit, sae_bytes
 from pipeline.fitting.sae import sae_id
 from pipeline.frames import to_frame
 from pipeline.metrics import METRICS, percent
 from pipeline.progress import bar, console, say
-from pipeline.sweep.estimate import estimate, total
+from pipeline.sweep.board import CSV, Board, table_as_csv
 from pipeline.sweep.grid import Point, read_grid
 from pipeline.sweep.layers import OpenLayers, of_layer, open_layers, over_layers
-from pipeline.sweep.points import OpenSweep, run_points
+from pipeline.sweep.plan import SweepPlan, announce, plan_points
+from pipeline.sweep.points import begun, run_points
 from pipeline.sweep.table import figures, sweep_table
 from pipeline.sweep.together import require_layers, score_together
+from pipeline.tracking import Kind
 from pipeline.words import transfer_words
 from pipeline.workers import open_workers
 from spg_core.errors import FitError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+Tell = Callable[[dict[int, Row]], None]
+"""Is given rows by their place in the grid."""
 
 
 @dataclass(frozen=True)
@@ -64,29 +67,66 @@ class Sweep:
         return [row for row in self.rows if row["state"] == "failed"]
 
 
-def sweep(store: Objects, config: SweepConfig, cluster: ClusterConfig | None = None) -> Sweep:
+def sweep(
+    store: Objects,
+    config: SweepConfig,
+    cluster: ClusterConfig | None = None,
+    track: Kind | None = None,
+) -> Sweep:
     """Fit and score a grid; what is there already is used, and what a kill left is gone on with.
 
     Raises: ConfigError, NotInStore, ArtifactError, FitError where no point came through.
     """
     grid = read_grid(config)
-    opened = open_layers(store, config)
+    opened = open_layers(store, config, track)
     require_layers(config, opened)
     points = over_layers(grid.points, opened)
     identifier = sweep_id(opened, config)
     where = cluster or ClusterConfig()
-    _announce(opened, points, config, where)
-    rows = _run(store, config, where, points, opened)
+    announce(plan_points(opened, points, config, measured=where.is_here))
+    impossible = [of_layer(row, layer) for layer in opened for row in grid.impossible]
+    board = Board(store, identifier, [*map(begun, points), *impossible])
+    with board.shown():
+        rows = _run(store, config, where, points, opened, board, track)
     if config.together:
         rows += score_together(opened, config, list(zip(points, rows, strict=True)))
-    rows += [of_layer(row, layer) for layer in opened for row in grid.impossible]
+    rows += impossible
     made = _save(store, identifier, config, opened, rows)
-    for row in made.failed:
-        axes = ", ".join(f"{name} {row[name]}" for name in ("layer", *grid.axes) if name in row)
-        say(f"failed at {row['failed_at']}: {axes}: {row['reason']}")
-    if len(made.failed) == len(rows):
-        raise FitError(f"none of {len(rows)} points came through; the first: {rows[0]['reason']}")
+    _tell_failed(made, ("layer", *grid.axes))
     return made
+
+
+def _tell_failed(made: Sweep, axes: Sequence[str]) -> None:
+    """Say which points failed, and what then. Raises: FitError where all did."""
+    for row in made.failed:
+        named = ", ".join(f"{name} {row[name]}" for name in axes if name in row)
+        say(f"failed at {row['failed_at']}: {named}: {row['reason']}")
+    n_failed, n_points = len(made.failed), len(made.rows)
+    if n_failed == n_points:
+        raise FitError(
+            f"none of {n_points} points came through; the first: {made.rows[0]['reason']}"
+        )
+    if n_failed:
+        say(
+            f"{n_failed} of {n_points} points failed; mend what their reasons name or leave them "
+            "out: the same command tries them again and finds what is done"
+        )
+
+
+def plan(store: Objects, config: SweepConfig) -> SweepPlan:
+    """Say what `sweep` would do and what it would cost; nothing is written. Raises: as `sweep`."""
+    grid = read_grid(config)
+    opened = open_layers(store, config)
+    require_layers(config, opened)
+    points = over_layers(grid.points, opened)
+    planned = plan_points(opened, points, config, measured=True)
+    return SweepPlan(
+        id=sweep_id(opened, config),
+        points=[point.axes for point in points],
+        impossible=[of_layer(row, layer) for layer in opened for row in grid.impossible],
+        planned=planned,
+        free_bytes=store.free_bytes(),
+    )
 
 
 def sweep_id(opened: OpenLayers, config: SweepConfig) -> str:
@@ -103,39 +143,10 @@ def sweep_id(opened: OpenLayers, config: SweepConfig) -> str:
     )
 
 
-def _announce(
-    opened: OpenLayers, points: Sequence[Point], config: SweepConfig, where: ClusterConfig
-) -> None:
-    """Say what is to be done and what it will cost, before it starts. Raises: ConfigError."""
-    wanted = {
-        layer: {sae_id(one.aux, point.sae): point.sae for point in points if point.layer == layer}
-        for layer, one in opened.items()
-    }
-    pending = {layer: _pending(opened[layer], saes) for layer, saes in wanted.items()}
-    n_saes, n_pending = (sum(map(len, saes.values())) for saes in (wanted, pending))
-    over = f" over {len(opened)} layers" if len(opened) > 1 else ""
-    say(f"{len(points)} points{over}, {n_saes} SAEs, {n_saes - n_pending} of them there already")
-    device = resolve_device(config.device) if n_pending and where.is_here else None
-    costs = []
-    for layer, saes in pending.items():
-        cache, allowed = opened[layer].aux.cache, opened[layer].memory_bytes
-        if allowed is not None:
-            require_fit({n: sae_bytes(cache, c) for n, c in saes.items()}, allowed)
-        if saes and device is not None:
-            groups = plan_groups(cache, saes, allowed or memory_budget(device))
-            costs.append(estimate(cache, groups, saes, device))
-    if costs:
-        say(total(costs).text())
-
-
-def _pending(opened: OpenSweep, saes: dict[str, FitSaeConfig]) -> dict[str, FitSaeConfig]:
-    return {name: sae for name, sae in saes.items() if not is_complete(opened.store, "saes", name)}
-
-
-def open_sweep_job(store: Objects, config: SweepConfig) -> OpenLayers:
+def open_sweep_job(store: Objects, job: tuple[SweepConfig, Kind | None]) -> OpenLayers:
     """In a worker: open the caches."""
     console.quiet = True  # bars of several processes on one screen help nobody
-    return open_layers(store, config)
+    return open_layers(store, *job)
 
 
 def _run(
@@ -144,10 +155,12 @@ def _run(
     where: ClusterConfig,
     points: Sequence[Point],
     opened: OpenLayers,
+    board: Board,
+    track: Kind | None,
 ) -> list[Row]:
     """Share the grid out; Dask gives a dead worker's part to another, which finds what is done."""
     with (
-        open_workers(store, where, open_sweep_job, config, here=lambda: opened) as workers,
+        open_workers(store, where, open_sweep_job, (config, track), here=lambda: opened) as workers,
         ExitStack() as stack,
     ):
         parts = share_out(points, len(workers.addresses), opened)
@@ -156,20 +169,33 @@ def _run(
             say(f"{len(workers.addresses)} workers, {len(parts)} parts of the grid")
             advance = stack.enter_context(bar("Points", len(points)))
         rows: dict[int, Row] = {}
-        handles = (workers.submit(run_part, [(i, points[i]) for i in part]) for part in parts)
+        tell = board.update if where.is_here else None  # workers send whole parts
+        handles = (workers.submit(run_part, [(i, points[i]) for i in part], tell) for part in parts)
         for found in workers.results(handles):
             rows |= found
+            board.update(found)
             advance(len(found))
     return [rows[i] for i in range(len(points))]
 
 
-def run_part(opened: OpenLayers, part: Sequence[tuple[int, Point]]) -> dict[int, Row]:
-    """Run points, layer by layer, and give their rows by their place in the grid."""
+def run_part(
+    opened: OpenLayers, part: Sequence[tuple[int, Point]], tell: Tell | None = None
+) -> dict[int, Row]:
+    """Run points, layer by layer, and give their rows by their place in the grid.
+
+    `tell` is given the rows of a layer, likewise, whenever some of its points have got further.
+    """
     found: dict[int, Row] = {}
     for layer, caches in opened.items():
         own = [(i, point) for i, point in part if point.layer == layer]
-        rows = run_points(caches, [point for _, point in own]) if own else []
-        found |= {i: row for (i, _), row in zip(own, rows, strict=True)}
+        places = [i for i, _ in own]
+
+        def note(rows: list[Row], places: list[int] = places) -> None:
+            if tell is not None:
+                tell(dict(zip(places, rows, strict=True)))
+
+        rows = run_points(caches, [point for _, point in own], note) if own else []
+        found |= dict(zip(places, rows, strict=True))
     return found
 
 
@@ -198,9 +224,10 @@ def _work(config: FitSaeConfig) -> int:
 def _save(
     store: Objects, identifier: str, config: SweepConfig, opened: OpenLayers, rows: list[Row]
 ) -> Sweep:
-    """Write table, figures and document, in place of what an earlier run could not finish."""
+    """Write tables, figures and document, in place of what an earlier run could not finish."""
     drawn = figures(rows, transfer_words(config.aux, config.target, config.backbone))
     pictures = {name: draw_sheet(strips) for name, strips in drawn.items()}
+    files = {CSV: table_as_csv(rows), **pictures}
     first, *others = opened.values()
     document = SweepDocument(
         id=identifier,
@@ -214,5 +241,5 @@ def _save(
         failed=[row for row in rows if row["state"] == "failed"],
         figures=list(pictures),
     )
-    made = save_artifact(store, document, sweep_table(rows), lambda _: pictures, renew=True)
+    made = save_artifact(store, document, sweep_table(rows), lambda _: files, renew=True)
     return Sweep(identifier, made.path, rows, list(pictures))

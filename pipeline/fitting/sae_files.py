@@ -1,0 +1,63 @@
+"""What is kept of an SAE that was trained: its tensors, what it says of itself, its curves."""
+
+import torch
+
+from cache.objects import Objects
+from pipeline.artifacts import Artifact, save_artifact
+from pipeline.artifacts.documents import SaeDocument, SaeParents, SaeTraining
+from pipeline.artifacts.terms import Backbone
+from pipeline.configs import FitSaeConfig
+from pipeline.device import device_name
+from pipeline.drawing.plots import draw_training
+from pipeline.fitting.checkpoint import drop_checkpoint
+from pipeline.fitting.log import PICTURE, SAE_PANELS
+from pipeline.fitting.member import Member
+from pipeline.fitting.quality import Quality
+from pipeline.inputs import CachedDataset
+from pipeline.progress import say
+from spg_core.sae_step import SaeTrainer
+
+
+def save_sae(
+    store: Objects,
+    data: CachedDataset,
+    config: FitSaeConfig,
+    member: Member[SaeTrainer],
+    quality: Quality,
+) -> Artifact[SaeDocument]:
+    """Write an SAE, its curves and how it was trained; its checkpoint goes.
+
+    Raises: StoreError.
+    """
+    trainer = member.trainer
+    sae = trainer.sae()
+    if quality.numbers.fvu > 1:
+        say(
+            f"warning: {member.id} has an FVU of {quality.numbers.fvu:.3g}: it is farther from "
+            "the tokens than their mean is; did the learning rate make it diverge?"
+        )
+    picture = draw_training(member.log.lines, SAE_PANELS, member.id)
+    store.replace(f"{member.place}/{PICTURE}", [picture])
+    document = SaeDocument(
+        id=member.id,
+        config=config,
+        parents=SaeParents(cache=data.parent),
+        backbone=Backbone(name=data.backbone, covers=data.spec.covers()),
+        quality=quality.numbers,
+        training=SaeTraining(
+            path=trainer.path,
+            products=str(trainer.way.libraries),
+            steps=member.done,
+            device=device_name(trainer.device),
+            threads=torch.get_num_threads(),
+        ),
+    )
+    tensors = {
+        "encoder": sae.encoder,
+        "dictionary": sae.dictionary,
+        "ever_active": quality.ever_active,
+    }
+    artifact = save_artifact(store, document, tensors)
+    member.saved = member.done
+    drop_checkpoint(store, member.place)
+    return artifact
