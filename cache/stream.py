@@ -89,9 +89,7 @@ def token_batches(
         case "tokens" if fits_in_memory(cache, batch, allowed):
             return _ahead(lambda: _resident(cache, batch, seed, epoch, steps, threads))
         case "tokens":
-            room = allowed - _BATCHES_HELD * batch * cache.d_model * 2
-            # Two windows: one is being fetched while the other is used.
-            plan = plan_windows(cache.n_tokens, batch, max(0, room) // (4 * cache.d_model))
+            plan = _plan(cache, batch, allowed)
             return _ahead(lambda: _windowed(cache, plan, batch, seed, epoch, steps, threads))
         case "images":
             return _ahead(lambda: _images(cache, batch, seed, epoch, steps))
@@ -99,6 +97,30 @@ def token_batches(
             return _ahead(lambda: _sequential(cache, batch, steps))
         case _:
             raise ConfigError(f"order {order!r} is none of tokens, images, sequential")
+
+
+def token_order(
+    cache: TokenCache, batch: int, seed: int, epoch: int, start_step: int
+) -> Iterator[NDArray[np.int64]]:
+    """Yield which tokens are in each batch of order `tokens`, `(n,)`, as `token_batches` has them.
+
+    For who holds all of them elsewhere: nothing is read.
+    """
+    steps = range(start_step, steps_per_epoch(cache, "tokens", batch))
+    if fits_in_memory(cache, batch, cache.memory_bytes):
+        yield from map(EpochOrder(cache.n_tokens, seed, epoch, "tokens", batch).step, steps)
+        return
+    plan = _plan(cache, batch, cache.memory_bytes)
+    with ThreadPoolExecutor(1) as planner:
+        windows = Windows(None, plan, seed, epoch, planner)
+        for step in steps:
+            yield windows.between(step * batch, min((step + 1) * batch, plan.n_tokens))
+
+
+def _plan(cache: TokenCache, batch: int, allowed: int) -> WindowPlan:
+    room = allowed - _BATCHES_HELD * batch * cache.d_model * 2
+    # Two windows: one is being fetched while the other is used.
+    return plan_windows(cache.n_tokens, batch, max(0, room) // (4 * cache.d_model))
 
 
 def _resident(

@@ -14,12 +14,13 @@ class Windows:
 
     def __init__(
         self,
-        cache: TokenCache,
+        cache: TokenCache | None,
         plan: WindowPlan,
         seed: int,
         epoch: int,
         reader: ThreadPoolExecutor,
     ) -> None:
+        """Open an epoch; without a cache, of which nothing is then fetched, its order alone."""
         self._cache, self._plan, self._seed, self._epoch = cache, plan, seed, epoch
         self._reader = reader
         self._number = -1
@@ -52,6 +53,7 @@ class Windows:
     def _fetch(self, number: int) -> NDArray[np.int64]:
         """Verify a window's tokens, bring them from the disk, and give them in their order."""
         tokens = self._plan.window_tokens(number, self._seed, self._epoch)
-        self._cache.touch_sorted(tokens)
+        if self._cache is not None:
+            self._cache.touch_sorted(tokens)
         order = EpochOrder(len(tokens), self._seed, self._epoch, f"window {number}")
         return tokens[order.between(0, order.n)]

@@ -4,6 +4,7 @@ The number of steps is a tensor, so a compiled graph holds for every step. `torc
 same formula; a test compares.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,23 @@ from torch import Tensor
 
 ADAM_EPS = 1e-8
 """Guard against division by zero; both recipes keep torch's."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Adam's numbers; as tensors, a graph that was compiled once serves all of them."""
+
+    learning_rate: float | Tensor
+    """Step size; 0-d float64 where it is a tensor, as all three."""
+    beta1: float | Tensor
+    """Decay of the mean, in [0, 1)."""
+    beta2: float | Tensor
+    """Decay of the mean square, in [0, 1)."""
+
+    def on(self, device: torch.device) -> "Rates":
+        """Give them as tensors on a device."""
+        every = (self.learning_rate, self.beta1, self.beta2)
+        return Rates(*(torch.tensor(one, dtype=torch.float64, device=device) for one in every))
 
 
 class Moved(NamedTuple):
@@ -27,10 +45,7 @@ def adam_step(
     mean: Tensor,
     square: Tensor,
     n_steps: Tensor,
-    *,
-    learning_rate: float,
-    beta1: float,
-    beta2: float,
+    rates: Rates,
     eps: float,
 ) -> Moved:
     """Give weights and moments after one step; the arguments stay as they are.
@@ -42,12 +57,12 @@ def adam_step(
         square: running mean of their squares, of that shape.
         n_steps: steps taken, this one included; 0-d float64, so that `1 - beta ** n` keeps its
             digits.
-        learning_rate: step size.
-        beta1: decay of `mean`, in [0, 1).
-        beta2: decay of `square`, in [0, 1).
+        rates: step size, decays of `mean` and of `square`.
         eps: guard against division by zero.
     """
-    mean = torch.lerp(mean, gradient, 1 - beta1)
+    learning_rate, beta1, beta2 = rates.learning_rate, rates.beta1, rates.beta2
+    share = 1 - beta1
+    mean = torch.lerp(mean, gradient, share.to(mean.dtype) if isinstance(share, Tensor) else share)
     square = square * beta2 + gradient * gradient * (1 - beta2)
     # beta ** n by the device: no number leaves it, none is baked into a graph
     first = 1 - torch.pow(beta1, n_steps)

@@ -4,9 +4,10 @@
 order of work (chunks that stay in the cache) is the faster one and a compiler may be absent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from types import FunctionType
-from typing import Generic, Literal, ParamSpec, TypeVar
+from typing import Generic, Literal, ParamSpec, TypeVar, cast
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -40,16 +41,28 @@ class Compiled(Generic[P, R]):
     no Triton) the function runs as it is from then on, and `remark` says why.
     """
 
-    def __init__(self, function: Callable[P, R], backend: Backend | None) -> None:
-        """Wrap a function of a module; `backend` None leaves it as it is."""
+    def __init__(
+        self,
+        function: Callable[P, R],
+        backend: Backend | None,
+        shared: Hashable = None,
+        plain: Callable[..., R] | None = None,
+    ) -> None:
+        """Wrap a function.
+
+        Args:
+            function: of a module.
+            backend: None leaves the function as it is.
+            shared: those with equal ones share their graphs, for as long as one of them lives;
+                None shares with nobody. Say all that is baked in.
+            plain: what is called in place of the function where it is not compiled.
+        """
         self.remark: str | None = None
-        self._plain = function
+        self._plain: Callable[..., R] = plain or function
         self._proven = False
         self._compiled: Callable[P, R] | None = None
         if backend is not None:
-            self._compiled = torch.compile(
-                _own_copy(function), fullgraph=True, dynamic=False, backend=backend
-            )
+            self._compiled = _compiled(function, backend, shared)
 
     @property
     def is_compiled(self) -> bool:
@@ -73,6 +86,21 @@ class Compiled(Generic[P, R]):
             return self._plain(*args, **kwargs)
         self._proven = True
         return result
+
+
+_shared: WeakValueDictionary[Hashable, Callable[..., object]] = WeakValueDictionary()
+"""Compiled functions that several trainers may use, as long as one of them does."""
+
+
+def _compiled(function: Callable[P, R], backend: Backend, shared: Hashable) -> Callable[P, R]:
+    """Give a compiled copy of a function, one that is there already if it may be shared."""
+    key = (function, backend, shared)
+    found = None if shared is None else _shared.get(key)
+    if found is None:
+        found = torch.compile(_own_copy(function), fullgraph=True, dynamic=False, backend=backend)
+        if shared is not None:
+            _shared[key] = found
+    return cast("Callable[P, R]", found)
 
 
 def _own_copy(function: Callable[P, R]) -> Callable[P, R]:

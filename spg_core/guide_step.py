@@ -18,6 +18,7 @@ from spg_core.anomaly_map import MapOperator
 from spg_core.compiling import Compiled, Compiler, backend_for
 from spg_core.guide_config import GuideConfig
 from spg_core.guide_loss import LabelTargets, MapTargets, label_loss, map_targets, patch_loss
+from spg_core.guide_rates import GuideRates, graph_of, rates_of
 from spg_core.guides import (
     ANOMALY,
     NORMAL,
@@ -85,15 +86,14 @@ class GuideTrainer:
             fit: the dictionary and the config.
             operator: from patches to maps.
             device: where to train.
-            compiler: what compiles the step; `auto` is inductor on CUDA, else none.
+            compiler: of the step; `auto` is inductor on CUDA, else none.
 
         Raises: ConfigError for an impossible config.
         """
         self._config, self._free = fit.config, fit.free
         self.device = torch.device(device)
         self.operator = operator.to(device)
-        self._alive = fit.alive.to(device)
-        self._dictionary = fit.dictionary.to(device)
+        self._alive, self._dictionary = fit.alive.to(device), fit.dictionary.to(device)
         raw = initial_coefficients(len(fit.dictionary), fit.config.seed).to(device)
         self._state = _State(
             raw=raw,
@@ -106,8 +106,11 @@ class GuideTrainer:
         self._guard = LossGuard(self.device)
         self.coefficients(self.raw)  # refuses an impossible sparsity before the first step
         backend = backend_for(compiler, self.device)
-        self._gradient = Compiled(_gradient, backend)
-        self._update = Compiled(_update, backend)
+        self._graph = graph_of(fit.config)
+        shared = (self._graph, fit.free, fit.dictionary.shape)
+        self._gradient = Compiled(_gradient, backend, shared)
+        self._update = Compiled(_update, backend, shared)
+        self._rates = rates_of(fit.config, None if backend is None else self.device)
 
     @property
     def raw(self) -> Tensor:
@@ -136,9 +139,9 @@ class GuideTrainer:
             the step; on CUDA it is noticed up to 100 steps late.
         """
         weights = _Weights(self.raw, self._dictionary, self._alive)
-        loss, gradient = self._gradient(self._config, self._free, weights, batch, self.operator)
+        loss, gradient = self._gradient(self._graph, self._free, weights, batch, self.operator)
         self._guard.check(loss, self.n_steps + 1)
-        self._state = self._update(self._config, self._state, gradient)
+        self._state = self._update(self._rates, self._state, gradient)
         self.n_steps += 1
         return loss
 
@@ -231,20 +234,10 @@ def _gradient(
     return loss, by_z * ((weights.raw > 0) & weights.alive)
 
 
-def _update(config: GuideConfig, state: _State, gradient: Tensor) -> _State:
+def _update(rates: GuideRates, state: _State, gradient: Tensor) -> _State:
     """Take Adam's step and average the coefficients; the state given stays as it is."""
     n_steps = state.n_steps + 1
-    moved = adam_step(
-        state.raw,
-        gradient,
-        state.mean,
-        state.square,
-        n_steps,
-        learning_rate=config.learning_rate,
-        beta1=config.beta1,
-        beta2=config.beta2,
-        eps=ADAM_EPS,
-    )
+    moved = adam_step(state.raw, gradient, state.mean, state.square, n_steps, rates.adam, ADAM_EPS)
     raw = moved.weights  # the first average is a copy
-    ema = torch.where(n_steps == 1, raw, torch.lerp(state.ema, raw, 1 - config.ema))
+    ema = torch.where(n_steps == 1, raw, torch.lerp(state.ema, raw, rates.new_share))
     return _State(raw=raw, ema=ema, mean=moved.mean, square=moved.square, n_steps=n_steps)

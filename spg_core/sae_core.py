@@ -6,14 +6,14 @@ number leaves the device in either, and what changes from step to step is a tens
 graph.
 """
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from spg_core.adam import ADAM_EPS, adam_step
+from spg_core.adam import ADAM_EPS, Rates, adam_step
 from spg_core.products import Libraries
 from spg_core.sae_config import SaeConfig
 from spg_core.sae_gradients import LossTerms, Path, SaeGradients, gradients
@@ -90,21 +90,32 @@ def measure(
     )
 
 
+@cache  # graphs are told apart by the objects they were made for
+def graph_of(config: SaeConfig) -> SaeConfig:
+    """Give what of a config is baked into a compiled step: all but rates, decays and the seed.
+
+    Configs that give the same share their graphs.
+    """
+    return replace(config, learning_rate=1.0, beta1=0.5, beta2=0.5, seed=0)
+
+
 def update(
     config: SaeConfig,
     weights: SaeWeights,
     encoder_gradient: Tensor,
     dictionary_gradient: Tensor,
+    rates: Rates,
 ) -> SaeWeights:
     """Take one Adam step, put the atoms back on the sphere, and give the weights after it.
 
-    Eagerly these are the same tensors, changed in place, and the gradients are used up.
+    Eagerly these are the same tensors, changed in place, and the gradients are used up; rates are
+    then the config's, else the tensors.
 
     The forward pass divides atoms by their length. They have length 1 already, so the division is
     the identity and only its derivative remains: no gradient along the atom.
     """
     if torch.compiler.is_compiling():
-        return _update_elementwise(config, weights, encoder_gradient, dictionary_gradient)
+        return _update_elementwise(config, weights, encoder_gradient, dictionary_gradient, rates)
     if config.unit_norm:
         along = (dictionary_gradient * weights.dictionary).sum(1, keepdim=True)
         dictionary_gradient.addcmul_(weights.dictionary, along, value=-1)
@@ -119,6 +130,7 @@ def _update_elementwise(
     weights: SaeWeights,
     encoder_gradient: Tensor,
     dictionary_gradient: Tensor,
+    rates: Rates,
 ) -> SaeWeights:
     """Take the step as formulas, which a compiler fuses.
 
@@ -128,9 +140,7 @@ def _update_elementwise(
     step = partial(
         adam_step,
         n_steps=n_steps,
-        learning_rate=config.learning_rate,
-        beta1=config.beta1,
-        beta2=config.beta2,
+        rates=rates,
         eps=ADAM_EPS,
     )
     if config.unit_norm:

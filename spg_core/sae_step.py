@@ -10,24 +10,27 @@ Source: SPG (arXiv 2604.02871), section 3.1; github.com/riips/SPG at 864fca7,
 `modules/sae/sae.py` and `runners/sae_trainer.py`; AuxK after Gao et al. 2024 (arXiv 2406.04093).
 """
 
+from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
-from typing import Literal
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+from spg_core.adam import Rates
 from spg_core.compiling import Compiled, Compiler, backend_for
-from spg_core.errors import ConfigError, FitError
+from spg_core.errors import FitError
+from spg_core.product_dtype import Precision, product_dtype
 from spg_core.products import DEFAULT, LIBRARIES, Libraries
 from spg_core.sae import Sae, check_width
 from spg_core.sae_config import SaeConfig
-from spg_core.sae_core import Measured, Way, loss_terms, measure, update
+from spg_core.sae_core import Measured, Way, graph_of, loss_terms, measure, update
 from spg_core.sae_gradients import LossTerms, Path, dense_gradients
 from spg_core.sae_weights import SaeWeights, initial_weights
 from spg_core.training_guard import LossGuard, require_same_shapes
 
-Precision = Literal["auto", "float32", "float64", "bfloat16"]
-
+P = ParamSpec("P")
+R = TypeVar("R")
 # Of a training state, the tensors that are buffers; the rest are numbers.
 _IN_PLACE = (
     *("encoder", "dictionary", "encoder_mean", "dictionary_mean"),
@@ -80,12 +83,18 @@ class SaeTrainer:
         self.config = config
         self.d_model = d_model
         self.device = torch.device(device)
-        self.way = Way(path, _product_dtype(precision, self.device), libraries)
+        self.way = Way(path, product_dtype(precision, self.device), libraries)
         self._dtype = torch.float64 if self.way.dtype == torch.float64 else torch.float32
         encoder, dictionary = initial_weights(config, d_model, self._dtype)
         self._weights = SaeWeights.start(encoder.to(self.device), dictionary.to(self.device))
         backend = backend_for(compiler, self.device)
-        self._measure, self._update = Compiled(measure, backend), Compiled(update, backend)
+        graph = graph_of(config)
+        shared = (graph, self.way, d_model)
+        self._graph = graph
+        self._measure = Compiled(measure, backend, shared, plain=_of(config, measure))
+        self._update = Compiled(update, backend, shared, plain=_of(config, update))
+        rates = Rates(config.learning_rate, config.beta1, config.beta2)
+        self._rates = rates if backend is None else rates.on(self.device)
         self._n_steps = 0
         self._n_tokens = 0
         # Before that many tokens no atom can be dead, and the device need not be asked.
@@ -101,12 +110,12 @@ class SaeTrainer:
             FitError: no tokens, or a loss that is not finite. On the CPU the weights are then as
                 before the step; on CUDA it is noticed up to 100 steps late.
         """
-        config = self.config
         check_width(tokens, self.d_model)
         if len(tokens) == 0:
             raise FitError(f"step {self._n_steps + 1} got a batch of 0 tokens, expected 1 or more")
         tokens = tokens.to(self.device, self._dtype)
-        run = self._measure if self.path == "dense" else measure
+        dense = self.path == "dense"
+        config, run = (self._graph, self._measure) if dense else (self.config, measure)
         measured = run(config, self.way, self._weights, self._idle_tokens, tokens)
         n_tokens = self._n_tokens + len(tokens)
         loss = measured.found.loss + self._add_auxk(measured, tokens, n_tokens)
@@ -115,10 +124,9 @@ class SaeTrainer:
         self._idle_tokens = measured.idle_tokens
         self._n_tokens = n_tokens
         self._n_steps += 1
-        change = self._update if self.path == "dense" else update
-        self._weights = change(
-            config, self._weights, measured.found.encoder, measured.found.dictionary
-        )
+        found = measured.found
+        config, change = (self._graph, self._update) if dense else (self.config, update)
+        self._weights = change(config, self._weights, found.encoder, found.dictionary, self._rates)
         return StepStats(loss=loss, fvu=measured.fvu, l0=measured.l0, n_dead=measured.n_dead)
 
     @property
@@ -226,20 +234,12 @@ class SaeTrainer:
         }
 
 
-def _product_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    match precision:
-        case "auto":
-            return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
-        case "float32":
-            return torch.float32
-        case "float64":
-            return torch.float64
-        case "bfloat16":
-            return torch.bfloat16
-        case other:
-            raise ConfigError(f"precision {other!r} is not one of auto, float32, float64, bfloat16")
+def _of(
+    config: SaeConfig, function: Callable[Concatenate[SaeConfig, P], R]
+) -> Callable[Concatenate[SaeConfig, P], R]:
+    """Give a function that takes a graph's config, and computes by the whole one."""
 
+    def run(_graph: SaeConfig, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return function(config, *args, **kwargs)
 
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device has the arithmetic; older GPUs imitate it, slower than float32."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return run

@@ -30,9 +30,11 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from spg_core import guide_step
+from spg_core.adam import Rates
 from spg_core.anomaly_map import map_operator
 from spg_core.compiling import _own_copy
 from spg_core.guide_config import GuideConfig
+from spg_core.guide_rates import rates_of
 from spg_core.guide_step import GuideFit, GuideTrainer, guide_batch
 from spg_core.products import DEFAULT
 from spg_core.sae_config import SaeConfig
@@ -113,7 +115,8 @@ def steps() -> Iterator[tuple[str, Callable[..., object], tuple[Any, ...]]]:
     yield "sae, measure", measure, (config, way, weights, idle, tokens)
     relu = replace(config, sparsifier="relu", l1=0.02)
     yield "sae, measure, relu", measure, (relu, way, weights, idle, tokens)
-    yield "sae, update", update, (config, weights, atoms.clone(), atoms.clone())
+    rates = Rates(config.learning_rate, config.beta1, config.beta2).on(CUDA)
+    yield "sae, update", update, (config, weights, atoms.clone(), atoms.clone(), rates)
     fit = GuideFit(
         dictionary=torch.empty((config.width, 1024), device=CUDA),
         alive=torch.ones(config.width, dtype=torch.bool, device=CUDA),
@@ -128,7 +131,8 @@ def steps() -> Iterator[tuple[str, Callable[..., object], tuple[Any, ...]]]:
     arguments = (fit.config, False, held, batch, trainer.operator)
     yield "guides, gradient", guide_step._gradient, arguments
     gradient = torch.empty_like(trainer.raw)
-    yield "guides, update", guide_step._update, (fit.config, trainer._state, gradient)
+    numbers = rates_of(fit.config, CUDA)
+    yield "guides, update", guide_step._update, (numbers, trainer._state, gradient)
 
 
 def code_of(function: Callable[..., object], arguments: tuple[Any, ...]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -255,6 +256,30 @@ def test_tokens_that_do_not_fit_after_all_are_streamed(
     assert not source.is_resident
     assert "tokens are streamed" in capsys.readouterr().err
     assert len(next(iter(source.batches("images", 2, seed=0, epoch=0)))) == 2 * 36
+
+
+@pytest.mark.parametrize("free_gb", [80.0, 0.0003])
+@needs_cuda_build
+def test_masks_are_decoded_once_where_the_gpu_has_room_for_them(
+    small_store: SmallStore, monkeypatch: pytest.MonkeyPatch, free_gb: float
+) -> None:
+    pretend_card(monkeypatch, free_gb=free_gb)
+    cache = open_dataset(open_store(small_store.url), "aux", "gabor").cache
+    real, read = TokenCache.masks, list[int]()
+
+    def masks(self: TokenCache, rows: Any) -> Any:
+        read.extend(rows)
+        return real(self, rows)
+
+    monkeypatch.setattr(TokenCache, "masks", masks)
+    with pretended_gpu() as gpu:
+        source = TokenSource(cache, CUDA, resident=True)
+        gpu.waits.clear()
+        found = [source.masks(np.array(rows)) for rows in ([3, 1, 0, 2], [0, 5, 7, 9])]
+
+    assert [(one.device.type, one.shape) for one in found] == [("cuda", (4, 96, 96))] * 2
+    assert len(read) == (cache.n_images if free_gb == 80 else 2 * 4)
+    assert gpu.waits == []
 
 
 class Greedy(nn.Module):

@@ -87,7 +87,7 @@ def test_an_sae_is_fitted_checkpointed_and_measured(
     assert gpu.products == {torch.bfloat16, torch.float32}  # trained, measured
     # at the start; which atoms are dead; checkpoints and the guard before them; held log lines
     assert waits_at(gpu) == {
-        *("tokens.py", "sae_step.py", "checkpoint.py", "training_guard.py", "train.py"),
+        *("tokens.py", "sae_step.py", "checkpoint.py", "training_guard.py", "member.py"),
         *("quality.py", "content.py", "bodies.py"),  # at the end
     }
     assert sum("sae_step.py" in one and "nonzero" in one for one in gpu.waits) <= training.steps
@@ -101,7 +101,7 @@ def test_guides_are_fitted(store: Objects, small_store: SmallStore) -> None:
     assert gpu.products == {torch.float32}
     # at the start; the guard and held log lines; the coefficients at the end
     assert waits_at(gpu) == {
-        *("tokens.py", "guide_step.py", "anomaly_map.py", "training_guard.py", "train.py"),
+        *("tokens.py", "guide_step.py", "anomaly_map.py", "training_guard.py", "member.py"),
         "guide_files.py",
     }
 

@@ -132,14 +132,18 @@ def test_tokens_kept_on_a_device_come_in_the_batches_of_the_stream(fresh, order)
     assert torch.equal(resident.images(rows), streamed.images(rows))
 
 
-def test_tokens_shuffled_in_windows_come_from_the_stream(fresh):
+@pytest.mark.parametrize("start", [0, 9])
+def test_tokens_shuffled_in_windows_are_selected_where_they_are_kept(fresh, start, monkeypatch):
     cache = aux(fresh).cache
     cache.memory_bytes = cache.tokens_bytes // 2
     resident = TokenSource(cache, torch.device("cpu"), resident=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(cache), "gather_sorted", None)  # nothing is read any more
+        patch.setattr(type(cache), "touch_sorted", None)
 
-    got = list(resident.batches("tokens", 20, seed=3, epoch=1))
+        got = list(resident.batches("tokens", 20, seed=3, epoch=1, start_step=start))
 
-    expected = token_batches(cache, order="tokens", batch=20, seed=3, epoch=1)
+    expected = token_batches(cache, order="tokens", batch=20, seed=3, epoch=1, start_step=start)
     for one, other in zip(got, expected, strict=True):
         assert torch.equal(one, torch.from_numpy(other).float())
 

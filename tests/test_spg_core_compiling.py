@@ -3,6 +3,7 @@
 `aot_eager` captures as on CUDA and needs no compiler; it runs the captured operations as they are.
 """
 
+import gc
 import shutil
 from dataclasses import replace
 
@@ -10,7 +11,8 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from spg_core.adam import adam_step
+from spg_core import compiling
+from spg_core.adam import Rates, adam_step
 from spg_core.anomaly_map import map_operator
 from spg_core.compiling import Compiled, backend_for
 from spg_core.errors import ConfigError
@@ -86,7 +88,7 @@ def test_adam_is_that_of_torch(n_steps):
         optimizer.step()
         ours, mean, square = adam_step(
             ours, gradient, mean, square, torch.tensor(step, dtype=torch.float64),
-            learning_rate=0.1, beta1=0.8, beta2=0.99, eps=1e-6,
+            Rates(0.1, 0.8, 0.99), eps=1e-6,
         )  # fmt: skip
 
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-12, atol=1e-12)
@@ -143,6 +145,50 @@ def test_steps_do_not_compile_again_but_for_another_size_of_batch():
 
     assert after_one_size == 2
     assert n_graphs() == 3  # the update does not depend on the batch
+
+
+def test_points_of_a_grid_share_one_graph_and_each_keeps_its_rates():
+    rates = [{"learning_rate": 1e-3}, {"learning_rate": 3e-2, "beta1": 0.9}, {"beta2": 0.9}]
+    configs = [replace(SMALL, seed=seed, **one) for seed, one in enumerate(rates)]
+    eager = [SaeTrainer(one, D, precision="float64", compiler="none") for one in configs]
+    captured = [SaeTrainer(one, D, precision="float64", compiler="aot_eager") for one in configs]
+
+    for tokens in token_batches(5):
+        for expected, found in zip(eager, captured, strict=True):
+            torch.testing.assert_close(
+                found.step(tokens).loss, expected.step(tokens).loss, rtol=1e-9, atol=0
+            )
+
+    assert n_graphs() == 2
+    for expected, found in zip(eager, captured, strict=True):
+        torch.testing.assert_close(found.sae().encoder, expected.sae().encoder)
+
+
+def test_guides_of_a_grid_share_one_graph_and_each_keeps_its_rates():
+    rates = [{}, {"learning_rate": 0.1, "beta1": 0.9}, {"ema": 0.5, "seed": 4}]
+    eager = [guide_trainer("none", **one) for one in rates]
+    captured = [guide_trainer("aot_eager", **one) for one in rates]
+
+    for batch in guide_batches(5):
+        for expected, found in zip(eager, captured, strict=True):
+            torch.testing.assert_close(found.step(*batch), expected.step(*batch))
+
+    assert n_graphs() == 2
+    for expected, found in zip(eager, captured, strict=True):
+        torch.testing.assert_close(found.ema, expected.ema, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_baked_in_is_shared_with_nobody_and_graphs_go_with_their_trainers():
+    first, other = (SaeTrainer(replace(SMALL, k=k), D, compiler="aot_eager") for k in (5, 6))
+    [tokens] = token_batches(1)
+    for trainer in (first, other):
+        trainer.step(tokens)
+
+    assert n_graphs() == 4
+    before = len(compiling._shared)
+    del first, other, trainer
+    gc.collect()
+    assert len(compiling._shared) < before
 
 
 def test_a_state_is_gone_on_from_without_compiling_again():

@@ -4,7 +4,7 @@ The batches are those of `cache.stream`, bit for bit: on a GPU that holds all to
 indices are selected from the copy there, and nothing crosses the bus after the first read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from cache.layout import IMAGES_PER_SHARD
 from cache.order import EpochOrder
 from cache.reader import TokenCache
-from cache.stream import Order, fits_in_memory, steps_per_epoch, token_batches
+from cache.stream import Order, steps_per_epoch, token_batches, token_order
 from pipeline.configs import FitGuidesConfig, FitSaeConfig
 from pipeline.device import free_bytes, sent, within_memory
 from pipeline.inputs import CachedDataset
@@ -23,6 +23,8 @@ from spg_core.errors import FitError
 
 # Of a GPU's free memory; the rest is for weights, moments and activations.
 _RESIDENT_SHARE = 0.5
+# Of what is free then: decoding masks anew each epoch takes a core longer than a step takes a GPU.
+_MASKS_SHARE = 0.25
 
 
 class TokenSource:
@@ -33,17 +35,23 @@ class TokenSource:
         self.cache = cache
         self.device = device
         self._tokens: Tensor | None = None
+        self._masks: Tensor | None = None
         if _fits(cache, device) if resident is None else resident:
-            try:
-                with within_memory(f"{cache.where}"):
-                    self._tokens = _load(cache, device)
-            except FitError as error:  # another process took the room since it was asked for
-                say(f"remark: {error.args[0].partition(';')[0]}; tokens are streamed")
+            self._tokens = self._kept("tokens", _load)
+        self._masks_left = self.is_resident
 
     @property
     def is_resident(self) -> bool:
         """Whether all tokens lie on the device."""
         return self._tokens is not None
+
+    def _kept(self, what: str, load: Callable[[TokenCache, torch.device], Tensor]) -> Tensor | None:
+        try:
+            with within_memory(self.cache.where):
+                return load(self.cache, self.device)
+        except FitError as error:  # another process took the room since it was asked for
+            say(f"remark: {error.args[0].partition(';')[0]}; {what} are streamed")
+            return None
 
     def batches(
         self, order: Order, batch: int, seed: int, epoch: int, start_step: int = 0
@@ -53,35 +61,31 @@ class TokenSource:
         `batch` counts images for order `images`, else tokens.
         """
         whole = self._tokens
-        # Tokens that do not fit the host are shuffled in windows there, and come from there.
-        if whole is None or (order == "tokens" and not self._permuted_whole(batch)):
+        if whole is None:
             for array in token_batches(
                 self.cache, order=order, batch=batch, seed=seed, epoch=epoch, start_step=start_step
             ):
                 # float16 crosses the bus, float32 would take twice as long
                 yield self._send(array).float()
             return
-        for step in range(start_step, steps_per_epoch(self.cache, order, batch)):
-            yield self._select(whole, order, batch, seed, epoch, step).float()
+        for chosen in self._selected(whole, order, batch, seed, epoch, start_step):
+            yield chosen.float()
 
-    def _permuted_whole(self, batch: int) -> bool:
-        return fits_in_memory(self.cache, batch, self.cache.memory_bytes)
-
-    def _select(
-        self, whole: Tensor, order: Order, batch: int, seed: int, epoch: int, step: int
-    ) -> Tensor:
+    def _selected(
+        self, whole: Tensor, order: Order, batch: int, seed: int, epoch: int, start_step: int
+    ) -> Iterator[Tensor]:
         cache = self.cache
-        n_items = cache.n_images if order == "images" else cache.n_tokens
+        steps = range(start_step, steps_per_epoch(cache, order, batch))
         match order:
             case "sequential":
-                return whole[step * batch : (step + 1) * batch]
+                yield from (whole[step * batch : (step + 1) * batch] for step in steps)
             case "tokens":
-                tokens = EpochOrder(n_items, seed, epoch, "tokens", batch).step(step)
-                return self._take(whole, tokens)
+                for tokens in token_order(cache, batch, seed, epoch, start_step):
+                    yield self._take(whole, tokens)
             case "images":
-                rows = EpochOrder(n_items, seed, epoch, "images", batch).step(step)
+                rows_of = EpochOrder(cache.n_images, seed, epoch, "images", batch).step
                 images = whole.view(cache.n_images, -1, cache.d_model)
-                return self._take(images, rows).flatten(0, 1)
+                yield from (self._take(images, rows_of(step)).flatten(0, 1) for step in steps)
 
     def images(self, rows: NDArray[np.int64]) -> Tensor:
         """Give the tokens `(n, patches, d)` of image rows, on the device."""
@@ -98,7 +102,16 @@ class TokenSource:
         return self._send(data.manifest.labels[rows])
 
     def masks(self, rows: NDArray[np.int64]) -> Tensor:
-        """Give the masks `(n, height, width)` uint8 of image rows, on the device."""
+        """Give the masks `(n, height, width)` uint8 of image rows, on the device.
+
+        Beside tokens that are kept on a GPU they are kept there, too, from the first time on.
+        """
+        if self._masks_left:
+            self._masks_left = False
+            if _masks_fit(self.cache, self.device):
+                self._masks = self._kept("masks", _load_masks)
+        if self._masks is not None:
+            return self._take(self._masks, rows)
         return self._send(self.cache.masks(rows))
 
     def _take(self, items: Tensor, indices: NDArray[np.int64]) -> Tensor:
@@ -114,6 +127,13 @@ def _fits(cache: TokenCache, device: torch.device) -> bool:
     return cache.tokens_bytes <= _RESIDENT_SHARE * free_bytes(device)
 
 
+def _masks_fit(cache: TokenCache, device: torch.device) -> bool:
+    if device.type != "cuda" or cache.mask_size is None:
+        return False
+    height, width = cache.mask_size
+    return cache.n_images * height * width <= _MASKS_SHARE * free_bytes(device)
+
+
 def _load(cache: TokenCache, device: torch.device) -> Tensor:
     """Copy all tokens `(n_tokens, d)` float16 to the device, a shard at a time."""
     whole = torch.empty((cache.n_tokens, cache.d_model), dtype=torch.float16, device=device)
@@ -121,6 +141,16 @@ def _load(cache: TokenCache, device: torch.device) -> Tensor:
     for start in range(0, cache.n_images, IMAGES_PER_SHARD):
         rows = np.arange(start, min(start + IMAGES_PER_SHARD, cache.n_images))
         images[start : start + len(rows)] = torch.from_numpy(cache.tokens(rows)).to(device)
+    return whole
+
+
+def _load_masks(cache: TokenCache, device: torch.device) -> Tensor:
+    """Copy all masks `(n_images, height, width)` uint8 to the device, a shard at a time."""
+    assert cache.mask_size is not None
+    whole = torch.empty((cache.n_images, *cache.mask_size), dtype=torch.uint8, device=device)
+    for start in range(0, cache.n_images, IMAGES_PER_SHARD):
+        rows = np.arange(start, min(start + IMAGES_PER_SHARD, cache.n_images))
+        whole[start : start + len(rows)] = sent(torch.from_numpy(cache.masks(rows)), device)
     return whole
 
 
