@@ -106,7 +106,7 @@ def test_layers_are_predicted_from_one_forward_and_score_as_cached(vit, small_st
         lambda model, pixels: forwards.append(len(pixels)) or real(model, pixels),
     )
 
-    found = list(predict(made, find_images(paths), scoring, PredictConfig(weights=weights)))
+    found = list(predict(made, find_images(paths), scoring, PredictConfig(weights=(weights,))))
 
     assert forwards == [5]
     np.testing.assert_allclose([one.score for one in found], table["score"][:5], atol=1e-4)
@@ -119,7 +119,7 @@ def test_one_file_holds_all_layers_and_the_cls_pair(vit, tmp_path):
 
     scoring = ScoreConfig(image_score="both", pool="patches:0.1")
 
-    written = export(made, str(tmp_path / "a.onnx"), scoring, weights)
+    written = export(made, str(tmp_path / "a.onnx"), scoring, [weights])
 
     assert written.document.check.score_max_abs_difference <= 1e-4
 

@@ -74,7 +74,7 @@ def small(tmp_path_factory):
 def exported(small, tmp_path_factory):
     guides, weights = small
     out = tmp_path_factory.mktemp("exported") / "folder" / "detector.onnx"
-    return export(guides, str(out), ScoreConfig(), weights)
+    return export(guides, str(out), ScoreConfig(), [weights])
 
 
 def run(path, pixels):
@@ -94,7 +94,7 @@ def test_an_image_prepared_as_written_down_scores_as_predict_does(small, exporte
     pixels = np.asarray(photo.resize((96, 96), Image.Resampling.BICUBIC), np.float32) / 255
     _, (score,) = run(exported.path, pixels.transpose(2, 0, 1)[None])
 
-    config = PredictConfig(weights=weights)
+    config = PredictConfig(weights=(weights,))
     (one,) = predict(guides, find_images([str(tmp_path / "photo.png")]), ScoreConfig(), config)
     # predict passes through the float16 of a cache, the file does not
     assert score == pytest.approx(one.score, abs=1e-3)
@@ -144,7 +144,7 @@ def test_the_file_says_what_it_is(small, exported):
 def test_other_pooling_and_no_blur_go_into_the_file(small, tmp_path, config, pooled):
     guides, weights = small
 
-    made = export(guides, str(tmp_path / "a.onnx"), config, weights)
+    made = export(guides, str(tmp_path / "a.onnx"), config, [weights])
 
     maps, scores = run(made.path, check_images(96, 96).numpy())
     values = maps.reshape(3, -1).astype(np.float64)
@@ -175,7 +175,7 @@ def test_a_file_that_differs_is_not_kept(small, exported, tmp_path, monkeypatch)
     )
 
     with pytest.raises(ArtifactError, match=r"differs from ours by .* it was not kept"):
-        export(other, str(tmp_path / "a.onnx"), ScoreConfig(), weights)
+        export(other, str(tmp_path / "a.onnx"), ScoreConfig(), [weights])
 
     assert list(tmp_path.iterdir()) == []
 
@@ -220,7 +220,7 @@ def test_a_json_of_another_kind_is_never_replaced_by_the_sidecar(small, tmp_path
     before = {path: path.read_bytes() for path in (tmp_path / "guides").iterdir()}
 
     with pytest.raises(StoreError, match=rf"{name}\.json is there and was not written by this"):
-        export(guides, str(tmp_path / "guides" / f"{name}.onnx"), ScoreConfig(), weights)
+        export(guides, str(tmp_path / "guides" / f"{name}.onnx"), ScoreConfig(), [weights])
 
     assert {path: path.read_bytes() for path in (tmp_path / "guides").iterdir()} == before
 
@@ -230,7 +230,7 @@ def test_an_earlier_export_is_replaced(small, exported, tmp_path):
     for path in (exported.path, exported.sidecar):
         shutil.copy(path, tmp_path)
 
-    made = export(guides, str(tmp_path / "detector.onnx"), ScoreConfig(sigma=0), weights)
+    made = export(guides, str(tmp_path / "detector.onnx"), ScoreConfig(sigma=0), [weights])
 
     assert json.loads(Path(made.sidecar).read_text())["scoring"]["sigma"] == 0
     assert len(list(tmp_path.iterdir())) == 3
@@ -241,9 +241,9 @@ def test_impossible_places_are_refused(small, tmp_path):
     (tmp_path / "file").write_bytes(b"")
 
     with pytest.raises(ConfigError, match=r"ends in .onnx, got .*a\.pt"):
-        export(guides, str(tmp_path / "a.pt"), ScoreConfig(), weights)
+        export(guides, str(tmp_path / "a.pt"), ScoreConfig(), [weights])
     with pytest.raises(StoreError, match="cannot be written"):
-        export(guides, str(tmp_path / "file" / "a.onnx"), ScoreConfig(), weights)
+        export(guides, str(tmp_path / "file" / "a.onnx"), ScoreConfig(), [weights])
 
 
 @pytest.mark.slow
@@ -264,7 +264,7 @@ def test_the_file_of_a_real_detector_gives_the_same_table_as_score(shared, tmp_p
     scored = score(store, guides.id, "mvtec", ScoreConfig())
     cached = pq.read_table(f"{scored.path}/images.parquet")["score"].to_numpy()
 
-    made = export(guides, str(tmp_path / "detector.onnx"), ScoreConfig(), weights)
+    made = export(guides, str(tmp_path / "detector.onnx"), ScoreConfig(), [weights])
 
     unit = dataclasses.replace(data.spec, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     paths = [root / str(path) for path in data.manifest.column("image_path")]

@@ -61,7 +61,7 @@ def save_guides(folder):
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     guides, weights = save_guides(folder)
-    return guides, weights, export(guides, str(folder / "line 3.onnx"), ScoreConfig(), weights)
+    return guides, weights, export(guides, str(folder / "line 3.onnx"), ScoreConfig(), [weights])
 
 
 def load(path):
@@ -98,7 +98,7 @@ def test_the_module_alone_gives_the_scores_of_predict_in_an_environment_that_has
 
     assert (ran.returncode, ran.stderr) == (0, "")
     scores = [float(line.split("\t")[0]) for line in ran.stdout.splitlines()]
-    config = PredictConfig(weights=weights)
+    config = PredictConfig(weights=(weights,))
     theirs = predict(guides, find_images(paths), ScoreConfig(), config)
     # predict passes tokens through the float16 of a cache, and four decimals are printed
     np.testing.assert_allclose(scores, [one.score for one in theirs], atol=1e-3)
@@ -205,7 +205,7 @@ def test_a_module_of_somebody_else_is_never_replaced(made, tmp_path):
     (tmp_path / "spg_detector.py").write_text("print('mine')\n")
 
     with pytest.raises(StoreError, match=r"spg_detector\.py is there and was not written by this"):
-        export(guides, str(tmp_path / "a.onnx"), ScoreConfig(), weights)
+        export(guides, str(tmp_path / "a.onnx"), ScoreConfig(), [weights])
 
     assert [path.name for path in tmp_path.iterdir()] == ["spg_detector.py"]
 

@@ -66,7 +66,7 @@ def send(source, target, reference="prod-v1", **more):
 def judged(store, reference, images, weights=None):
     """Predict images with a detector; the bits of the scores."""
     guides = load_artifact(store, "guides", reference)
-    config = PredictConfig(weights=None if weights is None else str(weights))
+    config = PredictConfig(weights=() if weights is None else (str(weights),))
     found = list(predict(guides, find_images(images), ScoreConfig(device="cpu"), config))
     assert [one.error for one in found] == [None] * len(found)
     return [one.score for one in found]

@@ -22,13 +22,14 @@ from pipeline.caches.answers import Copied, Trouble
 from pipeline.caches.report import NamedCache
 from pipeline.caches.work import copy_all
 from pipeline.kinds import BODY, JSON
+from pipeline.prediction.familiar_file import FOLDER as FAMILIAR
 from pipeline.progress import say
 from pipeline.registry.answers import Moved, Transfer
 from pipeline.registry.find import find_any
 from pipeline.registry.parents import Parent, parents_of
 from spg_core.errors import ArtifactError, CorruptStore, NotInStore, SpgError, StoreError
 
-_COMPANIONS = (".json", ".jsonl", ".png", ".parquet", ".html", ".safetensors")
+_COMPANIONS = (".json", ".jsonl", ".png", ".parquet", ".html")
 """Endings of what stages and notes put beside an artifact; other files stay where they are."""
 
 
@@ -155,7 +156,7 @@ def _companions(place: Place[Document]) -> Iterator[str]:
         first, _, rest = file.partition("/")
         if file in (JSON[place.kind], BODY[place.kind]) or "/" in rest or first.endswith(".zarr"):
             continue
-        if not file.endswith(_COMPANIONS):
+        if not file.endswith(_COMPANIONS) and first != FAMILIAR:
             continue
         if link_on_the_way(place.store, entry.name) is not None:
             say(f"{place.where(file)} is a link and stays here")
