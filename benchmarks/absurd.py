@@ -92,9 +92,8 @@ def judged(store: str, guides: str, product: str, folder: Path) -> str:
     """Calibrate on the train images of a product, judge the others; give a row of the table."""
     data = SHARED / "data"
     root = data / "mvtec" / product
-    name = f"absurd-{product}"
     common = {"guides": guides, "weights": WEIGHTS}
-    spg_pipe.calibrate(store, good=str(root / "train/good"), name=name, replace=True, **common)
+    spg_pipe.calibrate(store, good=str(root / "train/good"), replace=True, **common)
     [other] = [data / "mvtec" / one for one in PRODUCTS if one != product]
     photos = [min((one / "test/good").iterdir()) for one in (root, other)]
     photos.append(min((data / "surface/magnetic_tile/Data/Images/Normal").iterdir()))

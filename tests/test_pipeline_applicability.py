@@ -139,6 +139,22 @@ def test_an_image_far_from_the_good_parts_is_told_how_far():
     assert not doubts_of(look_of(scene()), 0.5, learned())
 
 
+def test_parts_that_lie_alike_leave_a_later_one_familiar():
+    generator = torch.Generator().manual_seed(0)
+    places = torch.randn(1024, 64, generator=generator)
+    learner = Learner()
+
+    def part():
+        return places + 0.3 * torch.randn(1024, 64, generator=generator)
+
+    for _ in range(8):
+        learner.add(part(), 1.0)
+    known = learner.familiar("aligned")
+
+    # only a quarter of each one's patches is kept, others in each
+    assert all(one > 0.5 for one in known.applicability(torch.stack([part() for _ in range(5)])))
+
+
 def test_what_is_kept_is_bounded_however_many_parts_there_are():
     learner = Learner()
     for _ in range(300):

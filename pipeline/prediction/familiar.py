@@ -45,7 +45,7 @@ class Learner:
         self._aspects: list[float] = []
         self._looks: list[Look] = []
         self._tokens: list[Tensor] = []
-        self._rows: Tensor | None = None
+        self._generator = torch.Generator().manual_seed(0)
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -62,9 +62,9 @@ class Learner:
         if look is not None:
             self._looks.append(look)
         if len(self._tokens) < MOST_IMAGES:
-            if self._rows is None:
-                self._rows = kept_rows(1, len(tokens), MOST_PATCHES)[0]
-            self._tokens.append(tokens.to("cpu", torch.float16)[self._rows].clone())
+            # of each image others: parts that lie alike would look nearer than a later one will
+            rows = torch.randperm(len(tokens), generator=self._generator)[:MOST_PATCHES]
+            self._tokens.append(tokens.to("cpu", torch.float16)[rows])
 
     def familiar(self, name: str) -> Familiar:
         """Give what is kept of them. Raises: MetricError for too few."""
@@ -80,7 +80,7 @@ class Learner:
 MOST_IMAGES = 256
 """Good parts whose tokens are looked at; further ones change little, and take memory."""
 MOST_PATCHES = 256
-"""Patches of each that are; by chance, the same in all."""
+"""Patches of each that are, by chance."""
 
 
 def doubts_of(look: Look, applies: float | None, familiar: Familiar | None) -> list[str]:

@@ -17,6 +17,7 @@ from pipeline.configs.common import ArtifactName, is_artifact_name
 from pipeline.detection.find import AnyDetector
 from pipeline.prediction.familiar import Familiar
 from pipeline.prediction.threshold import DEFAULT
+from pipeline.progress import say
 from pipeline.versions import library_versions
 from spg_core.errors import ArtifactError, CorruptStore, NotInStore
 from spg_core.familiarity import MOST_TOKENS
@@ -90,6 +91,11 @@ def choose_familiar(guides: AnyDetector, name: str | None) -> Familiar | None:
     if name is None:
         names = list_familiar(guides)
         name = names[0] if len(names) == 1 else DEFAULT
+        if names and name not in names:
+            say(
+                f"{guides.id} knows good parts of {', '.join(names)}, and none is taken: name the "
+                "threshold that is meant by --threshold-name"
+            )
     try:
         return load_familiar(guides, name)
     except NotInStore:
