@@ -3,7 +3,7 @@
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +13,8 @@ from traceback import clear_frames
 import torch
 from torch import Tensor
 
-from spg_core.errors import ConfigError, FitError
+from pipeline.progress import say
+from spg_core.errors import ConfigError, FitError, MetricError
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,46 @@ def processor_name() -> str:
             if name.strip() == "model name":
                 return value.strip()
     return platform.machine() or "cpu"
+
+
+_most: dict[tuple[str, torch.device], int] = {}
+"""Images at once that fitted a GPU, since more did not."""
+
+
+def by_halves(
+    what: str, n: int, most: int, device: torch.device, run: Callable[[slice], None]
+) -> None:
+    """Run something for n images, `most` at a time, fewer from the first time they do not fit.
+
+    Images must not touch each other in it. Fewer are taken in all later calls for `what`, too.
+
+    Raises: MetricError for a GPU on which one image does not fit.
+    """
+    at = 0
+    while at < n:
+        here = slice(at, min(n, at + min(most, _most.get((what, device), most))))
+        lack = _lack(run, here)
+        if lack is None:
+            at = here.stop
+            continue
+        torch.cuda.empty_cache()
+        count = here.stop - here.start
+        if count == 1:
+            raise MetricError(
+                f"{what}: one image does not fit {device} ({lack}); free its memory, or use "
+                "--device cpu"
+            )
+        _most[what, device] = count // 2
+        say(f"remark: {what}: {count} images do not fit {device}; now {count // 2} at a time")
+
+
+def _lack(run: Callable[[slice], None], here: slice) -> str | None:
+    """Run it; say what the GPU said, None if all is well."""
+    try:
+        run(here)
+    except torch.OutOfMemoryError as error:
+        return str(error).partition(". ")[0]  # not the error, which holds frames and their tensors
+    return None
 
 
 @contextmanager

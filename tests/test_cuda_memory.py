@@ -4,6 +4,7 @@ import gc
 import shutil
 import sys
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,7 +20,11 @@ from cache.store import open_store
 from pipeline import device as device_module
 from pipeline.backbones.on_cpu import Taken
 from pipeline.backbones.on_gpu import GpuForward
-from pipeline.configs import FitSaeConfig
+from pipeline.configs import FitSaeConfig, ScoreConfig
+from pipeline.detection import values as values_module
+from pipeline.detection.load import make_detector
+from pipeline.detection.parts import GuidesPart
+from pipeline.detection.values import compute_maps
 from pipeline.device import Place, free_bytes
 from pipeline.fitting import sae as sae_stage
 from pipeline.fitting import tokens as tokens_module
@@ -29,9 +34,10 @@ from pipeline.fitting.guides import fit_guide_group
 from pipeline.fitting.sae import fit_saes, sae_id
 from pipeline.fitting.tokens import TokenSource
 from pipeline.inputs import open_dataset
+from pipeline.prediction.model import judge, load_model, specs_of
 from pipeline.sweep import estimate as estimate_module
 from pipeline.sweep.estimate import estimate, trial_tokens
-from spg_core.errors import BackboneError, FitError
+from spg_core.errors import BackboneError, FitError, MetricError
 from spg_core.guide_step import GuideBatch, GuideTrainer
 from spg_core.sae_config import SaeConfig
 from spg_core.sae_step import SaeTrainer, StepStats
@@ -325,3 +331,65 @@ def test_a_gpu_too_small_for_one_image_is_an_error_of_ours() -> None:
         BackboneError, match=r"one image does not fit cpu .*CUDA out of memory.*--device cpu"
     ):
         forward(torch.zeros(4, 3, 4, 4), torch.device("cpu"), "float32")
+
+
+@pytest.fixture
+def crowded(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Have guides hold so many images at once."""
+    monkeypatch.setattr(device_module, "_most", {})
+    monkeypatch.setattr(values_module, "_images_at_once", lambda _: 16)
+    real = GuidesPart.values
+
+    def hold(most: int) -> None:
+        def values(self: GuidesPart, units: Tensor, category: str | None = None) -> Tensor:
+            if len(units) > most:
+                raise torch.OutOfMemoryError(LACKING)
+            return real(self, units, category)
+
+        monkeypatch.setattr(GuidesPart, "values", values)
+
+    return hold
+
+
+def test_scoring_goes_on_with_fewer_images_when_they_do_not_fit(
+    small_store: SmallStore, crowded: Callable[[int], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = open_dataset(open_store(small_store.url), "aux", "gabor")
+    detector, rows = make_detector(small_store.guides, ScoreConfig()), np.arange(16)
+    expected = compute_maps(detector, data, rows)
+    crowded(3)
+
+    found = compute_maps(detector, data, rows)
+
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    said = capsys.readouterr().err
+    told = [line.partition("now ")[2] for line in said.splitlines() if "scoring" in line]
+    assert told == ["2 at a time"]  # blocks are of a category: four images
+
+
+def test_judging_goes_on_with_fewer_pictures_when_they_do_not_fit(
+    small_store: SmallStore, crowded: Callable[[int], None]
+) -> None:
+    detector = make_detector(small_store.guides, ScoreConfig())
+    specs = specs_of(detector)
+    paths = sorted((small_store.images / "target").rglob("test/*/*.png"))[:5]
+    inputs = [specs.prepare(path)[0] for path in paths]
+    model = load_model(detector, specs, [], "cpu")
+    expected = judge(model, inputs)
+    crowded(2)
+
+    found = judge(model, inputs)
+
+    assert [len(one) for one in found] == [5, 5, 5]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_gpu_too_small_to_score_one_image_is_an_error_of_ours(
+    small_store: SmallStore, crowded: Callable[[int], None]
+) -> None:
+    data = open_dataset(open_store(small_store.url), "aux", "gabor")
+    crowded(0)
+
+    with pytest.raises(MetricError, match=r"one image does not fit cpu .*CUDA out of memory"):
+        compute_maps(make_detector(small_store.guides, ScoreConfig()), data, np.arange(4))

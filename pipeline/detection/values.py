@@ -14,10 +14,12 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cache.reader import TokenCache
 from pipeline.detection.detector import Detector
 from pipeline.detection.parts import Part
+from pipeline.device import by_halves
 from pipeline.inputs import CachedDataset
 from spg_core.guides import unit
 from spg_core.pooling import Pooling
@@ -64,15 +66,17 @@ def _values_of_cache(
     of_patches = parts[0].reads == "patches"
     n_values = cache.tokens_per_image if of_patches else 1
     values = {part.key: np.empty((len(rows), n_values), np.float32) for part in parts}
-    step = _images_at_once(device)
     for start in range(0, len(rows), IMAGES_A_BATCH):
         chosen = rows[start : start + IMAGES_A_BATCH]
         batch = torch.from_numpy(cache.tokens(chosen) if of_patches else cache.cls(chosen)[:, None])
-        for at in range(0, len(batch), step):
-            here = slice(start + at, start + min(at + step, len(batch)))
-            units = unit(batch[at : at + step].to(device).float())
+
+        def take(here: slice, batch: Tensor = batch, start: int = start) -> None:
+            units = unit(batch[here].to(device).float())
+            place = slice(start + here.start, start + here.stop)
             for part in parts:
-                values[part.key][here] = part.values(units, category).cpu().numpy()
+                values[part.key][place] = part.values(units, category).cpu().numpy()
+
+        by_halves("scoring", len(batch), _images_at_once(device), device, take)
     return values
 
 
@@ -82,10 +86,12 @@ def draw_maps(detector: Detector, values: Mapping[str, Values]) -> Maps:
     of_parts = [torch.from_numpy(values[part.key]) for part in detector.parts]
     n_images, spec = len(of_parts[0]), detector.spec
     maps = np.empty((n_images, spec.height, spec.width), np.float32)
-    step = _images_at_once(detector.device)
-    for at in range(0, n_images, step):
-        batch = [one[at : at + step].to(detector.device) for one in of_parts]
-        maps[at : at + step] = detector.draw(*batch).cpu().numpy()
+    device = detector.device
+
+    def draw(here: slice) -> None:
+        maps[here] = detector.draw(*(one[here].to(device) for one in of_parts)).cpu().numpy()
+
+    by_halves("drawing maps", n_images, _images_at_once(device), device, draw)
     return maps
 
 

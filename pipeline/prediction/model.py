@@ -22,6 +22,7 @@ from pipeline.backbones.spec import BackboneSpec
 from pipeline.backbones.stored import load_stored_layers
 from pipeline.detection.detector import Detector
 from pipeline.detection.parts import Part
+from pipeline.device import by_halves
 from pipeline.prediction.look import Look, look_of
 from spg_core.errors import ConfigError
 
@@ -83,9 +84,19 @@ class Judged(NamedTuple):
     """`(B, P, d)` float16 of the first part that draws, where the model is."""
 
 
-@torch.inference_mode()
 def judge(model: Model, inputs: Sequence[Inputs]) -> Judged:
-    """Give maps and image scores of prepared pictures, and the tokens they were made from."""
+    """Give maps and image scores of prepared pictures, and the tokens they were made from.
+
+    Raises: MetricError for a GPU on which one does not fit.
+    """
+    parts: list[Judged] = []
+    device, n = model.detector.device, len(inputs)
+    by_halves("judging", n, n, device, lambda here: parts.append(_judge(model, inputs[here])))
+    return parts[0] if len(parts) == 1 else Judged(*map(torch.cat, zip(*parts, strict=True)))
+
+
+@torch.inference_mode()
+def _judge(model: Model, inputs: Sequence[Inputs]) -> Judged:
     detector, tokens = model.detector, model.tokens(inputs)
     values = detector.values(*tokens)
     maps = detector.draw(*values).cpu()
