@@ -22,6 +22,7 @@ RUNS = (
     ["benchmarks.promises"],
     ["benchmarks.presets"],
     ["benchmarks.sweep_scores"],
+    ["benchmarks.atom_browser"],
 )
 
 if __name__ == "__main__":

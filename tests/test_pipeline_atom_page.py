@@ -137,7 +137,8 @@ def test_a_cut_shows_its_patch_where_the_page_outlines_it(small_store: SmallStor
     photo = Image.new("RGB", (256, 256))
     photo.paste((255, 255, 255), (16 * 3, 16 * 15, 16 * 4, 16 * 16))  # patch in row 15, column 3
 
-    pixels = cut._cut(photo, 15 * 16 + 3, grid)[:, :, 0] > 128
+    found = np.frombuffer(cut._cut(photo, 15 * 16 + 3, grid), np.uint8)
+    pixels = found.reshape(cut.CELL, cut.CELL, 3)[:, :, 0] > 128
 
     high, wide = cut.span_of(grid)
     top, left = cut.corner_of(15 * 16 + 3, grid)

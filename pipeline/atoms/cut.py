@@ -8,6 +8,7 @@ import io
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ CELL = 64
 PER_PICTURE = 16
 """Of 32 in a picture, twice as much is decoded for a row; jumping about had 23 frames for 39."""
 _QUALITY = 80
+_CUT_BYTES = CELL * CELL * 3
 
 
 def span_of(grid: PatchGrid) -> tuple[int, int]:
@@ -54,20 +56,23 @@ def pictures(survey: Survey, order: NDArray[np.int64], scratch: Path) -> Iterato
     if not survey.data.manifest.has_thumbnails or len(order) == 0:
         return
     keep = survey.strongest.row.shape[1]
+    # read and written, not mapped: what is written then is no memory of this process
     with tempfile.TemporaryFile(dir=scratch) as file:
-        shape = (len(order), CELL, keep, CELL, 3)
-        cells = np.memmap(file, np.uint8, "w+", shape=shape)
-        _cut_all(survey, order, cells)
+        file.truncate(len(order) * keep * _CUT_BYTES)
+        _cut_all(survey, order, file)
+        file.seek(0)
         for start in range(0, len(order), PER_PICTURE):
-            part = cells[start : start + PER_PICTURE]
-            pixels = part.reshape(len(part) * CELL, keep * CELL, 3)
+            n_atoms = min(PER_PICTURE, len(order) - start)
+            cells = np.frombuffer(file.read(n_atoms * keep * _CUT_BYTES), np.uint8)
+            by_row = cells.reshape(n_atoms, keep, CELL, CELL, 3).swapaxes(1, 2)
+            pixels = by_row.reshape(n_atoms * CELL, keep * CELL, 3)
             stream = io.BytesIO()
             Image.fromarray(pixels).save(stream, "JPEG", quality=_QUALITY, optimize=True)
             yield stream.getvalue()
 
 
-def _cut_all(survey: Survey, order: NDArray[np.int64], cells: NDArray[np.uint8]) -> None:
-    """Write each cut to its place in `cells (n, CELL, K, CELL, 3)`, image by image."""
+def _cut_all(survey: Survey, order: NDArray[np.int64], file: IO[bytes]) -> None:
+    """Write each cut to its place among `(n, K)`, image by image."""
     rows, patches = survey.strongest.row[order], survey.strongest.patch[order]
     atom, place = np.nonzero(rows >= 0)
     by_image = np.argsort(rows[atom, place], kind="stable")
@@ -80,12 +85,14 @@ def _cut_all(survey: Survey, order: NDArray[np.int64], cells: NDArray[np.uint8])
             if jpeg is not None:
                 photo = open_thumbnail(jpeg, str(table["image_path"][int(row)]))
                 for at, to in zip(atom[these], place[these], strict=True):
-                    cells[at, :, to] = _cut(photo, int(patches[at, to]), grid)
+                    file.seek(int(at * rows.shape[1] + to) * _CUT_BYTES)
+                    file.write(_cut(photo, int(patches[at, to]), grid))
             advance()
 
 
-def _cut(photo: Image.Image, patch: int, grid: PatchGrid) -> NDArray[np.uint8]:
+def _cut(photo: Image.Image, patch: int, grid: PatchGrid) -> bytes:
+    """Give RGB pixels, `CELL` x `CELL`."""
     (top, left), (high, wide) = corner_of(patch, grid), span_of(grid)
     wide_px, high_px = photo.width / grid.cols, photo.height / grid.rows
     box = (left * wide_px, top * high_px, (left + wide) * wide_px, (top + high) * high_px)
-    return np.asarray(photo.resize((CELL, CELL), Image.Resampling.BICUBIC, box=box))
+    return photo.resize((CELL, CELL), Image.Resampling.BICUBIC, box=box).tobytes()
