@@ -136,6 +136,7 @@ def score(
     from cache.store import open_store
     from pipeline.detection.combine import find_or_combine
     from pipeline.detection.find import recipe_of
+    from pipeline.prediction.unlike import remark_unlike
     from pipeline.scoring.score import score as run
 
     objects = open_store(store)
@@ -145,7 +146,7 @@ def score(
     )
     detector = find_or_combine(objects, source.guides, meeting)
     config = asked.under(source.recipe or recipe_of(detector))
-    return run(
+    made = run(
         objects,
         detector,
         source.dataset,
@@ -155,6 +156,8 @@ def score(
         report=source.report,
         cluster=cluster,
     )
+    remark_unlike(objects, detector, source.dataset, config, source.key)
+    return made
 
 
 def sweep(

@@ -1,6 +1,7 @@
 """Whether a detector applies: checks of the picture, own good parts, and the verdict unsure."""
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,12 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+import spg_pipe
 from cache.store import open_store
 from pipeline.artifacts import load_artifact
 from pipeline.calibration.calibrate import calibrate
 from pipeline.configs import CalibrateConfig, CalibrateSource, PredictConfig, ScoreConfig
+from pipeline.inputs import open_dataset
 from pipeline.prediction.familiar import Familiar, Learner, doubts_of
 from pipeline.prediction.familiar_file import file_of, list_familiar, load_familiar, save_familiar
 from pipeline.prediction.inputs import find_images
@@ -292,3 +295,31 @@ def test_familiar_moves_to_where_the_tokens_are(calibrated):
     assert isinstance(known, Familiar)
     [same] = known.applicability(known.tokens[None])
     assert same == pytest.approx(1.0, abs=1e-3)
+
+
+def test_score_says_how_many_images_are_unlike_the_good_parts(
+    small_store, calibrated, good, tmp_path, capsys
+):
+    shutil.copytree(small_store.url, tmp_path / "store")
+    guides = load_artifact(open_store(tmp_path / "store"), "guides", small_store.guides.id)
+    ask = {"guides": guides.id, "dataset": "target"}
+    spg_pipe.score(tmp_path / "store", **ask)
+    assert "unlike" not in capsys.readouterr().err
+
+    save_familiar(guides, load_familiar(calibrated, "default"))
+    spg_pipe.score(tmp_path / "store", **ask)
+
+    told = " ".join(capsys.readouterr().err.split())
+    data = open_dataset(open_store(tmp_path / "store"), "target", "gabor")
+    paths = [str(small_store.images / "target" / one) for one in data.manifest.column("image_path")]
+    unlike = Counter(
+        category
+        for category, one in zip(
+            data.manifest.column("category"), judged(guides, *paths), strict=True
+        )
+        if one.applicability < 0.5
+    )
+    sizes = Counter(data.manifest.column("category"))
+    assert unlike
+    assert "unlike the good parts of default" in told
+    assert all(f"{n} of {sizes[category]} of {category}" in told for category, n in unlike.items())
