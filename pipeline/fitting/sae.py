@@ -31,7 +31,7 @@ from pipeline.fitting.checkpoint import drop_checkpoint
 from pipeline.fitting.fastest import fastest_way
 from pipeline.fitting.member import Line, Member, join, saved_when_stopped
 from pipeline.fitting.quality import measure_saes
-from pipeline.fitting.sae_files import save_sae
+from pipeline.fitting.sae_files import save_sae, training_remark
 from pipeline.fitting.tokens import TokenSource, epoch_steps, sae_batches
 from pipeline.fitting.train import compiler_for, run
 from pipeline.inputs import CachedDataset
@@ -204,6 +204,9 @@ def _finish(
         except FitError as error:
             member.error = error
     qualities = measure_saes(saes, source)
+    for remark in {training_remark(one.log.lines, configs[one.id], data.cache) for one in members}:
+        if remark is not None:
+            say(remark)
     results: Results = {}
     for member in members:
         if member.error is not None:

@@ -1,8 +1,11 @@
 """What is kept of an SAE that was trained: its tensors, what it says of itself, its curves."""
 
+from collections.abc import Sequence
+
 import torch
 
 from cache.objects import Objects
+from cache.reader import TokenCache
 from pipeline.artifacts import Artifact, save_artifact
 from pipeline.artifacts.documents import SaeDocument, SaeParents, SaeTraining
 from pipeline.artifacts.terms import Backbone
@@ -10,7 +13,7 @@ from pipeline.configs import FitSaeConfig
 from pipeline.device import device_name
 from pipeline.drawing.plots import draw_training
 from pipeline.fitting.checkpoint import drop_checkpoint
-from pipeline.fitting.log import PICTURE, SAE_PANELS
+from pipeline.fitting.log import PICTURE, SAE_PANELS, Line
 from pipeline.fitting.member import Member
 from pipeline.fitting.quality import Quality
 from pipeline.inputs import CachedDataset
@@ -61,3 +64,18 @@ def save_sae(
     member.saved = member.done
     drop_checkpoint(store, member.place)
     return artifact
+
+
+def training_remark(lines: Sequence[Line], config: FitSaeConfig, cache: TokenCache) -> str | None:
+    """Say what "dead 0" in the log does not mean: that atoms were watched, or helped, at all."""
+    n_tokens = cache.n_tokens * config.epochs
+    acts = config.auxk > 0 and config.auxk_weight > 0
+    if n_tokens < config.dead_after:
+        so = "; so AuxK never acted" if acts else ""
+        return (
+            f'remark: "dead 0" says nothing here: of {n_tokens} tokens in training none could show '
+            f"an atom dead, --dead-after is {config.dead_after}{so}"
+        )
+    if acts and not any(line.get("dead") for line in lines):
+        return "remark: no atom died in training, so AuxK never acted"
+    return None

@@ -38,6 +38,7 @@ from pipeline.scoring.blocks import (
 from pipeline.scoring.categories import CategoryScores, score_categories
 from pipeline.scoring.chance import remark_chance
 from pipeline.scoring.document import categories_file, images_table, scores_document
+from pipeline.scoring.overlap import remark_seen
 from pipeline.scoring.requests import Request, Wanted, passes, read_requests
 from pipeline.workers import open_workers
 from spg_core.errors import MetricError, SpgError
@@ -151,14 +152,10 @@ def _score_members(
     store: Objects, members: Sequence[Request], extras: _Extras
 ) -> dict[str, Artifact[ScoresDocument] | SpgError]:
     """Score and save requests of one pass; an error of one's own sinks no other."""
-    for one in members:
-        # a memory is of the product that it is asked about
-        if fitted_on(one.parent).key == one.data.cache.key and one.parent.place.kind != "memories":
-            say(
-                f"remark: the guides were fitted on {one.data.dataset}; these numbers say nothing "
-                "about products that were not seen"
-            )
-            break
+    # a memory is of the product that it is asked about
+    fitted = [fitted_on(one.parent) for one in members if one.parent.place.kind != "memories"]
+    for parent in {one.key: one for one in fitted}.values():
+        remark_seen(store, parent, members[0].data)
     sharing: dict[tuple[str, str, float, str], list[Request]] = {}
     for one in members:
         config = one.config
