@@ -117,6 +117,31 @@ def test_what_is_gone_is_forgotten(folder, inbox, clock):
     assert len(folder) == 0
 
 
+def test_a_share_that_was_away_brings_nothing_new(folder, inbox, clock, capsys):
+    (inbox / "a.png").write_bytes(b"x")
+    ready(folder, clock)
+    assert ready(folder, clock) == ["a.png"]
+    finish(folder, inbox, "a.png")
+
+    inbox.rename(inbox.with_name("away"))
+    for _ in range(3):
+        assert ready(folder, clock) == []
+    inbox.with_name("away").rename(inbox)
+
+    assert ready(folder, clock) == []
+    assert ready(folder, clock, 60) == []
+    assert capsys.readouterr().err.count("unreadable folder") == 1
+
+
+def test_a_name_that_cannot_be_used_is_said_once(folder, inbox, clock, capsys):
+    (inbox / "a\nb.png").write_bytes(b"x")
+
+    for _ in range(3):
+        assert ready(folder, clock) == []
+
+    assert capsys.readouterr().err.count("unusable name") == 1
+
+
 def test_pictures_of_ours_hidden_files_and_others_are_passed_over(folder, inbox, clock):
     for name in ("a.overlay.png", "a.heatmap.png", ".b.png", "c.txt", "d.png.part"):
         (inbox / name).write_bytes(b"x")

@@ -60,6 +60,7 @@ class Folder:
         self.path = Path(path)
         self._now = now
         self._files: dict[str, _File] = {}
+        self._told: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._files)
@@ -79,7 +80,18 @@ class Folder:
                 self._files[path] = (
                     known if known is not None and known.state == state else _File(state, now)
                 )
+        self._tell(problems)
+        if any(one.kind == "unreadable folder" for one in problems):
+            # a share that is away for a while: what was in it is not new when it is back
+            self._files = {path: one for path, one in before.items() if one.is_done} | self._files
         return [path for path, one in self._files.items() if self._is_ready(one, now)]
+
+    def _tell(self, problems: list[Problem]) -> None:
+        """Say once what is in the folder and cannot be judged."""
+        found = {f"{one.kind}: {one}" for one in problems}
+        for text in sorted(found - self._told):
+            say(f"remark: {self.path}: {text}")
+        self._told = found
 
     def _is_ready(self, one: _File, now: float) -> bool:
         is_doubtful = one.was_tried or not one.state[0]
