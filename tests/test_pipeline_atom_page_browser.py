@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cache.store import open_store
+from manifests.table import Manifest
 from pipeline.atoms import browser
 from pipeline.atoms.browser import write_page
 from pipeline.atoms.cut import CELL, PER_PICTURE
@@ -252,6 +253,25 @@ def test_no_name_ends_the_numbers(small_store: SmallStore, name: str) -> None:
     assert "<" not in text
     assert text.isascii()
     assert name == "Infinity" or name not in text
+
+
+def test_without_pictures_a_frame_is_the_image_and_its_mark_says_where(
+    small_store: SmallStore, chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a cache without pictures, for real, is in test_pipeline_atom_page.py
+    monkeypatch.setattr(Manifest, "has_thumbnails", property(lambda _: False))
+    page, store = tmp_path / "a.html", open_store(small_store.url, read_only=True)
+    write_page(store, AtomsConfig(), str(page), guides=None, sae=small_store.sae.id)
+    numbers = numbers_of(page)
+    chromium.get(page.as_uri())
+
+    mark = "return document.querySelector('.cut i').style"
+    left, top = (float(chromium.execute_script(f"{mark}.{one}")[:-1]) for one in ("left", "top"))
+
+    rows, cols = numbers["grid"]
+    row, col = divmod(numbers["columns"]["patches"][0][1], cols)
+    assert (left, top) == pytest.approx((100 * col / cols, 100 * row / rows), abs=1e-3)
+    assert chromium.get_log("browser") == []
 
 
 def test_the_page_says_that_it_needs_its_script(chromium: Any, folder: Path) -> None:

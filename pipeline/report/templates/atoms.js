@@ -25,6 +25,7 @@ const percent = (share) => share >= 0.995 && share < 1 ? "> 99 %" : share >= 0.0
   : share >= 0.001 ? `${(100 * share).toFixed(1)} %` : share > 0 ? "< 0.1 %" : "0 %";
 
 // --- pictures: one holds several atoms; it is fetched, or unpacked, when one of them is in sight ---
+const hasPictures = linked.length + embedded.length > 0;
 const unpacked = new Map();
 
 function pictureOf(at) {
@@ -45,7 +46,8 @@ const nPictured = columns.patches.filter((patches) => patches.length > 0).length
 function cutOf(at, place, caption) {
   const [row, patch, activation] = columns.patches[at].slice(3 * place, 3 * place + 3);
   const [rows, cols] = data.grid;
-  const [high, wide] = data.span;
+  // without pictures the frame is the whole image, so that the mark says where in it
+  const [high, wide] = hasPictures ? data.span : data.grid;
   const inwards = (centre, size, all) => Math.min(Math.max(centre - (size >> 1), 0), all - size);
   const y = Math.floor(patch / cols), x = patch % cols;
   const frame = make("div"), mark = make("i");
@@ -145,6 +147,7 @@ let order = [];
 let rowHeight = 0;
 let printing = false;
 const standing = new Map();
+list.classList.toggle("short", Object.keys(columns.coefficient).length === 0);
 
 function draw() {
   const top = list.getBoundingClientRect().top;
