@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, TypedDict, cast
 from cache.objects import Objects
 from pipeline.cluster_client import open_client, torch_threads
 from pipeline.cluster_store import store_ticket
-from pipeline.cluster_worker import Job, run
+from pipeline.cluster_worker import Job, gpus_seen, run
 from pipeline.configs import ClusterConfig
 from pipeline.device import Place
 from pipeline.stopping import stop_job
@@ -186,7 +186,11 @@ def open_dask_workers(
     `threads` pieces of work are under way in each process that is started here.
     """
     with store_ticket(store) as ticket, open_client(cluster, threads) as client:
-        places = _places(client.scheduler_info(n_workers=-1)["workers"])
+        known = client.scheduler_info(n_workers=-1)["workers"]
+        seen: dict[str, str] = {}
+        with suppress(OSError, RuntimeError, TimeoutError):  # what ails the workers is told later
+            seen = client.run(gpus_seen, on_error="ignore")
+        places = _places(known, seen)
         name = secrets.token_hex(8)
         told = Job(name, ticket, open_job, job, torch_threads(cluster), places)
         try:
@@ -205,13 +209,13 @@ def _stop(client: "Client", job: str) -> None:
             sleep(_LEAVING_LOOK_SECONDS)
 
 
-def _places(known: Mapping[str, KnownWorker]) -> dict[str, Place]:
-    """Number the workers of each machine."""
-    hosts = {address: known[address]["host"] for address in sorted(known)}
-    n_workers = Counter(hosts.values())
-    numbers: Counter[str] = Counter()
+def _places(known: Mapping[str, KnownWorker], seen: Mapping[str, str]) -> dict[str, Place]:
+    """Number the workers of each machine; those that were given other GPUs share none with them."""
+    groups = {one: (known[one]["host"], seen.get(one, "")) for one in sorted(known)}
+    n_workers = Counter(groups.values())
+    numbers: Counter[tuple[str, str]] = Counter()
     places: dict[str, Place] = {}
-    for address, host in hosts.items():
-        places[address] = Place(numbers[host], n_workers[host])
-        numbers[host] += 1
+    for address, group in groups.items():
+        places[address] = Place(numbers[group], n_workers[group])
+        numbers[group] += 1
     return places

@@ -1,5 +1,6 @@
 """In a worker process of Dask: a job is opened once, then its functions are run."""
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -66,6 +67,11 @@ def _open(job: Job[Told, Opened]) -> Opened:
 
         torch.set_num_threads(job.torch_threads)
     return job.open_job(open_ticket(job.ticket), job.job)
+
+
+def gpus_seen() -> str:
+    """Say which GPUs this worker was given: by a batch system, by dask-cuda or by hand."""
+    return " ".join(os.environ.get(name, "") for name in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES"))
 
 
 def place_of(name: str, address: str, places: Mapping[str, Place]) -> Place:

@@ -23,7 +23,7 @@ from cache.objects import is_temporary
 from cache.store import open_store
 from pipeline import cluster as cluster_module
 from pipeline import cluster_client, cluster_store, device
-from pipeline.cluster_worker import place_of
+from pipeline.cluster_worker import gpus_seen, place_of
 from pipeline.configs import ClusterConfig, ScoreConfig
 from pipeline.detection.load import load_detector
 from pipeline.detection.values import compute_maps
@@ -435,9 +435,25 @@ def test_a_worker_is_numbered_by_its_name_or_as_counted(name, address, expected)
 def test_workers_are_counted_machine_by_machine():
     known = {f"tcp://{host}:{port}": {"host": host} for host in "ab" for port in (1, 2, 3)}
 
-    places = [*cluster_module._places(known).values()]
+    places = [*cluster_module._places(known, {}).values()]
 
     assert places == [device.Place(number, 3) for number in (0, 1, 2, 0, 1, 2)]
+
+
+def test_workers_that_were_given_other_gpus_share_none():
+    known = {f"tcp://a:{port}": {"host": "a"} for port in (1, 2, 3)}
+    seen = {"tcp://a:1": "17 0", "tcp://a:2": "18 0", "tcp://a:3": "17 0"}
+
+    places = cluster_module._places(known, seen)
+
+    assert [*places.values()] == [device.Place(0, 2), device.Place(0, 1), device.Place(1, 2)]
+
+
+def test_a_worker_says_which_gpus_it_was_given(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+
+    assert gpus_seen() == "17 2,3"
 
 
 @pytest.mark.parametrize("n_gpus", [1, 2, 4])
