@@ -8,20 +8,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from manifests.images import decode_image, read_bytes
 from pipeline.artifacts.notes import CalibratedOn
 from pipeline.calibration.known_parts import KnownParts, held_images
 from pipeline.configs import CalibrateSource, PredictConfig, ScoreConfig
 from pipeline.detection.find import AnyDetector
-from pipeline.prediction.familiar import Learner
 from pipeline.prediction.inputs import Listed, find_images
-from pipeline.prediction.look import Look
 from pipeline.prediction.predict import Seen, predict
 from pipeline.progress import bar, say
 from spg_core.errors import DatasetError
 
+Paths = dict[str, str]
+"""By the SHA-256 of the file's bytes."""
 _NAMED = 3
 """Files named in a message; the others are counted."""
 
@@ -31,12 +30,34 @@ def own_parts(guides: AnyDetector, scoring: ScoreConfig, source: CalibrateSource
 
     Raises: DatasetError for what is not there or cannot be meant.
     """
-    held = held_images(guides)
     good, bad = _read("--good", source.good), _read("--bad", source.bad)
+    own = _unseen(guides, good, bad)
+    told = CalibratedOn(
+        cache=None,
+        split=None,
+        categories=list(source.category),
+        good=sorted(own),
+        bad=sorted(bad),
+        is_auxiliary=False,
+    )
+    paths = [*own.values(), *bad.values()]
+    labels = np.arange(len(paths)) >= len(own)
+    [category] = source.category or (None,)
+    config = PredictConfig(weights=source.weights, category=category, threshold=0.5)
+    return KnownParts(labels, [], told, partial(_judge, guides, paths, scoring, config))
+
+
+def _unseen(guides: AnyDetector, good: Paths, bad: Paths) -> Paths:
+    """Give the good images that no memory holds.
+
+    Raises: DatasetError where none is left, for a bad one that a memory holds, and for one that is
+        good and bad.
+    """
     if both := good.keys() & bad.keys():
         pairs = [f"{good[one]} is {bad[one]}" for one in both]
         raise DatasetError(f"the same image is good and bad: {_some(sorted(pairs))}; which is it?")
-    if remembered := [bad[one] for one in bad if one in held]:
+    held = held_images(guides)
+    if remembered := [path for digest, path in bad.items() if digest in held]:
         raise DatasetError(
             f"{guides.id} holds images of --bad as normal: {_some(remembered)}; make another memory"
         )
@@ -48,43 +69,18 @@ def own_parts(guides: AnyDetector, scoring: ScoreConfig, source: CalibrateSource
             f"no image of --good is left of {len(good)}: all are in the memory {guides.id}, and "
             "would look normal to it; give other good parts"
         )
-    [category] = source.category or (None,)
-    told = CalibratedOn(
-        cache=None,
-        split=None,
-        categories=list(source.category),
-        good=sorted(own),
-        bad=sorted(bad),
-        is_auxiliary=False,
-    )
-    paths = [*own.values(), *bad.values()]
-    labels = np.arange(len(paths)) >= len(own)
-    config = PredictConfig(weights=source.weights, category=category, threshold=0.5)
-    learner = Learner()
-    takes = _takes(learner, frozenset(own.values()))
-    score = partial(_judge, guides, paths, scoring, config, takes)
-    return KnownParts(labels, [], told, score, learner)
+    return own
 
 
-def _takes(learner: Learner, good: frozenset[str]) -> Seen:
-    """Let the good ones be learned as they are judged."""
-
-    def take(path: str, look: Look, tokens: Tensor) -> None:
-        if path in good:
-            learner.add(tokens, look.aspect, look)
-
-    return take
-
-
-def _read(option: str, arguments: Sequence[str]) -> dict[str, str]:
-    """Give paths by the digest of their bytes; what cannot be used is said and left out.
+def _read(option: str, arguments: Sequence[str]) -> Paths:
+    """Give the images that arguments name; what cannot be used is said and left out.
 
     Raises: DatasetError for what is not there, and where nothing is left.
     """
     listed = find_images(arguments)
     if missing := [one.error for one in listed if one.error is not None]:
         raise DatasetError(f"{option}: {_some(missing)}")
-    found: dict[str, str] = {}
+    found: Paths = {}
     again, broken, sizes = 0, list[str](), Counter[tuple[int, int]]()
     for path in (one.path for one in listed):
         try:
@@ -97,6 +93,8 @@ def _read(option: str, arguments: Sequence[str]) -> dict[str, str]:
         again += digest in found
         if found.setdefault(digest, path) == path:
             sizes[image.size] += 1
+    if arguments and not found:
+        raise DatasetError(f"{option}: none of {len(listed)} images can be used; {broken[0]}")
     if broken:
         say(f"{option}: {len(broken)} of {len(listed)} images are left out: {_some(broken)}")
     if again:
@@ -104,8 +102,6 @@ def _read(option: str, arguments: Sequence[str]) -> dict[str, str]:
     if len(sizes) > 1:
         told = ", ".join(f"{n} of {w} x {h}" for (w, h), n in sizes.most_common(_NAMED))
         say(f"remark: {option}: images of {len(sizes)} sizes ({told}, ..); are all of one camera?")
-    if arguments and not found:
-        raise DatasetError(f"{option}: none of {len(listed)} images can be used; {broken[0]}")
     return found
 
 
