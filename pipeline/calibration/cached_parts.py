@@ -1,8 +1,10 @@
 """Known parts of a cached dataset, or of the auxiliary one that guides were fitted on."""
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cache.objects import Objects
@@ -17,6 +19,7 @@ from pipeline.detection.sources import open_sources
 from pipeline.detection.values import compute
 from pipeline.device import resolve_device
 from pipeline.inputs import CachedDataset
+from pipeline.prediction.familiar import MOST_IMAGES, Learner
 from pipeline.progress import bar, say
 from pipeline.scoring.unseen import memories_of
 from spg_core.errors import ArtifactError, ConfigError, DatasetError
@@ -46,7 +49,13 @@ def cached_parts(
     )
     labels = data.manifest.labels[rows].astype(np.bool_)
     categories = [str(name) for name in data.manifest.select(rows)["category"].to_pylist()]
-    return KnownParts(labels, categories, told, partial(_compute, detector, data, rows, scoring))
+    score = partial(_compute, detector, data, rows, scoring)
+    if source.dataset is None:
+        return KnownParts(labels, categories, told, score, None)
+    learner = Learner()
+    return KnownParts(
+        labels, categories, told, partial(_learn, score, learner, data, rows), learner
+    )
 
 
 def _open(
@@ -62,6 +71,21 @@ def _open(
             "it on parts of its own product: --good FOLDER, or --dataset NAME"
         )
     return open_fitted_on(store, guides, detector)
+
+
+def _learn(
+    score: Callable[[], NDArray[np.float32]],
+    learner: Learner,
+    data: CachedDataset,
+    rows: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """Let good parts, spread over all, be learned from; then score."""
+    good = rows[data.manifest.labels[rows] == 0]
+    width, height = data.manifest.column("width"), data.manifest.column("height")
+    for row in good[:: max(1, -(-len(good) // MOST_IMAGES))].tolist():
+        tokens = torch.from_numpy(data.cache.tokens(np.array([row], np.int64))[0])
+        learner.add(tokens, width[row] / height[row])
+    return score()
 
 
 def _wanted(data: CachedDataset, source: CalibrateSource) -> NDArray[np.int64]:

@@ -20,9 +20,12 @@ from pipeline.calibration.known_parts import KnownParts
 from pipeline.calibration.own_parts import own_parts
 from pipeline.configs import CalibrateConfig, CalibrateSource, ScoreConfig
 from pipeline.detection.find import AnyDetector
+from pipeline.prediction.familiar import Learner
+from pipeline.prediction.familiar_file import drop_familiar, save_familiar
 from pipeline.prediction.threshold import describe, file_of, load_threshold, scoring_of
 from pipeline.progress import say
 from spg_core.errors import NotInStore, OptionsDisagree, StoreError
+from spg_core.familiarity import FEWEST
 
 
 class ThresholdTaken(StoreError):
@@ -54,19 +57,18 @@ def calibrate(
             "category, each with its own --name"
         )
     guides.place.store.check_writable()  # not after minutes of scoring
-    parts = (
-        own_parts(guides, scoring, source)
-        if source.good
-        else cached_parts(store, guides, scoring, source)
-    )
+    if source.good:
+        parts = own_parts(guides, scoring, source)
+    else:
+        parts = cached_parts(store, guides, scoring, source)
     asked = _asked(parts, scoring, config)
     saved = None if config.replace else _saved(guides, asked, config.name)
     if saved is not None:
         say(f"the threshold {config.name} is there already; --replace chooses it anew")
         return saved
-    document = ThresholdDocument(
-        guides=guides.id, name=config.name, asked=asked, chosen=_choose(asked, parts)
-    )
+    chosen = _choose(asked, parts)
+    document = ThresholdDocument(guides=guides.id, name=config.name, asked=asked, chosen=chosen)
+    _keep_familiar(guides, parts.learner, config.name)
     return _write(guides, document, in_place=config.replace)
 
 
@@ -80,6 +82,17 @@ def _choose(asked: ThresholdRequest, parts: KnownParts) -> list[Chosen]:
         require_choice(parts.labels[own], asked, category)
     scores = parts.score()
     return [choose(scores[own], parts.labels[own], asked, one) for one, own in groups.items()]
+
+
+def _keep_familiar(guides: AnyDetector, learner: Learner | None, name: str) -> None:
+    """Keep what good parts look like under the threshold's name, and nothing of earlier ones."""
+    n = 0 if learner is None else len(learner)
+    if learner is None or n < FEWEST:
+        drop_familiar(guides, name)
+        if learner is not None:
+            say(f"{n} good parts are too few to tell images unlike them; it takes {FEWEST}")
+        return
+    save_familiar(guides, learner.familiar(name))
 
 
 def _asked(parts: KnownParts, scoring: ScoreConfig, config: CalibrateConfig) -> ThresholdRequest:

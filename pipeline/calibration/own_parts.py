@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from manifests.images import decode_image, read_bytes
 from pipeline.artifacts.notes import CalibratedOn
 from pipeline.calibration.known_parts import KnownParts, held_images
 from pipeline.configs import CalibrateSource, PredictConfig, ScoreConfig
 from pipeline.detection.find import AnyDetector
+from pipeline.prediction.familiar import Learner
 from pipeline.prediction.inputs import Listed, find_images
+from pipeline.prediction.look import Look
 from pipeline.prediction.predict import Seen, predict
 from pipeline.progress import bar, say
 from spg_core.errors import DatasetError
@@ -44,7 +47,20 @@ def own_parts(guides: AnyDetector, scoring: ScoreConfig, source: CalibrateSource
     labels = np.arange(len(paths)) >= len(own)
     [category] = source.category or (None,)
     config = PredictConfig(weights=source.weights, category=category, threshold=0.5)
-    return KnownParts(labels, [], told, partial(_judge, guides, paths, scoring, config))
+    learner = Learner()
+    takes = _takes(learner, frozenset(own.values()))
+    score = partial(_judge, guides, paths, scoring, config, takes)
+    return KnownParts(labels, [], told, score, learner)
+
+
+def _takes(learner: Learner, good: frozenset[str]) -> Seen:
+    """Let the good ones be learned as they are judged."""
+
+    def take(path: str, look: Look, tokens: Tensor) -> None:
+        if path in good:
+            learner.add(tokens, look.aspect, look)
+
+    return take
 
 
 def _unseen(guides: AnyDetector, good: Paths, bad: Paths) -> Paths:
