@@ -77,9 +77,8 @@ class PredictSource(GuidesSource):
     watch: FilePath | None = None
     """Folder whose images are judged, then those that arrive in it, until Ctrl-C or SIGTERM."""
 
-    def __post_init__(self) -> None:
-        """Raises: ConfigError for a value out of range, no images, or images beside --watch."""
-        super().__post_init__()
+    def check(self) -> None:
+        """Raises: OptionsDisagree for no images, or images beside --watch."""
         if bool(self.images) == (self.watch is not None):
             raise OptionsDisagree("give images, folders or globs to judge, or --watch FOLDER")
 

@@ -143,14 +143,10 @@ class Judge:
             )
         doubts = doubts_of(one.look, made.applicability, self.familiar)
         verdict, reason = decide(made.score, self.threshold, doubts)
-        pictures: Pictures | None = None
-        if self.config.out is not None:
-            target = Path(self.config.out) / one.name
-            said = Said(made.score, self.threshold.value, verdict, reason)
-            try:
-                pictures = draw(path, made.map, target, said, exif=self.model.detector.spec.exif)
-            except DatasetError as error:
-                return Prediction(path=path, error=str(error))
+        try:
+            pictures = self._draw(one, made, verdict, reason)
+        except DatasetError as error:
+            return Prediction(path=path, error=str(error))
         return Prediction(
             path=path,
             score=made.score,
@@ -162,6 +158,16 @@ class Judge:
             heatmap=None if pictures is None else pictures.heatmap,
             overlay=None if pictures is None else pictures.overlay,
         )
+
+    def _draw(
+        self, one: _Decoded, made: _Made, verdict: str | None, reason: str | None
+    ) -> Pictures | None:
+        """Write the pictures of an image, where they are wanted. Raises: DatasetError."""
+        if self.config.out is None:
+            return None
+        target, exif = Path(self.config.out) / one.name, self.model.detector.spec.exif
+        said = Said(made.score, self.threshold.value, verdict, reason)
+        return draw(one.listed.path, made.map, target, said, exif=exif)
 
 
 def predict(

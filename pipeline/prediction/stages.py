@@ -47,6 +47,7 @@ def predict(
 
     A folder that is watched goes on giving predictions until it is stopped.
     """
+    source.check()
     from cache.store import open_store
     from pipeline.detection.find import find_detector, recipe_of
     from pipeline.prediction.inputs import find_images, require_all
