@@ -81,7 +81,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
         "fit-sae": ["fit-sae", *fit, "--epochs", "150"],
         "fit-guides": ["fit-guides", "--sae", "latest", "--epochs", "300"],
         "sweep": ["sweep", *pair, "--width", "64,128", "--k", "4,8", *short],
-        "calibrate": ["calibrate", "--guides", "latest", "--fpr", "0.5"],
+        "calibrate": ["calibrate", "--guides", "latest", "--rate", "0.5", "--replace"],
         "score": ["score", "--guides", "latest", "--dataset", "target", "--sigma", "3"],
         "verify": ["cache", "verify"],
     }
