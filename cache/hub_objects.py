@@ -12,7 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from cache.hub_files import Committed, Pending, explained, git_sha1, without_remarks
-from cache.objects import SMALL_OBJECT_BYTES, ObjectInfo, Part, as_view, check_name
+from cache.objects import (
+    SMALL_OBJECT_BYTES,
+    ObjectInfo,
+    Part,
+    as_view,
+    check_name,
+    refuse_larger,
+    whole_range,
+)
 from spg_core.errors import NotInStore, StoreError
 
 SCHEME = "hf://"
@@ -42,14 +50,11 @@ class HubObjects:
         self._pending: dict[str, Pending] = {}
 
     def get(self, name: str, max_bytes: int = SMALL_OBJECT_BYTES) -> bytes:
-        """Return the whole object, at most `max_bytes`. Raises: NotInStore, StoreError."""
+        """Return the whole object. Raises: NotInStore, StoreError; CorruptStore if too large."""
         size_bytes = self.size(name)
         if size_bytes is None:
             raise NotInStore(f"{self.where}/{name} is not in the store")
-        if size_bytes > max_bytes:
-            raise StoreError(
-                f"{self.where}/{name} has {size_bytes} bytes, at most {max_bytes} expected"
-            )
+        refuse_larger(size_bytes, max_bytes, f"{self.where}/{name}")
         pending = self._pending.get(name)
         if pending is not None and pending.body is not None:
             return pending.body
@@ -58,9 +63,7 @@ class HubObjects:
     def get_range(self, name: str, start: int, length: int) -> bytes:
         """Return `length` bytes from `start`. Raises: NotInStore, StoreError."""
         data = self.get(name, max_bytes=max(1, self.size(name) or 0))[start : start + length]
-        if len(data) != length:
-            raise StoreError(f"{self.where}/{name} ends before byte {start + length}")
-        return data
+        return whole_range(data, start, length, f"{self.where}/{name}")
 
     def put_new(
         self, name: str, parts: Sequence[Part], approve: Callable[[], object] | None = None

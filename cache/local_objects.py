@@ -25,7 +25,10 @@ from cache.objects import (
     check_name,
     is_name,
     is_temporary,
+    refuse_larger,
+    refuse_read_only,
     total_bytes,
+    whole_range,
 )
 from spg_core.errors import CorruptStore, NotInStore, StoreError
 
@@ -59,10 +62,7 @@ class LocalObjects:
         """Return the whole object. Raises: NotInStore, StoreError; CorruptStore if too large."""
         with self._explained("read", name), open_regular(self._path(name)) as file:
             size_bytes = os.fstat(file.fileno()).st_size
-            if size_bytes > max_bytes:
-                raise CorruptStore(
-                    f"{self._show(name)} has {size_bytes} bytes, at most {max_bytes} expected"
-                )
+            refuse_larger(size_bytes, max_bytes, self._show(name))
             return file.read(size_bytes)
 
     def get_range(self, name: str, start: int, length: int) -> bytes:
@@ -70,15 +70,13 @@ class LocalObjects:
         with self._explained("read", name), open_regular(self._path(name)) as file:
             file.seek(start)
             data = file.read(min(length, max(0, os.fstat(file.fileno()).st_size - start)))
-        if len(data) != length:
-            raise StoreError(f"{self._show(name)} ends before byte {start + length}")
-        return data
+        return whole_range(data, start, length, self._show(name))
 
     def put_new(
         self, name: str, parts: Sequence[Part], approve: Callable[[], object] | None = None
     ) -> bool:
         """Publish the joined parts, once written and approved; False when the name is taken."""
-        self._refuse_if_read_only(name)
+        refuse_read_only(self, name)
         path = self._path(name)
         with self._explained("write", name, total_bytes(parts)):
             published = not path.exists()
@@ -93,7 +91,7 @@ class LocalObjects:
 
     def replace(self, name: str, parts: Sequence[Part]) -> None:
         """Publish the joined parts in place of what is there; see `Objects`."""
-        self._refuse_if_read_only(name)
+        refuse_read_only(self, name)
         path = self._path(name)
         with self._explained("write", name, total_bytes(parts)):
             with written_beside(path, parts) as temporary:
@@ -128,7 +126,7 @@ class LocalObjects:
 
     def delete(self, name: str) -> None:
         """Remove an object and the folders it leaves empty; a missing one is no error."""
-        self._refuse_if_read_only(name)
+        refuse_read_only(self, name)
         path = self._path(name)
         with self._explained("delete", name), contextlib.suppress(*_NOT_THERE):
             path.unlink()
@@ -152,7 +150,7 @@ class LocalObjects:
     def check_writable(self) -> None:
         """Prove that create-only writes work here. Raises: StoreError saying why not."""
         name = f"{TEMPORARY_PREFIX}probe-{secrets.token_hex(8)}"
-        self._refuse_if_read_only(name)
+        refuse_read_only(self, name)
         try:
             if not self.put_new(name, [b"probe"]) or self.put_new(name, [b"other"]):
                 raise StoreError(f"{self.where} does not keep to create-only writes")
@@ -175,10 +173,6 @@ class LocalObjects:
 
     def _show(self, name: str) -> str:
         return str(Path(self.where) / name)
-
-    def _refuse_if_read_only(self, name: str) -> None:
-        if self.read_only:
-            raise StoreError(f"{self.where} was opened read-only; {name} is not changed")
 
     def _files(self, prefix: str) -> Iterator[ObjectInfo]:
         """List all files, leaving out with a warning what lies in folders one may not look into."""

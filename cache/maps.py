@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from obstore.exceptions import BaseError
 
-from cache.objects import Objects
+from cache.objects import Objects, refuse_read_only
 from cache.zarr_access import zarr_store
 from spg_core.errors import NotInStore, StoreError
 
@@ -35,8 +35,7 @@ def write_maps(
     """
     import zarr
 
-    if objects.read_only:
-        raise StoreError(f"{objects.where} was opened read-only; {name} is not changed")
+    refuse_read_only(objects, name)
     plan = _planned(shape).async_array
     place = zarr_store(objects, name)
     with _explained(objects, name):

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from spg_core.errors import StoreError
+from spg_core.errors import CorruptStore, StoreError
 
 Part = bytes | NDArray[np.generic]
 """A piece of an object: bytes or a C-contiguous array, written as it lies in memory."""
@@ -122,6 +122,25 @@ def is_name(name: str) -> bool:
     # A lone surrogate stands for bytes of a file's name that are not UTF-8; nothing of ours is.
     foreign = "\\" in name or "\0" in name or any("\ud800" <= char <= "\udfff" for char in name)
     return not foreign and not any(part in ("", ".", "..") for part in parts)
+
+
+def refuse_larger(size_bytes: int, max_bytes: int, shown: str) -> None:
+    """Refuse an object that is larger than one can be. Raises: CorruptStore."""
+    if size_bytes > max_bytes:
+        raise CorruptStore(f"{shown} has {size_bytes} bytes, at most {max_bytes} expected")
+
+
+def whole_range(data: bytes, start: int, length: int, shown: str) -> bytes:
+    """Give what was read from `start` on if it has its length. Raises: StoreError."""
+    if len(data) != length:
+        raise StoreError(f"{shown} ends before byte {start + length}")
+    return data
+
+
+def refuse_read_only(objects: Objects, name: str) -> None:
+    """Refuse to write where a store is only read. Raises: StoreError."""
+    if objects.read_only:
+        raise StoreError(f"{objects.where} was opened read-only; {name} is not changed")
 
 
 def total_bytes(parts: Sequence[Part]) -> int:

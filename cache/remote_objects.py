@@ -31,9 +31,12 @@ from cache.objects import (
     check_name,
     is_name,
     is_temporary,
+    refuse_larger,
+    refuse_read_only,
+    whole_range,
 )
 from cache.remote_store import connect
-from spg_core.errors import CorruptStore, NotInStore, StoreError
+from spg_core.errors import NotInStore, StoreError
 
 _ATTEMPTS = 4
 _FIRST_WAIT_SECONDS = 0.2
@@ -68,11 +71,7 @@ class RemoteObjects:
 
         def fetch() -> bytes:
             result = obstore.get(self.store, check_name(name))
-            size_bytes = result.meta["size"]
-            if size_bytes > max_bytes:
-                raise CorruptStore(
-                    f"{self.where}/{name} has {size_bytes} bytes, at most {max_bytes} expected"
-                )
+            refuse_larger(result.meta["size"], max_bytes, f"{self.where}/{name}")
             return bytes(result.bytes())
 
         return self._try("read", name, fetch)
@@ -85,9 +84,7 @@ class RemoteObjects:
             name,
             lambda: bytes(obstore.get_range(self.store, path, start=start, length=length)),
         )
-        if len(data) != length:
-            raise StoreError(f"{self.where}/{name} ends before byte {start + length}")
-        return data
+        return whole_range(data, start, length, f"{self.where}/{name}")
 
     def put_new(
         self, name: str, parts: Sequence[Part], approve: Callable[[], object] | None = None
@@ -96,7 +93,7 @@ class RemoteObjects:
 
         After a lost answer the retry finds its own object, and knows it by its id.
         """
-        self._refuse_if_read_only(name)
+        refuse_read_only(self, name)
         body = b"".join(as_view(part) for part in parts)
         path, mine = check_name(name), {WRITE_ID: secrets.token_hex(16)}
         if approve is not None:
@@ -114,7 +111,7 @@ class RemoteObjects:
 
     def replace(self, name: str, parts: Sequence[Part]) -> None:
         """Publish the joined parts in place of what is there; see `Objects`."""
-        self._refuse_if_read_only(name)
+        refuse_read_only(self, name)
         body = b"".join(as_view(part) for part in parts)
         path = check_name(name)
         store = self._store_for(body)
@@ -145,7 +142,7 @@ class RemoteObjects:
 
     def delete(self, name: str) -> None:
         """Remove an object; one that is not there is no error."""
-        self._refuse_if_read_only(name)
+        refuse_read_only(self, name)
         try:
             self._try("delete", name, lambda: obstore.delete(self.store, check_name(name)))
         except NotInStore:
@@ -160,7 +157,7 @@ class RemoteObjects:
         if self._proved:
             return
         name = f"{TEMPORARY_PREFIX}probe-{secrets.token_hex(8)}"
-        self._refuse_if_read_only(name)
+        refuse_read_only(self, name)
         try:
             self.put_new(name, [b"probe"])
             if self.put_new(name, [b"other"]):
@@ -176,10 +173,6 @@ class RemoteObjects:
     def free_bytes(self) -> int | None:
         """Return None: object stores do not say."""
         return None
-
-    def _refuse_if_read_only(self, name: str) -> None:
-        if self.read_only:
-            raise StoreError(f"{self.where} was opened read-only; {name} is not changed")
 
     def _store_for(self, body: bytes) -> "obstore.store.ObjectStore":
         return self.store if len(body) < _LARGE_BYTES else self._for_large

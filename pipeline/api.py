@@ -22,6 +22,7 @@ from pipeline.configs import CacheWords
 from pipeline.inputs import open_dataset
 from pipeline.options import Option, Stage, fill, help_of, options_of
 from pipeline.prediction import stages as judging
+from pipeline.registry import stages as keeping
 from spg_core.errors import ConfigError
 from spg_core.fields import ARGUMENT, FieldType, is_list
 
@@ -139,3 +140,5 @@ atoms = plain(stages.atoms, _as_it_is)
 calibrate = plain(judging.calibrate, _as_it_is)
 predict = plain(judging.predict, _predictions)
 export = plain(judging.export, _as_it_is)
+push = plain(keeping.push, _as_it_is)
+pull = plain(keeping.pull, _as_it_is)

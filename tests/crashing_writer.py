@@ -11,6 +11,7 @@ from typing import Any
 import obstore
 
 from cache.store import open_store
+from pipeline.registry.transfer import transfer
 from tests.cache_samples import MANIFEST_BYTES, make_sample, new_writer, write_pending
 
 STEPS = ("open", "write", "fsync", "link", "close")
@@ -43,6 +44,16 @@ def write_all(
     writer = new_writer(open_store(store), sample)
     write_pending(writer, sample)
     writer.finish(MANIFEST_BYTES)
+
+
+def push_all(
+    source: str, target: str, reference: str, killed_at: int, environment: Mapping[str, str]
+) -> None:
+    """Push an artifact with its tokens to an object store; SIGKILL at the `killed_at`-th PUT."""
+    os.environ.update(environment)
+    _kill_at(killed_at, remote=True)
+    stores = open_store(source), open_store(target)
+    transfer(*stores, reference, with_tokens=True, threads=1)
 
 
 def race(store: Path, seed: int, barrier: Any) -> None:

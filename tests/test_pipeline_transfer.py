@@ -1,7 +1,9 @@
 """A detector pushed from one store and pulled into an empty one is the same, to the last bit."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,9 @@ from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
 from pipeline.prediction.inputs import find_images
 from pipeline.prediction.predict import predict
+from pipeline.registry.find import find_any
 from pipeline.registry.transfer import transfer
+from pipeline.registry.verify import verify_artifacts
 from pipeline.scoring.score import score
 from spg_core.errors import CorruptStore, NotInStore, StoreError
 from tests.artifact_samples import (
@@ -35,6 +39,7 @@ from tests.artifact_samples import (
     sae_tensors,
 )
 from tests.cache_samples import flip_byte, folder_digests
+from tests.crashing_writer import push_all, start
 from tests.s3_server import s3_url  # noqa: F401
 from tests.test_pipeline_registry import run, run_json
 
@@ -92,6 +97,24 @@ def test_a_detector_predicts_the_same_bits_after_push_and_pull(small_store, tmp_
 
 
 @pytest.mark.skipif(not VIT_TINY.exists(), reason="no weights at ../shared/weights")
+def test_a_threshold_comes_along_under_its_name_and_the_verdicts_are_the_same(
+    small_store, tmp_path
+):
+    own, team = shutil.copytree(small_store.url, tmp_path / "own"), tmp_path / "team"
+    guides = f"guides/{small_store.guides.id}"
+    run("calibrate", "--guides", guides, "--name", "line-3", "--store", own)
+    run("push", guides, team, "--store", own)
+    run("pull", guides, team, "--store", tmp_path / "empty")
+
+    images = some_images(small_store.images)
+    words = ("predict", *images, "--guides", guides, "--threshold-name", "line-3", "--json")
+    told = [run(*words, "--store", store) for store in (own, tmp_path / "empty")]
+    assert told[0] == told[1]
+    assert told[0].count('"threshold_from": "line-3') == len(images)
+    run("rm", guides, "--with-children", "--delete", "--store", own)
+    assert not (own / guides).exists()
+
+
 def test_a_detector_of_a_vision_transformer_does_so_too(small_store, tmp_path):
     store, empty = open_store(tmp_path / "store"), tmp_path / "empty"
     backbone = "timm:vit_tiny_patch16_224"
@@ -142,6 +165,33 @@ def test_push_and_pull_go_through_s3(source, tmp_path, s3_url):  # noqa: F811
     assert pulled["names"] == ["prod-v1"]
     assert [one["bytes"] for one in again["artifacts"]] == [0, 0]
     assert folder_digests(tmp_path / "pulled") == folder_digests(Path(source.where))
+
+
+def test_a_push_to_s3_that_is_killed_shows_nothing_false_and_goes_on(
+    small_store,
+    tmp_path,
+    s3_url,  # noqa: F811
+):
+    environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    guides, team = f"guides/{small_store.guides.id}", open_store(s3_url)
+    n_there = []
+    for killed_at in (3, 4, 6):
+        writer = start(push_all, small_store.url, s3_url, guides, killed_at, environment)
+        writer.join(60)
+        assert writer.exitcode == -signal.SIGKILL
+        n_there.append(len(list(team.walk(""))))
+        with pytest.raises(NotInStore):
+            find_any(team, guides)
+
+    send(open_store(small_store.url), team, guides, with_tokens=True)
+    send(team, open_store(tmp_path / "empty"), guides, with_tokens=True)
+
+    assert sorted(set(n_there)) == n_there, "each goes on where the one before it ended"
+    for folder in (guides, f"saes/{small_store.sae.id}", "tokens/aux"):
+        assert folder_digests(tmp_path / "empty" / folder) == folder_digests(
+            Path(small_store.url) / folder
+        )
+    assert all(one.problems == [] for one in verify_artifacts(open_store(tmp_path / "empty")))
 
 
 class CutOff:

@@ -168,3 +168,14 @@ def test_the_installed_command_starts_from_any_folder(tmp_path):
     done = subprocess.run([command, "-V"], cwd=tmp_path, capture_output=True, text=True)
 
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, spg.__version__, "")
+
+
+def test_a_detector_is_pushed_and_pulled_from_a_notebook(small_store, tmp_path):
+    guides, team, empty = f"guides/{small_store.guides.id}", tmp_path / "team", tmp_path / "empty"
+
+    pushed = spg.push(small_store.url, guides, team)
+    pulled = spg.pull(spg.open_store(empty), guides, source=team, with_tokens=False)
+
+    assert [one.artifact for one in pushed.artifacts] == [f"saes/{small_store.sae.id}", guides]
+    assert [one.artifact for one in pulled.artifacts] == [one.artifact for one in pushed.artifacts]
+    assert spg.load_detector(empty, small_store.guides.id)
