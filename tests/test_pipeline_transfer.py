@@ -110,7 +110,7 @@ def test_a_threshold_comes_along_under_its_name_and_the_verdicts_are_the_same(
     words = ("predict", *images, "--guides", guides, "--threshold-name", "line-3", "--json")
     told = [run(*words, "--store", store) for store in (own, tmp_path / "empty")]
     assert told[0] == told[1]
-    assert told[0].count('"threshold_from": "line-3') == len(images)
+    assert told[0].count('"threshold_source": "line-3, ') == len(images)
     run("rm", guides, "--with-children", "--delete", "--store", own)
     assert not (own / guides).exists()
 

@@ -1,7 +1,7 @@
 """Artifacts to detectors: the parts that an artifact is, or names, read from their store."""
 
 from cache.objects import Objects
-from cache.store import open_store
+from cache.store import AnyStore, open_store
 from pipeline.artifacts import load_artifact
 from pipeline.artifacts.combination import CombinationDocument, CombinedPart
 from pipeline.artifacts.documents import Document
@@ -17,13 +17,13 @@ from spg_core.meeting import Meeting, Scale
 
 
 def load_detector(
-    store: str | Objects, guides: str = "latest", config: ScoreConfig | None = None
+    store: AnyStore, guides: str = "latest", config: ScoreConfig | None = None
 ) -> Detector:
     """Load a detector by its guides, memory or combination: an id, a name, a start, or `latest`.
 
     Raises: NotInStore, ArtifactError or CorruptStore, as `load_artifact`.
     """
-    objects = open_store(store, read_only=True) if isinstance(store, str) else store
+    objects = open_store(store, read_only=True)
     return make_detector(find_detector(objects, guides), config or ScoreConfig())
 
 
