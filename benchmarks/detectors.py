@@ -1,4 +1,4 @@
-"""Layers, combinations and references side by side, both directions, by the command line alone.
+"""Layers, combinations and references side by side, both directions, by the notebook's functions.
 
     python -m benchmarks.detectors [--store DIR] [--seeds 111 112 113] [--directions A:B B:A]
 
@@ -6,9 +6,9 @@ ViT-Tiny at 448 px on the real samples, blocks 2, 5, 8 and 11, C = 1024, k = 32,
 released recipe otherwise. For each direction and seed: guides of each block, the blocks 5, 8 and
 11 combined in three ways, guides over no dictionary, principal directions and random atoms of the
 last block, and memories of 1, 2 and 4 good images of the last block and of the three. A row is the
-mean of the target's categories, over seeds as mean and spread; AUPRO exact. Seconds are the
-processor time of whole commands, start included: those that make the detector, and that of its
-`score`. MB are the detector's files.
+mean of the target's categories, over seeds as mean and spread; AUPRO clip200, as in `reproduce
+references`, whose artifacts are the same. Seconds are processor time, of what makes the detector
+and of its scoring; a dash where the store had it already. MB are the detector's files.
 
     python -m benchmarks.detectors --ks 8 16 32 64 128 ...
 
@@ -17,20 +17,22 @@ itself, which no honest user has, and the three blocks combined, each at its own
 """
 
 import argparse
-import json
 import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import process_time
 from typing import Any
 
+import spg_pipe as spg
 from benchmarks.layers import processor
 from benchmarks.real_samples import BACKBONE, LAYOUTS, SHARED
+from cache.store import open_store
+from pipeline.configs import CombineConfig
+from pipeline.detection.combine import find_or_combine
 
 Keys = dict[tuple[str, str], str]
 """Of caches, by dataset and layer; those of train images by 'DATASET, train'."""
@@ -41,47 +43,38 @@ TOGETHER = ("5", "8", "11")
 LAST = "11"
 SHOTS = (1, 2, 4)
 COLUMNS = ("image_auroc", "pixel_auroc", "pixel_aupro")
-SAE = ("--width", "1024", "--epochs", "5")
 
 
 @dataclass
 class Store:
-    """A store, and what the commands on it have cost."""
+    """A store, and what the stages on it have cost."""
 
     path: Path
     spent: dict[str, float] = field(default_factory=dict)
-    """Processor seconds that made an artifact, by its id."""
+    """Processor seconds that made an artifact, by its id; none for one that was there."""
 
-    def run(self, *arguments: str) -> tuple[dict[str, Any], float]:
-        """Run one `spg-pipe` command; give what it printed and its processor seconds."""
-        line = [sys.executable, "-m", "pipeline.cli", *arguments]
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            [*line, "--json", "--store", str(self.path)], check=True, stdout=subprocess.PIPE
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return json.loads(done.stdout), spent
+    def make(self, stage: Callable[..., Any], **options: Any) -> Any:
+        """Run one stage; give the artifact that it makes, or that is there."""
+        there = {folder.name for folder in self.path.glob("*/*")}
+        start = process_time()
+        made = stage(self.path, **options)
+        if made.id not in there:
+            self.spent[made.id] = process_time() - start
+        return made
 
-    def fit(self, *arguments: str) -> str:
-        """Make an artifact, or find it; give its id."""
-        made, spent = self.run(*arguments)
-        self.spent.setdefault(made["id"], spent)
-        return str(made["id"])
-
-    def megabytes(self, identifier: str) -> float:
-        """Give the size of an artifact's files."""
-        [folder] = self.path.glob(f"*/{identifier}")
-        return megabytes(folder)
+    def cost(self, identifiers: Sequence[str]) -> float | None:
+        """Give the seconds that some artifacts took; None where one was there."""
+        known = [self.spent[one] for one in identifiers if one in self.spent]
+        return sum(known) if len(known) == len(identifiers) else None
 
 
 @dataclass(frozen=True)
 class Scored:
     """One detector on one target by one seed."""
 
-    values: Mapping[str, float]
-    fitted: float
-    scored: float
+    values: Mapping[str, float | None]
+    fitted: float | None
+    scored: float | None
     megabytes: float
 
 
@@ -89,15 +82,15 @@ def extract(store: Store, split: str, layers: Sequence[str]) -> Keys:
     """Make the caches of a split; give the key of each by dataset and layer."""
     keys: Keys = {}
     for dataset, layout in LAYOUTS.items():
-        weights = SHARED / "weights" / "vit_tiny_patch16_224.safetensors"
-        made, spent = store.run(
-            "extract", "--backbone", BACKBONE, "--image-size", "448", "--weights", str(weights),
-            "--dataset", layout, "--name", dataset, "--root", str(SHARED / "data" / dataset),
-            "--layer", ",".join(layers), "--split", split,
+        start = process_time()
+        made = spg.extract(
+            store.path, backbone=(BACKBONE,), image_size=448, layer=layers, split=split,
+            weights=(str(SHARED / "weights" / "vit_tiny_patch16_224.safetensors"),),
+            dataset=layout, name=dataset, root=str(SHARED / "data" / dataset),
         )  # fmt: skip
-        paths = [Path(one["path"]) for one in made["caches"]]
+        paths = [Path(one.path) for one in made.caches]
         keys |= {(dataset, layer): one.name for layer, one in zip(layers, paths, strict=True)}
-        told = f"{made['images']} images, {spent:.0f} s, {megabytes(paths[0]):.0f} MB a layer"
+        told = f"{process_time() - start:.0f} s, {megabytes(paths[0]):.0f} MB a layer"
         print(f"{dataset}, {split}, layers {', '.join(layers)}: {told}", flush=True)
     return keys
 
@@ -109,26 +102,24 @@ def megabytes(folder: Path) -> float:
 
 def detectors(store: Store, keys: Keys, auxiliary: str, target: str, seed: int) -> Parts:
     """Fit every detector of a direction; give the parts of each by its name."""
-    every = ("--seed", str(seed))
     saes, guides = {}, {}
     for layer in LAYERS:
-        key = keys[auxiliary, layer]
-        source = ("--dataset", auxiliary, "--backbone", BACKBONE, "--key", key)
-        saes[layer] = store.fit("fit-sae", *source, *SAE, "--k", "32", *every)
-        guides[layer] = store.fit("fit-guides", "--sae", saes[layer], *every)
-        store.spent[guides[layer]] += store.spent[saes[layer]]
+        source = {"dataset": auxiliary, "backbone": BACKBONE, "key": keys[auxiliary, layer]}
+        sizes = {"width": 1024, "k": 32, "epochs": 5, "seed": seed}
+        saes[layer] = store.make(spg.fit_sae, **source, **sizes).id
+        guides[layer] = store.make(spg.fit_guides, sae=saes[layer], seed=seed).id
+        if guides[layer] in store.spent:
+            store.spent[guides[layer]] += store.spent.get(saes[layer], 0)
     made: Parts = {f"SPG, block {layer}": [guides[layer]] for layer in LAYERS}
     for how in ("mean", "max", "learned"):
         made[f"SPG, blocks 5, 8, 11, {how}"] = [guides[layer] for layer in TOGETHER]
     for kind, said in (("none", "free guides"), ("pca", "PCA"), ("random", "random atoms")):
-        options = ("--sae", saes[LAST], "--dictionary", kind)
-        made[f"{said}, block 11"] = [store.fit("fit-guides", *options, *every)]
+        control = store.make(spg.fit_guides, sae=saes[LAST], dictionary=kind, seed=seed)
+        made[f"{said}, block 11"] = [control.id]
     for shots in SHOTS:
-        memory = ("--dataset", target, "--backbone", BACKBONE, "--shots", str(shots), *every)
-        found = [
-            store.fit("fit-memory", *memory, "--key", keys[f"{target}, train", layer])
-            for layer in TOGETHER
-        ]
+        few = {"dataset": target, "backbone": BACKBONE, "shots": shots, "seed": seed}
+        train = f"{target}, train"
+        found = [store.make(spg.fit_memory, **few, key=keys[train, one]).id for one in TOGETHER]
         made[f"memory of {shots}, block 11"] = found[-1:]
         made[f"memory of {shots}, blocks 5, 8, 11"] = found
     return made
@@ -137,15 +128,17 @@ def detectors(store: Store, keys: Keys, auxiliary: str, target: str, seed: int) 
 def score(store: Store, name: str, parts: Sequence[str], target: str, key: str) -> Scored:
     """Score the test images of the target with a detector, `key` its first part's cache."""
     how = name.rpartition(", ")[2]
-    options = ["--combine", how] if how in ("max", "learned") else []
-    found, spent = store.run(
-        "score", "--guides", ",".join(parts), "--dataset", target, "--key", key, *options
-    )
+    meeting = CombineConfig(combine=how if how in ("max", "learned") else "mean")
+    start = process_time()
+    detector = find_or_combine(open_store(store.path), parts, meeting)
+    met = process_time() - start
+    made = store.make(spg.score, guides=(detector.id,), dataset=target, key=key, aupro="clip200")
+    fitted = store.cost(parts)
     return Scored(
-        {one: found["metrics"]["mean"][one] for one in COLUMNS},
-        sum(store.spent[one] for one in parts),
-        spent,
-        sum(store.megabytes(one) for one in parts),
+        {one: made.document.mean.values[one] for one in COLUMNS},
+        None if fitted is None else fitted + met,
+        store.cost([made.id]),
+        sum(megabytes(next(store.path.glob(f"*/{one}"))) for one in parts),
     )
 
 
@@ -153,11 +146,12 @@ def row(name: str, found: Sequence[Scored]) -> str:
     """Give a line of the table: mean and spread of all seeds."""
     cells = [name]
     for column in COLUMNS:
-        values = [100 * one.values[column] for one in found]
+        values = [100 * (one.values[column] or 0.0) for one in found]
         spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
         cells.append(f"{statistics.fmean(values):.1f}{spread}")
-    cells.append(f"{statistics.fmean(one.fitted for one in found):.0f}")
-    cells.append(f"{statistics.fmean(one.scored for one in found):.0f}")
+    for costs in ([one.fitted for one in found], [one.scored for one in found]):
+        known = [one for one in costs if one is not None]
+        cells.append(f"{statistics.fmean(known):.1f}" if known else "-")
     cells.append(f"{statistics.fmean(one.megabytes for one in found):.2f}")
     return f"| {' | '.join(cells)} |"
 
@@ -168,13 +162,13 @@ def side_by_side(store: Store, directions: Sequence[tuple[str, str]], seeds: Seq
     trains = extract(store, "train", TOGETHER)
     keys |= {(f"{dataset}, train", layer): key for (dataset, layer), key in trains.items()}
     found: dict[tuple[str, str], dict[str, list[Scored]]] = {one: {} for one in directions}
-    for seed in seeds:
+    for at, seed in enumerate(seeds, start=1):
         for (auxiliary, target), rows in found.items():
             for name, parts in detectors(store, keys, auxiliary, target, seed).items():
                 first = name.partition("block")[2].strip("s ").partition(",")[0]
                 scored = score(store, name, parts, target, keys[target, first])
                 rows.setdefault(name, []).append(scored)
-            print(f"\n**{auxiliary} -> {target}**, seeds {seeds[: len(rows[name])]}\n")
+            print(f"\n**{auxiliary} -> {target}**, seeds {', '.join(map(str, seeds[:at]))}\n")
             print("| detector | image AUROC | pixel AUROC | AUPRO | fit s | score s | MB |")
             print("|---|--:|--:|--:|--:|--:|--:|")
             print("\n".join(row(*one) for one in rows.items()), flush=True)
@@ -187,29 +181,27 @@ def best_k(
     keys = extract(store, "test", LAYERS)
     for auxiliary, target in directions:
         for seed in seeds:
-            made, spent = store.run(
-                "sweep", "--aux", auxiliary, "--target", target, "--backbone", BACKBONE,
-                "--layer", ",".join(LAYERS), "--width", "1024", "--k", ",".join(map(str, ks)),
-                "--seed", str(seed), "--vary", "sae.epochs=5",
-            )  # fmt: skip
-            print(f"\n**{auxiliary} -> {target}**, seed {seed}, {spent:.0f} s\n")
+            rows = spg.sweep(
+                store.path, aux=auxiliary, target=target, backbone=BACKBONE, layer=LAYERS,
+                width=(1024,), k=ks, seed=(seed,), vary=("sae.epochs=5", "score.aupro=clip200"),
+            ).rows  # fmt: skip
+            print(f"\n**{auxiliary} -> {target}**, seed {seed}\n")
             print("| block | k | image AUROC | pixel AUROC | AUPRO | best |")
             print("|--:|--:|--:|--:|--:|---|")
-            best = {}
+            best: dict[str, Mapping[str, Any]] = {}
             for layer in LAYERS:
-                here = [one for one in made["rows"] if str(one["layer"]) == layer]
+                here = [one for one in rows if str(one["layer"]) == layer]
                 best[layer] = max(here, key=lambda one: float(one["pixel_aupro"]))
                 for one in here:
-                    values = " | ".join(f"{100 * one[column]:.1f}" for column in COLUMNS)
                     star = "*" if one is best[layer] else ""
-                    print(f"| {layer} | {one['k']} | {values} | {star} |", flush=True)
-            parts = ",".join(best[layer]["guides"] for layer in TOGETHER)
-            found, _ = store.run(
-                "score", "--guides", parts, "--dataset", target, "--key", keys[target, "5"]
-            )
-            mean = found["metrics"]["mean"]
-            values = " | ".join(f"{100 * mean[column]:.1f}" for column in COLUMNS)
-            print(f"| 5, 8, 11 | each its best | {values} | |", flush=True)
+                    print(f"| {layer} | {one['k']} | {_said(one)} | {star} |", flush=True)
+            parts = [str(best[layer]["guides"]) for layer in TOGETHER]
+            made = score(store, "SPG, blocks 5, 8, 11, mean", parts, target, keys[target, "5"])
+            print(f"| 5, 8, 11 | each its best | {_said(made.values)} | |", flush=True)
+
+
+def _said(values: Mapping[str, Any]) -> str:
+    return " | ".join(f"{100 * values[column]:.1f}" for column in COLUMNS)
 
 
 def main() -> None:
