@@ -32,7 +32,9 @@ from benchmarks.layers import processor
 from benchmarks.real_samples import BACKBONE, LAYOUTS, SHARED
 from cache.store import open_store
 from pipeline.configs import CombineConfig
+from pipeline.configs.combining import Combine
 from pipeline.detection.combine import find_or_combine
+from pipeline.sweep.run import Sweep
 
 Keys = dict[tuple[str, str], str]
 """Of caches, by dataset and layer; those of train images by 'DATASET, train'."""
@@ -42,6 +44,7 @@ LAYERS = ("2", "5", "8", "11")
 TOGETHER = ("5", "8", "11")
 LAST = "11"
 SHOTS = (1, 2, 4)
+MEETINGS: dict[str, Combine] = {"mean": "mean", "max": "max", "learned": "learned"}
 COLUMNS = ("image_auroc", "pixel_auroc", "pixel_aupro")
 
 
@@ -111,7 +114,7 @@ def detectors(store: Store, keys: Keys, auxiliary: str, target: str, seed: int) 
         if guides[layer] in store.spent:
             store.spent[guides[layer]] += store.spent.get(saes[layer], 0)
     made: Parts = {f"SPG, block {layer}": [guides[layer]] for layer in LAYERS}
-    for how in ("mean", "max", "learned"):
+    for how in MEETINGS:
         made[f"SPG, blocks 5, 8, 11, {how}"] = [guides[layer] for layer in TOGETHER]
     for kind, said in (("none", "free guides"), ("pca", "PCA"), ("random", "random atoms")):
         control = store.make(spg.fit_guides, sae=saes[LAST], dictionary=kind, seed=seed)
@@ -127,8 +130,7 @@ def detectors(store: Store, keys: Keys, auxiliary: str, target: str, seed: int) 
 
 def score(store: Store, name: str, parts: Sequence[str], target: str, key: str) -> Scored:
     """Score the test images of the target with a detector, `key` its first part's cache."""
-    how = name.rpartition(", ")[2]
-    meeting = CombineConfig(combine=how if how in ("max", "learned") else "mean")
+    meeting = CombineConfig(combine=MEETINGS.get(name.rpartition(", ")[2], "mean"))
     start = process_time()
     detector = find_or_combine(open_store(store.path), parts, meeting)
     met = process_time() - start
@@ -181,10 +183,12 @@ def best_k(
     keys = extract(store, "test", LAYERS)
     for auxiliary, target in directions:
         for seed in seeds:
-            rows = spg.sweep(
+            done = spg.sweep(
                 store.path, aux=auxiliary, target=target, backbone=BACKBONE, layer=LAYERS,
                 width=(1024,), k=ks, seed=(seed,), vary=("sae.epochs=5", "score.aupro=clip200"),
-            ).rows  # fmt: skip
+            )  # fmt: skip
+            assert isinstance(done, Sweep)
+            rows = done.rows
             print(f"\n**{auxiliary} -> {target}**, seed {seed}\n")
             print("| block | k | image AUROC | pixel AUROC | AUPRO | best |")
             print("|--:|--:|--:|--:|--:|---|")

@@ -16,5 +16,10 @@ def printable_line(text: str) -> str:
     return printable(text).replace("\n", "\\n")
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Say how many there are: `1 image`, `2 images`."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 def _escape(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")

@@ -99,7 +99,11 @@ def check_value(name: str, kind: FieldType, value: object, *, as_text: bool = Fa
     """
     given = value
     if as_text and isinstance(value, str) and is_list(kind):
-        given = [part.strip() for part in value.split(",") if part.strip()] or [""]
+        given = [part.strip() for part in value.split(",")]
+        if len(given) > 1 and not all(given):
+            raise ConfigError(
+                f"{option_name(name, kind)} is {value!r:.60}; one entry of this list is empty"
+            )
     try:
         checked: object = msgspec.convert(given, kind, strict=not as_text)
     except (msgspec.ValidationError, OverflowError):

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
+import zarr
 from safetensors.torch import save_file
 
 from cache.store import open_store
@@ -49,6 +50,10 @@ def vit(small_store, tmp_path_factory):
     patches = [fit_guides(store, keys[layer], GUIDES).id for layer in (2, None)]
     on_cls = fit_guides(store, keys[None], replace(GUIDES, on="cls", epochs=20, ema=0.5))
     return store, patches, on_cls, str(weights)
+
+
+def _maps(made):
+    return np.asarray(zarr.open_array(f"{made.path}/maps.zarr", mode="r")[:])
 
 
 def _scores(made):
@@ -110,6 +115,29 @@ def test_layers_are_predicted_from_one_forward_and_score_as_cached(vit, small_st
 
     assert forwards == [5]
     np.testing.assert_allclose([one.score for one in found], table["score"][:5], atol=1e-4)
+
+
+def test_weights_are_learned_over_two_backbones(vit, small_store, tmp_path):
+    mixed = open_store(shutil.copytree(vit[0].where, tmp_path / "mixed"))
+    for kind in ("tokens", "saes", "guides"):
+        shutil.copytree(Path(small_store.url, kind), tmp_path / "mixed" / kind, dirs_exist_ok=True)
+    parts = [small_store.guides.id, vit[1][1]]
+
+    made = combine(mixed, parts, CombineConfig(combine="learned"))
+
+    weights = [part.weight for part in made.document.parts]
+    assert sum(weights) == pytest.approx(1)
+    assert min(weights) >= 0
+    assert made.document.parents.cache.dataset == "aux"
+    scored = score(mixed, made, "target", ScoreConfig(), save_maps=True)
+    maps = [_maps(score(mixed, one, "target", ScoreConfig(), save_maps=True)) for one in parts]
+    scales = [part.scale for part in made.document.parts]
+    scaled = [
+        1 / (1 + np.exp(-s.slope * one - s.shift)) for s, one in zip(scales, maps, strict=True)
+    ]
+    expected = sum(weight * one for weight, one in zip(weights, scaled, strict=True))
+    np.testing.assert_allclose(_maps(scored), expected, atol=1e-4)
+    assert {one.backbone for one in scored.document.parents.others} == {"timm:test_vit"}
 
 
 def test_one_file_holds_all_layers_and_the_cls_pair(vit, tmp_path):

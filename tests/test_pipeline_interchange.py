@@ -171,7 +171,7 @@ def test_guides_over_a_file_score_report_and_travel_without_the_file(own, tmp_pa
         spg_pipe.atoms(store, guides=made.id)
 
 
-def test_dead_atoms_are_those_that_the_files_own_rule_never_activates(small_store, own):
+def test_dead_atoms_are_those_that_the_files_own_rule_never_activates(small_store, own, capsys):
     store, folder = own
     data = open_dataset(store, "aux", "gabor")
     alive = small_store.sae.tensors["ever_active"]
@@ -180,10 +180,30 @@ def test_dead_atoms_are_those_that_the_files_own_rule_never_activates(small_stor
 
     assert torch.equal(found, alive)
     assert 0 < int(alive.sum()) < len(alive)
+    fvu = small_store.sae.document.quality.fvu
+    assert (
+        f"leaves {fvu:.3g} of the variance of aux's tokens unexplained" in capsys.readouterr().err
+    )
+
+
+def test_an_sae_that_was_made_for_other_tokens_is_said_aloud(own, tmp_path, capsys):
+    store, folder = own
+    data = open_dataset(store, "aux", "gabor")
+    shutil.copytree(folder, tmp_path / "other")
+    weights = str(tmp_path / "other" / "sae_weights.safetensors")
+    tensors = safetensors.torch.load_file(weights)
+    safetensors.torch.save_file(tensors | {"W_dec": -3 * tensors["W_dec"]}, weights)
+
+    _alive(read_sae(str(tmp_path / "other"), data.cache.d_model), data, FitGuidesConfig())
+
+    told = " ".join(capsys.readouterr().err.split())
+    assert "remark: sae_weights.safetensors leaves" in told
+    assert "more than their mean would; was it made for another layer or norm?" in told
 
 
 def rule(config, **tensors):
-    return rule_of(config, {name: torch.tensor(one) for name, one in tensors.items()}, 2, 2)
+    given = {name: torch.tensor(one) for name, one in tensors.items()}
+    return rule_of(config, given, torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
 
 
 def test_rules_of_others_by_hand():
@@ -196,11 +216,13 @@ def test_rules_of_others_by_hand():
     shifted = rule({"architecture": "standard"}, W_enc=encoder, b_enc=bias, b_dec=[9.0, 0.0])
     sparsify = rule({"k": 1, "activation": "topk"}, **{"encoder.weight": encoder})
 
-    assert relu.active(tokens).tolist() == [True, True]
-    assert jump.active(tokens).tolist() == [False, True]
-    assert top.active(tokens).tolist() == [True, False]
-    assert shifted.active(tokens).tolist() == [False, True]
-    assert sparsify.active(tokens).tolist() == [True, False]
+    assert relu.latents(tokens).tolist() == [[1.0, 0.0], [3.0, 0.5]]
+    assert jump.latents(tokens).tolist() == [[0.0, 0.0], [0.0, 0.5]]
+    assert top.latents(tokens).tolist() == [[1.0, 0.0], [3.0, 0.0]]
+    assert shifted.latents(tokens).tolist() == [[0.0, 0.0], [0.0, 0.5]]
+    assert sparsify.latents(tokens).tolist() == [[1.0, 0.0], [3.0, 0.0]]
+    assert relu.decode(relu.latents(tokens)).tolist() == [[1.0, 0.0], [3.0, 1.0]]
+    assert shifted.decode(shifted.latents(tokens)).tolist() == [[9.0, 0.0], [9.0, 1.0]]
 
 
 @pytest.mark.parametrize(

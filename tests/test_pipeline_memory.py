@@ -1,6 +1,7 @@
 """Memories: which images they hold, what is stored of them, and what is refused."""
 
 import json
+import shutil
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -78,6 +79,16 @@ def test_of_two_caches_the_one_with_normal_train_images_is_opened(store, data) -
     assert data.backbone == "gabor"
     with pytest.raises(StoreError, match="several caches, choose a key"):
         open_dataset(store, "target", "gabor")
+
+
+def test_caches_that_all_have_train_images_are_told_apart_in_words(place, tmp_path) -> None:
+    shutil.copytree(place / "store", tmp_path / "store")
+    store = open_store(tmp_path / "store")
+    config = replace(extract_config(place / "images", "target"), split="train", image_size=64)
+    extract(store, config)
+
+    with pytest.raises(StoreError, match=r"choose a --key: [0-9a-f]{16} \(.*64.*\), [0-9a-f]{16}"):
+        open_normal_images(store, FitMemorySource(dataset="target"))
 
 
 def test_all_tokens_of_the_shots_are_kept_as_the_cache_has_them(store, data) -> None:

@@ -127,14 +127,21 @@ def test_scores_of_other_targets_or_definitions_are_refused(store, small_store, 
         side_by_side(store, [by_seed[0], clip])
 
 
+def test_scores_that_are_named_twice_are_refused(store, by_seed) -> None:
+    with pytest.raises(ArtifactError, match=f"^{by_seed[0].id} is named twice; name each"):
+        side_by_side(store, [*by_seed, by_seed[0]])
+
+
 def test_the_best_is_marked_where_there_are_two_to_compare() -> None:
     def row(name: str, auroc: float | None, aupro: float | None) -> Row:
         values = dict.fromkeys(METRICS) | {"image_auroc": auroc, "pixel_aupro": aupro}
         return Row(section="hex", kind="category", name=name, values=values)
 
     marked = mark_best([row("a", 0.5, 0.9), row("b", 0.5, None), row("c", 0.25, None)])
+    tied = mark_best([row("a", 0.5, 0.9), row("b", 0.5, 0.8)])
 
     assert [one.best for one in marked] == [{"image_auroc"}, {"image_auroc"}, set()]
+    assert [one.best for one in tied] == [{"pixel_aupro"}, set()]
 
 
 SMALL = Table(

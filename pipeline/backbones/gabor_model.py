@@ -62,8 +62,9 @@ def _refuse_options(request: BackboneRequest) -> None:
     }
     for option, value in given.items():
         if value is not None:
+            typed = ",".join(map(str, value)) if isinstance(value, tuple | list) else value
             raise ConfigError(
-                f"{option} {value} does not apply to gabor, a fixed descriptor; leave it out"
+                f"{option} {typed} does not apply to gabor, a fixed descriptor; leave it out"
             )
     if request.compute_dtype != "float32":
         raise ConfigError(f"gabor computes in float32, not {request.compute_dtype}; leave it out")

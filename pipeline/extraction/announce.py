@@ -7,6 +7,7 @@ from cache.space import check_free_space
 from cache.writer import CacheWriter
 from pipeline.extraction.maker import ShardMaker
 from pipeline.extraction.shards import seconds_an_image
+from pipeline.printable import counted
 from pipeline.progress import human_bytes, human_seconds, say
 from pipeline.work import Workers
 
@@ -22,13 +23,14 @@ def announce(
         geometry = writer.geometry
         height, width = geometry.mask_size or (0, 0)
         say(
-            f"{writer.where}\n{geometry.n_images} images of {height} x {width} -> "
+            f"{writer.where}\n{counted(geometry.n_images, 'image')} of {height} x {width} -> "
             f"{geometry.tokens_per_image} tokens of {geometry.d_model}: "
             f"{human_bytes(writer.estimated_bytes)}"
         )
     n_images, n_pending = writers[0].geometry.n_images, n_images_of(writers, pending)
     if n_pending < n_images:
-        say(f"{n_images - n_pending} images are there already; {n_pending} to go")
+        there = counted(n_images - n_pending, "image is", "images are")
+        say(f"{there} there already; {n_pending} to go")
     check_free_space(writers)
     writers[0].objects.check_writable()
     seconds, n_workers = _seconds(workers, writers, pending)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cache.find import CacheInfo, find_caches
+from cache.find import CacheInfo, find_caches, read_record, told_apart
 from cache.objects import Objects
 from pipeline.backbones.presets import PRESETS
 from pipeline.backbones.spec import BackboneSpec, slug
@@ -41,8 +41,9 @@ def open_normal_images(store: Objects, source: FitMemorySource) -> CachedDataset
             f"none of the {len(own)} caches of {asked} holds normal images of the train split; "
             "extract them with --split train"
         )
-    keys = ", ".join(one.cache.key for one in fit)
-    raise StoreError(f"{asked} has normal train images in several caches, choose a --key: {keys}")
+    keys = {one.cache.key for one in fit}
+    told = told_apart([read_record(store, one.folder) for one in own if one.key in keys])
+    raise StoreError(f"{asked} has normal train images in several caches, choose a --key: {told}")
 
 
 def _has_normal_images(data: CachedDataset) -> bool:

@@ -22,6 +22,8 @@ from pipeline.interchange.rules import Rule
 from pipeline.progress import bar, say
 from pipeline.tracking import Kind
 from spg_core.errors import ArtifactError
+from spg_core.sae_loss import fvu, squared_error
+from spg_core.sae_quality import TokenSums
 
 _BATCH_IMAGES = 16
 
@@ -75,8 +77,10 @@ def _alive(sae: ForeignSae, data: CachedDataset, config: FitGuidesConfig) -> Ten
     alive: Tensor = sae.atoms.any(1)
     if sae.rule is None:
         say(f"{sae.file.name} does not tell how it encodes: all of its atoms may be used")
-    elif config.mask_dead:
-        alive = alive & _ever_active(sae.rule, data, resolve_device(config.device))
+    else:
+        active, unexplained = _measure(sae.rule, data, resolve_device(config.device))
+        alive = alive & active if config.mask_dead else alive
+        _say_fvu(sae.file.name, data, unexplained)
     if not bool(alive.any()):
         raise ArtifactError(
             f"no token of {data.dataset} activates an atom of {sae.file.name}; was the SAE made "
@@ -87,11 +91,26 @@ def _alive(sae: ForeignSae, data: CachedDataset, config: FitGuidesConfig) -> Ten
 
 
 @torch.no_grad()
-def _ever_active(rule: Rule, data: CachedDataset, device: torch.device) -> Tensor:
+def _measure(rule: Rule, data: CachedDataset, device: torch.device) -> tuple[Tensor, float]:
+    """Tell which atoms some token activates, `(C,)` bool, and the FVU over all of them."""
     cache, moved = data.cache, rule.to(device)
     source = TokenSource(cache, device)
     active = torch.zeros(len(rule.bias), dtype=torch.bool, device=device)
+    error = torch.zeros((), dtype=torch.float64, device=device)
+    spread = TokenSums(cache.d_model, device)
     batch = _BATCH_IMAGES * cache.tokens_per_image
     for tokens in source.batches("sequential", batch, seed=0, epoch=0):
-        active |= moved.active(tokens.float())
-    return active.cpu()
+        values = tokens.float()
+        latents = moved.latents(values)
+        active |= (latents != 0).any(0)
+        error += squared_error(values - moved.decode(latents)).double()
+        spread.add(values)
+    return active.cpu(), float(fvu(error, spread.variation))
+
+
+def _say_fvu(name: str, data: CachedDataset, unexplained: float) -> None:
+    """Say how well the SAE explains these tokens, and aloud where their mean does better."""
+    told = f"{name} leaves {unexplained:.3g} of the variance of {data.dataset}'s tokens unexplained"
+    if not unexplained <= 1:  # not >: a NaN must be told, too
+        told = f"remark: {told}, more than their mean would; was it made for another layer or norm?"
+    say(told)

@@ -55,7 +55,7 @@ def read_sae(path: str, d_model: int) -> ForeignSae:
     rows = _decoder(tensors, place, d_model)
     lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     atoms = torch.where(lengths > SMALLEST_NORM, rows / lengths.clamp_min(SMALLEST_NORM), 0.0)
-    rule = rule_of(_config(place), tensors, len(rows), d_model)
+    rule = rule_of(_config(place), tensors, rows)
     said = "unknown" if rule is None else str(rule)
     return ForeignSae(SaeFile(name=place.name, sha256=digest, rule=said), atoms, rule)
 

@@ -5,11 +5,13 @@
     relu            all above 0
     jumprelu        all above their threshold
 
+    reconstruction = latents W_dec + b_dec
+
 C atoms of width d, n tokens f.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,39 +39,45 @@ class Rule:
     """`(C,)`, of jumprelu; 0 otherwise."""
     scale: Tensor
     """`(C,)`, by which pre-activations are ranked; 1 unless the rule weighs by atom length."""
+    decoder: Tensor
+    """`(C, d)`."""
+    shift: Tensor
+    """`(d,)`, the decoder's bias."""
 
     def __str__(self) -> str:
         return f"topk k={self.k}" if self.name == "topk" else self.name
 
-    def active(self, tokens: Tensor) -> Tensor:
-        """Tell which atoms some of the tokens `(n, d)` activate: `(C,)` bool."""
-        sums = (tokens @ self.encoder.T + self.bias) * self.scale
+    def latents(self, tokens: Tensor) -> Tensor:
+        """Give the latents `(n, C)` of tokens `(n, d)`, 0 where they are not active."""
+        sums = tokens @ self.encoder.T + self.bias
+        ranked = sums * self.scale
         if self.name != "topk":
-            return (sums > self.threshold).any(0)
-        values, indices = sums.topk(self.k, dim=1)
-        hit = torch.zeros(len(self.bias), dtype=torch.bool, device=tokens.device)
-        hit[indices[values > 0]] = True
-        return hit
+            return torch.where(ranked > self.threshold, sums, 0.0)
+        values, indices = ranked.topk(self.k, dim=1)
+        kept = torch.where(values > 0, sums.gather(1, indices), 0.0)
+        return torch.zeros_like(sums).scatter_(1, indices, kept)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Give reconstructions `(n, d)` of latents `(n, C)`."""
+        return latents @ self.decoder + self.shift
 
     def to(self, device: torch.device) -> "Rule":
         """Give the same rule on another device."""
-        moved = (one.to(device) for one in (self.encoder, self.bias))
-        encoder, bias = moved
-        threshold, scale = self.threshold.to(device), self.scale.to(device)
-        return Rule(self.name, encoder, bias, self.k, threshold, scale)
+        tensors = {name: one for name, one in vars(self).items() if isinstance(one, Tensor)}
+        return replace(self, **{name: one.to(device) for name, one in tensors.items()})
 
 
 def rule_of(
-    config: Mapping[str, object], tensors: Mapping[str, Tensor], n_latents: int, d_model: int
+    config: Mapping[str, object], tensors: Mapping[str, Tensor], decoder: Tensor
 ) -> Rule | None:
     """Give the rule that a file and its `cfg.json` tell, None where they do not, or tell another.
 
     Args:
         config: `cfg.json` of sae-lens or sparsify.
         tensors: of the file.
-        n_latents: atoms of its decoder.
-        d_model: width of a token.
+        decoder: `(C, d)`, one of them, turned where it has to be.
     """
+    n_latents, d_model = decoder.shape
     encoder = _encoder(tensors, n_latents, d_model)
     called = config.get("architecture", config.get("activation", "topk" if "k" in config else None))
     name = _RULES.get(str(called))
@@ -89,7 +97,8 @@ def rule_of(
     threshold = _vector(tensors, ("threshold",), n_latents)
     if name == "jumprelu" and "threshold" not in tensors:
         return None
-    return Rule(name, encoder, bias, k if isinstance(k, int) else 0, threshold, scale)
+    k = k if isinstance(k, int) else 0
+    return Rule(name, encoder, bias, k, threshold, scale, decoder, minus)
 
 
 def _encoder(tensors: Mapping[str, Tensor], n_latents: int, d_model: int) -> Tensor | None:

@@ -38,10 +38,11 @@ class Group:
 def side_by_side(store: Objects, scores: Sequence[Artifact[ScoresDocument]]) -> Table:
     """Lay several scores of one target below each other in each category, the best marked.
 
-    Raises: ArtifactError where they are of other targets or of other definitions of AUPRO;
-        CorruptStore.
+    Raises: ArtifactError where one is named twice, or they are of other targets or of other
+        definitions of AUPRO; CorruptStore.
     """
-    documents = list({one.id: one.document for one in scores}.values())
+    documents = [one.document for one in scores]
+    _require_each_once(documents)
     _require_alike(documents)
     groups = group_seeds(store, documents)
     rows = []
@@ -77,16 +78,23 @@ def group_seeds(store: Objects, documents: Sequence[ScoresDocument]) -> list[Gro
 
 
 def mark_best(rows: Sequence[Row]) -> list[Row]:
-    """Mark the best of some rows in each metric, equals too, where there are two to compare."""
+    """Mark the best of some rows in each metric, equals too, where it is better than another."""
     best: dict[str, float] = {}
     for name in METRICS:
         found = [value for row in rows if (value := row.values.get(name)) is not None]
-        if len(found) > 1:
+        if found and min(found) < max(found):
             best[name] = max(found)
     return [
         replace(row, best={name for name, value in best.items() if row.values[name] == value})
         for row in rows
     ]
+
+
+def _require_each_once(documents: Sequence[ScoresDocument]) -> None:
+    ids = [one.id for one in documents]
+    twice = [one for one in dict.fromkeys(ids) if ids.count(one) > 1]
+    if twice:
+        raise ArtifactError(f"{', '.join(twice)} is named twice; name each of the scores once")
 
 
 def _require_alike(documents: Sequence[ScoresDocument]) -> None:
