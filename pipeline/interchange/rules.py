@@ -63,8 +63,15 @@ class Rule:
 
     def to(self, device: torch.device) -> "Rule":
         """Give the same rule on another device."""
-        tensors = {name: one for name, one in vars(self).items() if isinstance(one, Tensor)}
-        return replace(self, **{name: one.to(device) for name, one in tensors.items()})
+        return replace(
+            self,
+            encoder=self.encoder.to(device),
+            bias=self.bias.to(device),
+            threshold=self.threshold.to(device),
+            scale=self.scale.to(device),
+            decoder=self.decoder.to(device),
+            shift=self.shift.to(device),
+        )
 
 
 def rule_of(
