@@ -28,12 +28,16 @@ from pipeline.configs import (
 from pipeline.detection.combine import combine
 from pipeline.detection.find import find_detector
 from pipeline.detection.load import load_detector
+from pipeline.detection.sources import open_sources
+from pipeline.detection.values import compute_maps
 from pipeline.extraction.extract import extract
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
 from pipeline.prediction.inputs import find_images
 from pipeline.prediction.predict import predict
+from pipeline.report.data import ImageRow
+from pipeline.scoring.report_gallery import make_gallery
 from pipeline.scoring.score import score, score_group
 from spg_core.anomaly_map import map_operator
 from spg_core.errors import ArtifactError, ConfigError, NotInStore
@@ -115,6 +119,31 @@ def test_each_part_finds_its_own_tokens_without_a_key(both):
     for guides, height in ((fine, 96), (coarse, 64)):
         made = score(store, guides, "target", ScoreConfig(sigma=1.0))
         assert made.document.parents.cache.key == _key_of(store, "target", height)
+
+
+def test_a_report_shows_what_each_part_saw(both):
+    store, fine, coarse = both
+    together = combine(store, (fine, coarse), CombineConfig())
+    detector = load_detector(store, together.id)
+    data = open_sources(store, "target", detector.specs)
+    rows = data.manifest.rows_of(data.manifest.categories[0])[:3]
+    images = [
+        ImageRow(row=int(r), category="c", defect="d", label=i % 2, score=i / 4, image_path="p")
+        for i, r in enumerate(rows)
+    ]
+
+    shown = make_gallery(images, data, detector)
+
+    alone = compute_maps(load_detector(store, fine), data, np.array([i.image.row for i in shown]))
+    for item, fine_alone in zip(shown, alone, strict=True):
+        assert list(item.parts) == ["96 px", "64 px"]
+        np.testing.assert_allclose(item.parts["96 px"], fine_alone, atol=1e-6)
+        np.testing.assert_allclose(
+            np.mean(list(item.parts.values()), axis=0), item.anomaly_map, atol=1e-6
+        )
+    made = score(store, together.id, "target", ScoreConfig(), report=True)
+    page = Path(made.path, "report.html").read_text()
+    assert page.count("Heatmap of the part 64 px, highest value") > 6
 
 
 def test_a_part_scores_in_company_as_it_does_alone_and_is_read_once(both, monkeypatch):

@@ -49,6 +49,8 @@ class GalleryItem:
     rank: Rank
     anomaly_map: npt.NDArray[np.float32]
     """`(h, w)` in [0, 1], the map that was scored."""
+    parts: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    """Of a detector of several parts, what each saw: `(h, w)` in [0, 1], by a name of the part."""
     thumbnail: bytes | None = None
     """JPEG of the model input; None where the cache holds none."""
     mask: npt.NDArray[np.uint8] | None = None
@@ -56,16 +58,16 @@ class GalleryItem:
 
     def __post_init__(self) -> None:
         """Raises: MetricError for a map that is no 2-D map of probabilities."""
-        found = self.anomaly_map
-        if found.ndim != 2 or 0 in found.shape:
-            raise MetricError(
-                f"image {self.image.row}: an anomaly map is (height, width), got {found.shape}"
-            )
-        if not (found.min() >= 0 and found.max() <= 1):
-            raise MetricError(
-                f"image {self.image.row}: its anomaly map spans {found.min()} to {found.max()}; "
-                "the report's fixed scale needs finite probabilities in [0, 1]"
-            )
+        for found in (self.anomaly_map, *self.parts.values()):
+            if found.ndim != 2 or 0 in found.shape:
+                raise MetricError(
+                    f"image {self.image.row}: an anomaly map is (height, width), got {found.shape}"
+                )
+            if not (found.min() >= 0 and found.max() <= 1):
+                raise MetricError(
+                    f"image {self.image.row}: its anomaly map spans {found.min()} to "
+                    f"{found.max()}; the report's fixed scale needs finite probabilities in [0, 1]"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from pipeline.metrics import percent
 from pipeline.report.data import ReportData
 from pipeline.report.page import as_utf8, page_environment, page_parts
-from pipeline.report.pictures import draw_layers, scale_picture
+from pipeline.report.pictures import draw_layers, heatmap_picture, scale_picture
 from pipeline.report.view import (
     LABELS,
     category_views,
@@ -29,7 +29,7 @@ def render_report(data: ReportData) -> str:
     """
     environment = page_environment()
     environment.filters |= {"percent": partial(percent, none="–"), "perplexity": perplexity}
-    environment.globals["draw_layers"] = draw_layers
+    environment.globals |= {"draw_layers": draw_layers, "heatmap_picture": heatmap_picture}
     page = environment.get_template("report.html").render(
         **page_parts("report"),
         data=data,

@@ -10,31 +10,27 @@ from pipeline.artifacts import Artifact
 from pipeline.artifacts.documents import CombinationDocument, GuidesDocument, ScoresDocument
 from pipeline.detection.detector import Detector
 from pipeline.detection.find import AnyDetector
-from pipeline.detection.values import compute_maps
 from pipeline.inputs import CachedDataset
 from pipeline.kinds import SAY
 from pipeline.metrics import METRICS
 from pipeline.report.data import (
     CategoryCurves,
-    GalleryItem,
     ImageRow,
     Line,
     LinePlot,
     ReportData,
     metric_row,
 )
-from pipeline.report.gallery import select_gallery
 from pipeline.report.render import render_report
 from pipeline.scoring.blocks import report_taus
 from pipeline.scoring.categories import CategoryScores
 from pipeline.scoring.controls import control_rows
+from pipeline.scoring.report_gallery import make_gallery
 from pipeline.scoring.report_guides import atoms_of, sparsity_of, training_of
 from pipeline.scoring.report_tiles import make_tiles
 from pipeline.words import transfer_words
 from spg_core.image_metrics import image_metrics
 from spg_core.pooling import Pooling
-
-_PER_CATEGORY = 12
 
 
 def make_report(
@@ -56,7 +52,7 @@ def make_report(
             categories={name: metric_row(one) for name, one in document.categories.items()},
             images=images,
             controls=control_rows(store, document, guides) if guides else {},
-            gallery=_gallery(images, data, detector),
+            gallery=make_gallery(images, data, detector),
             tiles=make_tiles(images, data, detector),
             curves={one.category: _curves(one) for one in found},
             tau_curve=_tau_curve(found, data),
@@ -120,33 +116,6 @@ def _images(found: Sequence[CategoryScores], data: CachedDataset) -> list[ImageR
         )
         for one in found
         for row, value in zip(one.rows, one.scores, strict=True)
-    ]
-
-
-def _gallery(
-    images: Sequence[ImageRow], data: CachedDataset, detector: Detector
-) -> list[GalleryItem]:
-    """Draw the chosen images again from the cache, so that no map had to be kept."""
-    picks = select_gallery(
-        np.array([image.score for image in images]),
-        np.array([image.label for image in images]),
-        [image.category for image in images],
-        _PER_CATEGORY,
-    )
-    rows = np.array([images[pick.row].row for pick in picks], np.int64)
-    maps, masks = compute_maps(detector, data, rows), data.cache.masks(rows)
-    thumbnails: list[bytes | None] = [None] * len(rows)
-    if data.manifest.has_thumbnails:
-        thumbnails = data.manifest.select(rows)["thumbnail"].to_pylist()
-    return [
-        GalleryItem(
-            image=images[pick.row],
-            rank=pick.rank,
-            anomaly_map=maps[i],
-            thumbnail=thumbnails[i],
-            mask=masks[i],
-        )
-        for i, pick in enumerate(picks)
     ]
 
 
