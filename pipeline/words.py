@@ -39,8 +39,14 @@ def transfer_words(aux: str, target: str, backbone: str = "") -> str:
 
 
 def option_words(name: str, value: object) -> str:
-    """Say a setting: `C = 4096`, `beta = 0.001`; a stage before the name is left out."""
+    """Say a setting: `C = 4096`, `beta = 0.001`; a stage before the name is left out.
+
+    Layers say `layer 5`, and several that meet `layers 5, 8 and 11`.
+    """
     field = name.rpartition(".")[2]
+    if field == "layer":
+        *first, last = str(value).split("+")
+        return f"layers {', '.join(first)} and {last}" if first else f"layer {last}"
     shown = f"{value:g}" if isinstance(value, float) else str(value)
     return f"{_OPTIONS.get(field, field.replace('_', ' '))} = {shown}"
 
