@@ -231,7 +231,7 @@ class LocalObjects:
             )
         if error.errno in _FORBIDDEN:
             if is_temporary(name):
-                shown = f"to {self.where}, the store; give one of your own with --store"
+                shown = f"to {self.where}, the store; give one of your own"
             return StoreError(f"no permission to {verb} {shown} ({error.strerror})")
         kind = CorruptStore if error.errno in _NO_OBJECT else StoreError
         return kind(f"cannot {verb} {shown}: {error.strerror or error}")

@@ -322,3 +322,15 @@ def test_a_forged_digest_is_found(source, target):
 
     with pytest.raises(CorruptStore, match="is not the file its JSON was written for"):
         send(source, target)
+
+
+@pytest.mark.parametrize("inner", ["guides/inside", "tokens", "names/x/y"])
+def test_a_store_among_the_folders_of_the_other_is_refused(small_store, tmp_path, inner):
+    reference = f"guides/{small_store.guides.id}"
+    run("push", reference, tmp_path / "team", "--store", small_store.url)
+    outer, inside = open_store(tmp_path / "team"), open_store(tmp_path / "team" / inner)
+
+    for source, target in ((outer, inside), (inside, outer)):
+        with pytest.raises(StoreError, match="lies inside the store"):
+            transfer(source, target, reference, with_tokens=False, threads=1)
+    run("push", reference, tmp_path / "team" / "colleagues", "--store", tmp_path / "team")

@@ -7,6 +7,7 @@ there.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -29,6 +30,8 @@ from pipeline.registry.find import find_any
 from pipeline.registry.parents import Parent, parents_of
 from spg_core.errors import ArtifactError, CorruptStore, NotInStore, SpgError, StoreError
 
+_FOLDERS = ("tokens", "names", "latest", *JSON)
+"""Those at the top of a store."""
 _COMPANIONS = (".json", ".jsonl", ".png", ".parquet", ".html")
 """Endings of what stages and notes put beside an artifact; other files stay where they are."""
 
@@ -48,8 +51,10 @@ def transfer(
     Raises:
         NotInStore, ArtifactError: it, or a parent of it, is not in the source.
         CorruptStore: bytes of the source are not what was written; nothing of them is copied.
-        StoreError: the target has another artifact of an id, and nothing is copied; or it is full.
+        StoreError: the target has another artifact of an id, or is one folder of the source, and
+            nothing is copied; or it is full.
     """
+    _refuse_inside(source, target)
     top = find_any(source, reference)
     source = top.store
     chain, caches = _chain(top)
@@ -95,6 +100,21 @@ def _parent(place: Place[Document], parent: Parent) -> Place[Document]:
             f"{place.folder} stands on {parent.folder}, which is not in {place.store.where}"
         )
     return Place(place.store, DOCUMENTS[parent.kind], parent.folder)
+
+
+def _refuse_inside(source: Objects, target: Objects) -> None:
+    """Refuse a store in a folder that belongs to the other. Raises: StoreError."""
+    for outer, inner in ((source, target), (target, source)):
+        inside = _full(inner.where).removeprefix(f"{_full(outer.where)}/")
+        if inside != _full(inner.where) and inside.partition("/")[0] in _FOLDERS:
+            raise StoreError(
+                f"{inner.where} lies inside the store {outer.where}, among its own folders; "
+                "give a store of its own"
+            )
+
+
+def _full(where: str) -> str:
+    return where.rstrip("/") if "://" in where else os.path.realpath(where)
 
 
 def _refuse_other(place: Place[Document], there: Place[Document]) -> None:
