@@ -13,13 +13,14 @@ import spg_pipe
 from cache.store import open_store
 from pipeline.artifacts import load_artifact
 from pipeline.calibration.calibrate import calibrate
+from pipeline.commands.tally import Tally
 from pipeline.configs import CalibrateConfig, CalibrateSource, PredictConfig, ScoreConfig
 from pipeline.inputs import open_dataset
 from pipeline.prediction.familiar import Familiar, Learner, doubts_of
 from pipeline.prediction.familiar_file import file_of, list_familiar, load_familiar, save_familiar
 from pipeline.prediction.inputs import find_images
 from pipeline.prediction.look import look_of, problems_of
-from pipeline.prediction.predict import predict
+from pipeline.prediction.predict import Prediction, predict
 from pipeline.prediction.threshold import Threshold
 from pipeline.prediction.verdict import decide
 from pipeline.registry.transfer import transfer
@@ -111,6 +112,16 @@ def test_doubt_is_said_where_there_is_no_threshold():
 
     assert decide(0.4, none, []) == (None, "no threshold")
     assert decide(0.4, none, ["it is odd"]) == ("unsure", "it is odd; no threshold")
+
+
+def test_the_summary_gives_the_missing_threshold_as_reason_and_not_one_pictures_doubt():
+    tally = Tally()
+    tally.add(Prediction(path="a", score=0.4, verdict="unsure", reason="it is odd; no threshold"))
+    alone = tally.told()
+    tally.add(Prediction(path="b", score=0.4, reason="no threshold"))
+
+    assert "; no verdict, 1 unsure; " in alone
+    assert "; no verdict, 1 unsure, no threshold; " in tally.told()
 
 
 # --- good parts -----------------------------------------------------------------------------------

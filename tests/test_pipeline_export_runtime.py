@@ -171,6 +171,15 @@ def test_what_cannot_be_judged_is_named(made, tmp_path):
     assert module.main([made[2].path]) == 2
 
 
+def test_the_module_says_in_a_line_that_a_file_is_no_detector(made, tmp_path, capsys):
+    module = load(made[2].runtime)
+    (tmp_path / "text.onnx").write_text("no graph")
+
+    for name in ("missing.onnx", "text.onnx"):
+        assert module.main([str(tmp_path / name), "photo.png"]) == 2
+        assert f"{name} is not a detector: " in capsys.readouterr().err
+
+
 def test_a_batch_is_its_images_and_the_threshold_decides(made, tmp_path):
     module = load(made[2].runtime)
     detector = module.Detector.from_onnx(made[2].path)

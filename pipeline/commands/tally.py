@@ -17,6 +17,7 @@ class Tally:
         self._since = time.monotonic()
         self._verdicts: Counter[str | None] = Counter()
         self._last: Prediction | None = None
+        self._why_none: str | None = None
         self.failed = 0
 
     def add(self, one: "Prediction") -> None:
@@ -25,6 +26,8 @@ class Tally:
             self.failed += 1
             return
         self._verdicts[one.verdict] += 1
+        if one.verdict is None:  # an unsure one's reason is of its picture
+            self._why_none = one.reason
         if one.threshold is not None or self._last is None:
             self._last = one
 
@@ -37,5 +40,5 @@ class Tally:
             text += f"; {self._verdicts['anomalous']} anomalous{unsure} from "
             text += f"{self._last.threshold:.4f} ({self._last.threshold_source})"
         elif self._last is not None:
-            text += f"; no verdict{unsure}, {self._last.reason}"
+            text += f"; no verdict{unsure}" + (f", {self._why_none}" if self._why_none else "")
         return text + (f"; {n / seconds:.1f} images/s in {human_seconds(seconds)}" if n else "")

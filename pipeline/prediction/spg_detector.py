@@ -128,7 +128,11 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) < 2:
         print("usage: python spg_detector.py detector.onnx IMAGE ...", file=sys.stderr)
         return 2
-    detector, failed = Detector.from_onnx(arguments[0]), False
+    try:
+        detector, failed = Detector.from_onnx(arguments[0]), False
+    except Exception as error:  # onnxruntime raises many kinds
+        print(f"{arguments[0]} is not a detector: {error}", file=sys.stderr)
+        return 2
     for path in arguments[1:]:
         try:
             found = detector.predict(path)
