@@ -130,7 +130,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         detector, failed = Detector.from_onnx(arguments[0]), False
-    except Exception as error:  # onnxruntime raises many kinds
+    except Exception as error:  # noqa: BLE001 - onnxruntime raises many kinds
         print(f"{arguments[0]} is not a detector: {error}", file=sys.stderr)
         return 2
     for path in arguments[1:]:
