@@ -156,7 +156,7 @@ def test_the_same_request_is_found_and_latest_is_the_last(store, data) -> None:
 
 
 def test_too_few_images_of_a_category_are_refused_by_its_name(store, data) -> None:
-    with pytest.raises(FitError, match=r"has 3 normal images of .* --shots asks for 4; extract"):
+    with pytest.raises(FitError, match=r"has 3 normal images of .* --shots asks for 4; take fewer"):
         fit_memory(store, data, FitMemoryConfig(shots=4))
 
 

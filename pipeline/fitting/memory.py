@@ -99,9 +99,12 @@ def choose_shots(data: CachedDataset, category: str, config: FitMemoryConfig) ->
     """
     rows = normal_rows(data, category)
     if len(rows) < max(1, config.shots):
+        remedy = (
+            "take fewer, or all by --shots 0" if len(rows) else "extract them with --split train"
+        )
         raise FitError(
             f"{data.cache.where} has {len(rows)} normal images of {category} in the train split, "
-            f"--shots asks for {config.shots or 'all'}; extract them with --split train"
+            f"--shots asks for {config.shots or 'all'}; {remedy}"
         )
     ids = data.manifest.column("image_id")
     order = sorted(rows.tolist(), key=lambda row: _rank(config.seed, str(ids[row])))
