@@ -151,7 +151,9 @@ def test_a_sweep_stopped_by_sigterm_goes_on_to_the_same_artifacts_to_the_bit(fre
 
     assert code == 143, errors
     assert seconds < 10
-    assert re.search(r"stopped at step \d+ of 320 \(2 fits\); the same command goes on", errors)
+    assert re.search(
+        r"stopped at steps? \d+( to \d+)? of 320 \(2 fits\); the same command goes on", errors
+    )
     assert set(tables(fresh)[0]["state"]) == {"waiting"}
     assert [name for name in leftovers(stopped) if ".tmp-" in name] == []
 
