@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
     if code == stopping.exit_code():
         _say(stopping.kept())
+        if arguments is None:
+            stopping.leave()
     elif arguments is None:
         stopping.listen(stopping.end_at_once)  # nothing is at stake any more
     sys.exit(code)
