@@ -134,7 +134,7 @@ def test_the_command_goes_on_after_a_broken_image_and_exits_with_1(small_store, 
     }  # fmt: skip
     assert lines[0]["threshold_source"] == "given"
     assert none.exit_code == 0
-    assert "1 images scored, 0 failed" in none.stderr
+    assert "1 image scored, 0 failed" in none.stderr
     assert re.search(r"[0-9.]+ images/s in \d+ s", none.stderr)
 
 

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from pipeline.printable import counted
 from pipeline.progress import human_seconds
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Tally:
     def told(self) -> str:
         """Say how many of which, by which threshold, and how fast."""
         n, seconds = self._verdicts.total(), time.monotonic() - self._since
-        text = f"{n} images scored, {self.failed} failed"
+        text = f"{counted(n, 'image')} scored, {self.failed} failed"
         unsure = f", {self._verdicts['unsure']} unsure" if self._verdicts["unsure"] else ""
         if self._last is not None and self._last.threshold is not None:
             text += f"; {self._verdicts['anomalous']} anomalous{unsure} from "
