@@ -41,10 +41,10 @@ from spg_core.sorted_pixels import (
     write_normal_keys,
 )
 
-# Pixels are sorted some images at a time: more takes memory, less sorts the thresholds, which are
-# sorted along each time, more often.
-PIXELS_PER_SORT = 1 << 23
-PIXELS_PER_THRESHOLD = 1.5
+# Pixels are sorted some images at a time: more takes memory and leaves the processor's cache, less
+# sorts the thresholds, which are sorted along each time, more often.
+PIXELS_PER_SORT = 1 << 20
+PIXELS_PER_THRESHOLD = 4.0
 
 
 @dataclass(frozen=True)
