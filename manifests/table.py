@@ -72,6 +72,13 @@ class Manifest:
             raise DatasetError(f"no category {category!r} in {self.dataset}; there are {known}")
         return rows.astype(np.int64)
 
+    def thumbnails(self, rows: Sequence[int] | NDArray[np.int64]) -> list[bytes | None]:
+        """Give the JPEGs of some rows; None where there is none."""
+        if not self.has_thumbnails:
+            return [None] * len(rows)
+        found: list[bytes | None] = self.select(rows)["thumbnail"].to_pylist()
+        return found
+
     def select(self, rows: Sequence[int] | NDArray[np.int64]) -> pa.Table:
         """Give a table of some rows; its `row` column still says where they are in the cache."""
         return self.table.take(np.asarray(rows, dtype=np.int64))

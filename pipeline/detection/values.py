@@ -8,7 +8,7 @@ Between them the tokens of one image stay in the processor's cache, so 25 produc
 Axes: n images; P patches.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -80,19 +80,37 @@ def _values_of_cache(
     return values
 
 
-@torch.inference_mode()
 def draw_maps(detector: Detector, values: Mapping[str, Values]) -> Maps:
     """Give the final maps `(n, height, width)` float32 in [0, 1] of values by the parts' keys."""
+    [maps] = _drawn(detector, values, 1, lambda *of_parts: [detector.draw(*of_parts)])
+    return maps
+
+
+def draw_part_maps(detector: Detector, values: Mapping[str, Values]) -> list[Maps]:
+    """Give likewise the maps of each part that draws, on the scale on which they meet."""
+    return _drawn(detector, values, len(detector.drawing), detector.draw_parts)
+
+
+@torch.inference_mode()
+def _drawn(
+    detector: Detector,
+    values: Mapping[str, Values],
+    n_kinds: int,
+    draw: Callable[..., Sequence[Tensor]],
+) -> list[Maps]:
+    """Draw maps of some kinds from the values of all parts."""
     of_parts = [torch.from_numpy(values[part.key]) for part in detector.parts]
     n_images, spec = len(of_parts[0]), detector.spec
-    maps = np.empty((n_images, spec.height, spec.width), np.float32)
+    kinds = [np.empty((n_images, spec.height, spec.width), np.float32) for _ in range(n_kinds)]
     device = detector.device
 
-    def draw(here: slice) -> None:
-        maps[here] = detector.draw(*(one[here].to(device) for one in of_parts)).cpu().numpy()
+    def take(here: slice) -> None:
+        drawn = draw(*(one[here].to(device) for one in of_parts))
+        for maps, found in zip(kinds, drawn, strict=True):
+            maps[here] = found.cpu().numpy()
 
-    by_halves("drawing maps", n_images, _images_at_once(device), device, draw)
-    return maps
+    by_halves("drawing maps", n_images, _images_at_once(device), device, take)
+    return kinds
 
 
 def score_images(

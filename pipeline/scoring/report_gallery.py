@@ -3,18 +3,16 @@
 Axes: n images; h, w pixels of the model's input.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 
 from pipeline.detection.detector import Detector
 from pipeline.detection.memory_part import MemoryPart
 from pipeline.detection.parts import Part
-from pipeline.detection.values import Maps, Values, draw_maps, part_values
+from pipeline.detection.values import Maps, draw_maps, draw_part_maps, part_values
 from pipeline.inputs import CachedDataset
-from pipeline.report.data import GalleryItem, ImageRow
+from pipeline.report.data import GalleryItem, ImageRow, Rank
 from pipeline.report.gallery import select_gallery
 
 _PER_CATEGORY = 12
@@ -33,46 +31,31 @@ def make_gallery(
     found: list[GalleryItem] = []
     for category in dict.fromkeys(images[pick.row].category for pick in picks):
         chosen = [pick for pick in picks if images[pick.row].category == category]
-        shown = [images[pick.row] for pick in chosen]
-        drawn = _draw(shown, data, detector)
-        found += [replace(one, rank=pick.rank) for pick, one in zip(chosen, drawn, strict=True)]
+        found += _draw([(images[pick.row], pick.rank) for pick in chosen], data, detector)
     return found
 
 
 def _draw(
-    images: Sequence[ImageRow], data: CachedDataset, detector: Detector
+    chosen: Sequence[tuple[ImageRow, Rank]], data: CachedDataset, detector: Detector
 ) -> Iterator[GalleryItem]:
     """Draw images of one category."""
-    rows = np.array([image.row for image in images], np.int64)
-    values = part_values([detector], data, rows, images[0].category)
+    rows = np.array([image.row for image, _ in chosen], np.int64)
+    values = part_values([detector], data, rows, chosen[0][0].category)
     maps, masks = draw_maps(detector, values), data.cache.masks(rows)
-    of_parts = part_maps(detector, values) if len(detector.parts) > 1 else {}
-    thumbnails: list[bytes | None] = [None] * len(rows)
-    if data.manifest.has_thumbnails:
-        thumbnails = data.manifest.select(rows)["thumbnail"].to_pylist()
-    for at, image in enumerate(images):
+    of_parts: dict[str, Maps] = {}
+    if len(detector.parts) > 1:
+        names = part_names(detector.drawing)
+        of_parts = dict(zip(names, draw_part_maps(detector, values), strict=True))
+    thumbnails = data.manifest.thumbnails(rows)
+    for at, (image, rank) in enumerate(chosen):
         yield GalleryItem(
             image=image,
-            rank="median",
+            rank=rank,
             anomaly_map=maps[at],
             parts={name: one[at] for name, one in of_parts.items()},
             thumbnail=thumbnails[at],
             mask=masks[at],
         )
-
-
-def part_maps(detector: Detector, values: Mapping[str, Values]) -> dict[str, Maps]:
-    """Give the maps `(n, h, w)` in [0, 1] of each part that draws, by its name, on one scale."""
-    names = part_names(detector.drawing)
-    n_images = len(values[detector.parts[0].key])
-    drawn: dict[str, list[Maps]] = {name: [] for name in names}
-    for at in range(n_images):  # one at a time, as maps are drawn
-        one = [torch.from_numpy(values[part.key][at : at + 1]) for part in detector.parts]
-        for name, found in zip(
-            names, detector.draw_parts(*(each.to(detector.device) for each in one)), strict=True
-        ):
-            drawn[name].append(found.cpu().numpy())
-    return {name: np.concatenate(found) for name, found in drawn.items()}
 
 
 def part_names(parts: Sequence[Part]) -> list[str]:

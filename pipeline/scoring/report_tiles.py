@@ -27,9 +27,7 @@ def make_tiles(
     for start in range(0, len(rows), _AT_ONCE):
         here = rows[start : start + _AT_ONCE]
         maps = compute_maps(detector, data, here)
-        photos: list[bytes | None] = [None] * len(here)
-        if data.manifest.has_thumbnails:
-            photos = data.manifest.select(here)["thumbnail"].to_pylist()
+        photos = data.manifest.thumbnails(here)
         for row, values, photo in zip(here.tolist(), maps, photos, strict=True):
             made[row] = draw_tile(values, photo, f"image {row}")
     return made
