@@ -11,6 +11,8 @@ _FLAGS = (
     "--disable-background-networking --disable-component-update"
 )
 
+BACKGROUND = "return getComputedStyle(document.body).backgroundColor"
+
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
@@ -28,3 +30,13 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     session = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     yield session
     session.quit()
+
+
+def background_by_scheme(page: Any) -> list[str]:
+    """Give a page's colour where the system is light, then dark; it stays dark."""
+    colours = []
+    for scheme in ("light", "dark"):
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        colours.append(page.execute_script(BACKGROUND))
+    return colours

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.small_store", "tests.chromium"]
+pytest_plugins = ["tests.small_store", "tests.chromium", "tests.report_page"]
 
 settings.register_profile(
     "spg", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow]

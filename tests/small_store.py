@@ -3,11 +3,13 @@
 36 auxiliary and target images of 96 pixels; under ten seconds, once a test session.
 """
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from cache.objects import Objects
 from cache.store import open_store
 from manifests.problems import Layout
 from pipeline.artifacts import Artifact
@@ -65,3 +67,10 @@ def small_store(tmp_path_factory) -> SmallStore:
     sae = fit_sae(store, open_dataset(store, "aux", "gabor"), SAE)
     guides = fit_guides(store, sae.id, GUIDES)
     return SmallStore(images, str(place / "store"), sae, guides)
+
+
+@pytest.fixture
+def fresh(small_store: SmallStore, tmp_path: Path) -> Objects:
+    """A copy of the small store with tokens alone."""
+    ignore = shutil.ignore_patterns("saes", "guides", "scores", "sweeps")
+    return open_store(shutil.copytree(small_store.url, tmp_path / "store", ignore=ignore))

@@ -175,13 +175,6 @@ def test_a_sweeps_estimate_compiles_nothing_and_times_batches_as_they_come(
 # --- when it runs out -----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def fresh(small_store: SmallStore, tmp_path: Path) -> Objects:
-    """A copy of the small store with tokens alone."""
-    ignore = shutil.ignore_patterns("saes", "guides", "scores", "sweeps")
-    return open_store(shutil.copytree(small_store.url, tmp_path / "store", ignore=ignore))
-
-
 def test_an_sae_that_does_not_fit_fails_alone_and_lets_its_memory_go(
     fresh: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:

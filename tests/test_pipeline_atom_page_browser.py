@@ -15,6 +15,7 @@ from pipeline.atoms.page_data import page_json
 from pipeline.atoms.statistics import statistics
 from pipeline.atoms.survey import survey_sae
 from pipeline.configs import AtomsConfig
+from tests.chromium import BACKGROUND, background_by_scheme
 from tests.report_samples import HOSTILE
 from tests.small_store import SmallStore
 from tests.test_pipeline_atom_page import numbers_of
@@ -174,14 +175,9 @@ def test_an_atom_opens_with_all_its_shares_and_escape_closes(page: Any) -> None:
 
 
 def test_the_system_theme_is_followed_and_the_button_turns_it(page: Any) -> None:
-    background = "return getComputedStyle(document.body).backgroundColor"
-    colours = set()
-    for scheme in ("light", "dark"):
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-        colours.add(page.execute_script(background))
+    colours = set(background_by_scheme(page))
     page.find_element("id", "theme").click()
-    turned = page.execute_script(background)
+    turned = page.execute_script(BACKGROUND)
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
     assert len(colours) == 2

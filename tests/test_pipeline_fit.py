@@ -41,13 +41,6 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def fresh(small_store, tmp_path):
-    """A copy of the small store without any SAE, guides or scores."""
-    ignore = shutil.ignore_patterns("saes", "guides", "scores", "sweeps")
-    return open_store(shutil.copytree(small_store.url, tmp_path / "store", ignore=ignore))
-
-
-@pytest.fixture
 def checkpoints_at_every_step(monkeypatch):
     monkeypatch.setattr(train, "pause_after", lambda seconds: 0.0)
 

@@ -3,26 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from pipeline.report.data import (
-    ReportData,
-)
-from pipeline.report.render import render_report
+from tests.chromium import background_by_scheme
+from tests.report_page import open_report
 from tests.report_samples import HOSTILE, sample
-
-
-@pytest.fixture
-def page(chromium: Any, tmp_path: Path) -> Any:
-    _open(chromium, tmp_path, sample())
-    yield chromium
-    assert chromium.get_log("browser") == []
-
-
-def _open(chromium: Any, folder: Path, data: ReportData) -> None:
-    path = folder / "report.html"
-    path.write_text(render_report(data), encoding="utf-8")
-    chromium.get(path.as_uri())
 
 
 def _texts(chromium: Any, selector: str) -> list[str]:
@@ -100,12 +83,7 @@ def test_the_button_turns_the_theme_and_says_what_it_will_do(page: Any) -> None:
 
 
 def test_the_system_theme_is_followed(page: Any) -> None:
-    background = "return getComputedStyle(document.body).backgroundColor"
-    colours = set()
-    for scheme in ("light", "dark"):
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-        colours.add(page.execute_script(background))
+    colours = set(background_by_scheme(page))
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
     assert len(colours) == 2
@@ -160,7 +138,7 @@ def test_a_phone_needs_no_sideways_scrolling(page: Any) -> None:
 
 
 def test_hostile_names_run_nothing_and_can_still_be_filtered(chromium: Any, tmp_path: Path) -> None:
-    _open(chromium, tmp_path, sample((HOSTILE[0], HOSTILE[1]), HOSTILE[3]))
+    open_report(chromium, tmp_path, sample((HOSTILE[0], HOSTILE[1]), HOSTILE[3]))
 
     _choose(chromium, "category", HOSTILE[1])
 
@@ -172,7 +150,7 @@ def test_hostile_names_run_nothing_and_can_still_be_filtered(chromium: Any, tmp_
 def test_the_page_reads_without_its_script(chromium: Any, tmp_path: Path) -> None:
     chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
-        _open(chromium, tmp_path, sample())
+        open_report(chromium, tmp_path, sample())
         controls = _shown(chromium, "button, #filters")
         cards = _shown(chromium, "article.card")
     finally:

@@ -4,24 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from pipeline.report.data import ReportData
-from pipeline.report.render import render_report
+from tests.report_page import open_report
 from tests.report_samples import sample
-
-
-@pytest.fixture
-def page(chromium: Any, tmp_path: Path) -> Any:
-    _open(chromium, tmp_path, sample())
-    yield chromium
-    assert chromium.get_log("browser") == []
-
-
-def _open(chromium: Any, folder: Path, data: ReportData) -> None:
-    path = folder / "report.html"
-    path.write_text(render_report(data), encoding="utf-8")
-    chromium.get(path.as_uri())
 
 
 def _found(chromium: Any, selector: str) -> list[Any]:
@@ -63,7 +47,7 @@ def test_of_thousands_of_images_few_are_pictures_at_a_time(chromium: Any, tmp_pa
     many = [replace(data.images[0], row=row) for row in range(3000)]
     tiles = dict.fromkeys(range(3000), data.tiles[0])
 
-    _open(chromium, tmp_path, replace(data, images=many, tiles=tiles))
+    open_report(chromium, tmp_path, replace(data, images=many, tiles=tiles))
 
     at_first = len(_found(chromium, ".tile"))
     more = "document.getElementById('more').scrollIntoView({ behavior: 'instant' })"

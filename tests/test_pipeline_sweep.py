@@ -51,12 +51,6 @@ SMALL = SweepConfig(
 )
 
 
-@pytest.fixture
-def fresh(small_store, tmp_path):
-    ignore = shutil.ignore_patterns("saes", "guides", "scores", "sweeps")
-    return open_store(shutil.copytree(small_store.url, tmp_path / "store", ignore=ignore))
-
-
 def test_a_grid_is_every_combination_with_typed_values():
     points = read_grid(replace(SMALL, seed=(1, 2), vary=("guides.beta=1e-4,1e-3",))).points
 

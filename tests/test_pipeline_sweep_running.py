@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cache.store import open_store
 from pipeline import cli
 from pipeline.configs import SweepConfig
 from pipeline.registry.survey import survey
@@ -24,12 +23,6 @@ SHORT = ("sae.epochs=1", "sae.images_per_step=4", "guides.epochs=1", "guides.ima
 SMALL = SweepConfig(
     aux="aux", target="target", backbone="gabor", width=(24, 40), k=(2, 30), vary=SHORT
 )
-
-
-@pytest.fixture
-def fresh(small_store, tmp_path):
-    ignore = shutil.ignore_patterns("saes", "guides", "scores", "sweeps")
-    return open_store(shutil.copytree(small_store.url, tmp_path / "store", ignore=ignore))
 
 
 def tables(store):

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from cache.reader import TokenCache
-from cache.store import open_store
 from pipeline.artifacts import list_artifacts, load_artifact
 from pipeline.configs import FigureConfig, ReproduceConfig, SweepConfig
 from pipeline.inputs import open_dataset
@@ -24,12 +23,6 @@ SHORT = ("sae.epochs=1", "sae.images_per_step=4", "guides.epochs=1", "guides.ima
 SMALL = SweepConfig(
     aux="aux", target="target", backbone="gabor", width=(24,), k=(2, 5), vary=SHORT, seed=(1, 2)
 )
-
-
-@pytest.fixture
-def fresh(small_store, tmp_path):
-    ignore = shutil.ignore_patterns("saes", "guides", "scores", "sweeps")
-    return open_store(shutil.copytree(small_store.url, tmp_path / "store", ignore=ignore))
 
 
 @pytest.fixture
