@@ -206,7 +206,8 @@ class LocalObjects:
             return None
         if not stat.S_ISREG(status.st_mode) or not is_name(name):
             return None
-        return ObjectInfo(name, status.st_size, status.st_mtime)
+        version = f"{status.st_ino}-{status.st_mtime_ns}-{status.st_ctime_ns}"
+        return ObjectInfo(name, status.st_size, status.st_mtime, version)
 
     @contextmanager
     def _explained(self, verb: str, name: str, needed_bytes: int = 0) -> Iterator[None]:

@@ -42,6 +42,8 @@ class ObjectInfo:
     size_bytes: int
     modified: float
     """Seconds since the epoch, by the store's clock."""
+    version: str | None = None
+    """Other bytes under this name have another; None where the store does not say."""
 
 
 class Objects(Protocol):

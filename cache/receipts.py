@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from cache.layout import Geometry, receipt_name, shard_name
-from cache.objects import Objects, Part, as_view, total_bytes
+from cache.objects import ObjectInfo, Objects, Part, as_view, total_bytes
 from cache.record import Receipt, StoredObject, parse_receipt, receipt_to_bytes
 from cache.shard import check_values, crc32c, describe_shard, is_storable, new_digest
 from spg_core.ahead import in_order
@@ -31,6 +31,12 @@ class Receipts:
         self.has_looked = False
         self._doubted: dict[int, bytes | None] = {}
         """Shards that lay there without proof, and the receipt each had, at the last look."""
+        self._read: dict[int, tuple[str, bytes]] = {}
+        """Receipts that were read, and the version that the listing before gave."""
+
+    def __getstate__(self) -> dict[str, object]:
+        # to a worker goes what it needs to write, not a kilobyte a shard
+        return {**vars(self), "_read": {}}
 
     @property
     def distrusted(self) -> frozenset[int]:
@@ -39,19 +45,20 @@ class Receipts:
 
     def stated(self) -> set[int]:
         """Return the shards that look written: by their receipts and sizes, and not doubted."""
-        return set(self._stated(self._sizes())) - set(self._doubted)
+        return set(self._stated(self._listed())) - set(self._doubted)
 
     def settled(self) -> dict[int, Receipt]:
         """Return the receipts that can be believed now, at the end of the writing.
 
         Read are only shards that were doubted and have the same receipt still; and all of them
-        where nobody looked before. Any other receipt is of a writer that lived meanwhile.
+        where nobody looked before. Any other receipt is of a writer that lived meanwhile. Receipts
+        that were read and lie there unchanged, as the listing says, are not read again.
         """
         if not self.has_looked:
             return self.proved()
         return {
             shard: receipt
-            for shard, (receipt, data) in self._stated(self._sizes()).items()
+            for shard, (receipt, data) in self._stated(self._listed()).items()
             if self._doubted.get(shard) != data or self._wrong_object(receipt) is None
         }
 
@@ -62,8 +69,8 @@ class Receipts:
             progress: called with 1 and the number of shards to read, once each is checked.
         """
         self._doubted, self.has_looked = {}, True
-        sizes = self._sizes()
-        stated = self._stated(sizes)
+        listed = self._listed()
+        stated = self._stated(listed)
 
         found = {}
         with ThreadPoolExecutor(_READ) as pool:
@@ -76,7 +83,7 @@ class Receipts:
                     progress(1, len(stated))
         for shard in range(self.geometry.n_shards):
             names = (f"{self.folder}/{receipt_name(shard)}", *self._names(shard))
-            if shard not in stated and any(name in sizes for name in names):
+            if shard not in stated and any(name in listed for name in names):
                 self._doubted[shard] = self._get(shard)
         return {shard: receipt for shard, receipt in found.items() if receipt is not None}
 
@@ -148,20 +155,39 @@ class Receipts:
                 return name
         return None
 
-    def _stated(self, sizes: Mapping[str, int]) -> dict[int, tuple[Receipt, bytes]]:
-        shards = range(self.geometry.n_shards)
-        there = [shard for shard in shards if f"{self.folder}/{receipt_name(shard)}" in sizes]
-        with ThreadPoolExecutor(_LISTED) as pool:
-            read = dict(zip(there, in_order(pool, self._get, there, 2 * _LISTED), strict=True))
+    def _stated(self, listed: Mapping[str, ObjectInfo]) -> dict[int, tuple[Receipt, bytes]]:
+        versions = {
+            shard: listed[name].version
+            for shard in range(self.geometry.n_shards)
+            if (name := f"{self.folder}/{receipt_name(shard)}") in listed
+        }
         found = {}
-        for shard, data in read.items():
-            receipt = None if data is None else self._parse(shard, data)
-            if receipt is not None and data is not None and self._is_stored(receipt, sizes):
+        for shard, data in self._received(versions).items():
+            receipt = self._parse(shard, data)
+            if receipt is not None and self._is_stored(receipt, listed):
                 found[shard] = (receipt, data)
         return found
 
-    def _sizes(self) -> dict[str, int]:
-        return {info.name: info.size_bytes for info in self.objects.walk(self.folder)}
+    def _received(self, versions: Mapping[int, str | None]) -> dict[int, bytes]:
+        """Give receipts by their shards; read are those that were not, or are others by now."""
+
+        def is_known(shard: int) -> bool:
+            return shard in self._read and self._read[shard][0] == versions[shard]
+
+        new = [shard for shard in versions if not is_known(shard)]
+        with ThreadPoolExecutor(_LISTED) as pool:
+            read = dict(zip(new, in_order(pool, self._get, new, 2 * _LISTED), strict=True))
+        for shard, data in read.items():
+            version = versions[shard]
+            if data is not None and version is not None:
+                self._read[shard] = version, data
+        every = {
+            shard: read[shard] if shard in read else self._read[shard][1] for shard in versions
+        }
+        return {shard: data for shard, data in every.items() if data is not None}
+
+    def _listed(self) -> dict[str, ObjectInfo]:
+        return {info.name: info for info in self.objects.walk(self.folder)}
 
     def _names(self, shard: int) -> list[str]:
         return [f"{self.folder}/{shard_name(array, shard)}" for array in self.geometry.arrays]
@@ -178,9 +204,10 @@ class Receipts:
         except CorruptStore:
             return None
 
-    def _is_stored(self, receipt: Receipt, sizes: Mapping[str, int]) -> bool:
+    def _is_stored(self, receipt: Receipt, listed: Mapping[str, ObjectInfo]) -> bool:
         return all(
-            sizes.get(f"{self.folder}/{shard_name(array, receipt.shard)}") == stored.size_bytes
+            (name := f"{self.folder}/{shard_name(array, receipt.shard)}") in listed
+            and listed[name].size_bytes == stored.size_bytes
             for array, stored in receipt.objects.items()
         )
 

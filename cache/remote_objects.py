@@ -189,7 +189,12 @@ class RemoteObjects:
         def fetch() -> list[ObjectInfo]:
             pages = obstore.list(self.store, prefix=prefix or None, chunk_size=1000)
             return [
-                ObjectInfo(meta["path"], meta["size"], meta["last_modified"].timestamp())
+                ObjectInfo(
+                    meta["path"],
+                    meta["size"],
+                    meta["last_modified"].timestamp(),
+                    meta["e_tag"],
+                )
                 for page in pages
                 for meta in page
                 if is_name(meta["path"])

@@ -58,6 +58,21 @@ def test_listings_are_sorted_and_show_no_temporaries(objects: Objects) -> None:
     assert abs(next(objects.walk("a")).modified - time.time()) < 3600
 
 
+def test_a_listing_tells_other_bytes_of_the_same_size(objects: Objects) -> None:
+    def version() -> str | None:
+        return next(objects.walk("a")).version
+
+    objects.put_new("a/1", [b"one"])
+    first = version()
+    assert first is not None
+    assert version() == first
+
+    objects.delete("a/1")
+    objects.put_new("a/1", [b"two"])
+
+    assert version() != first
+
+
 def test_asking_for_nothing_finds_nothing_and_makes_nothing(objects: Objects) -> None:
     assert objects.size("a/b") is None
     assert list(objects.walk("a")) == []

@@ -1,6 +1,7 @@
 """A resumed cache trusts no shard that it has not read; verify reads what the values are."""
 
 import logging
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from numcodecs.zstd import Zstd
 
 from cache.find import read_record
 from cache.layout import INDEX_BYTES
+from cache.local_objects import LocalObjects
+from cache.objects import SMALL_OBJECT_BYTES
 from cache.record import CacheRecord, Receipt, StoredObject, record_to_bytes
 from cache.shard import crc32c, encode_index, new_digest
 from cache.store import open_store
@@ -140,6 +143,70 @@ def test_a_shard_mended_by_another_writer_counts(
     writer.finish(MANIFEST_BYTES)
 
     assert folder_digests(partial) == one_go
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of receipts in the order in which they are read."""
+    names: list[str] = []
+    real = LocalObjects.get
+
+    def get(self: LocalObjects, name: str, max_bytes: int = SMALL_OBJECT_BYTES) -> bytes:
+        if "/receipts/" in name:
+            names.append(name.rpartition("/")[2])
+        return real(self, name, max_bytes)
+
+    monkeypatch.setattr(LocalObjects, "get", get)
+    return names
+
+
+def test_a_resumed_run_reads_each_receipt_once(
+    partial: Path, tmp_path: Path, read: list[str]
+) -> None:
+    (partial / "receipts/00001.json").unlink()
+    writer = new_writer(open_store(tmp_path), SAMPLE)
+    assert writer.pending_shards() == [1]
+    writer.needed_bytes()
+    write_pending(writer, SAMPLE)
+    read.clear()
+    writer = new_writer(open_store(tmp_path), SAMPLE)
+
+    assert writer.pending_shards() == []
+    assert writer.needed_bytes() == 0
+    writer.finish(MANIFEST_BYTES)
+
+    assert sorted(read) == ["00000.json", "00001.json", "00002.json"]
+    assert verify_cache(open_store(tmp_path), writer.folder).is_sound
+
+
+def test_a_receipt_that_another_writer_replaced_is_read_again(
+    partial: Path, tmp_path: Path, read: list[str]
+) -> None:
+    flip(partial / "tokens.zarr" / SHARD["tokens"])
+    writer = new_writer(open_store(tmp_path), SAMPLE)
+    assert writer.pending_shards() == [1]
+    other = new_writer(open_store(tmp_path), SAMPLE)
+    write_pending(other, SAMPLE)
+    ours = (partial / "receipts/00002.json").read_bytes()
+    (partial / "receipts/00002.json").unlink()
+    (partial / "receipts/00002.json").write_bytes(ours)
+    read.clear()
+
+    writer.finish(MANIFEST_BYTES)
+
+    assert read == ["00002.json"]  # the other one of these was left as it was
+    assert verify_cache(open_store(tmp_path), writer.folder).is_sound
+
+
+def test_what_was_read_stays_here_when_a_writer_goes_to_a_worker(
+    partial: Path, tmp_path: Path
+) -> None:
+    writer = new_writer(open_store(tmp_path), SAMPLE)
+    sent = len(pickle.dumps(writer))
+    writer.pending_shards()
+
+    assert len(pickle.dumps(writer)) <= sent + 100
+    assert pickle.loads(pickle.dumps(writer)).pending_shards() == []
 
 
 def test_a_late_writer_of_other_bytes_describes_what_is_stored(tmp_path: Path) -> None:
