@@ -18,9 +18,11 @@ from cache.objects import Objects
 from cache.reader import TokenCache
 from cache.store import open_store
 from pipeline import device as device_module
+from pipeline.atoms.find import find_atoms
+from pipeline.atoms.survey import survey_sae
 from pipeline.backbones.on_cpu import Taken
 from pipeline.backbones.on_gpu import GpuForward
-from pipeline.configs import FitSaeConfig, ScoreConfig
+from pipeline.configs import AtomsConfig, FitSaeConfig, ScoreConfig
 from pipeline.detection import values as values_module
 from pipeline.detection.load import make_detector
 from pipeline.detection.parts import GuidesPart
@@ -37,8 +39,10 @@ from pipeline.inputs import open_dataset
 from pipeline.prediction.model import judge, load_model, specs_of
 from pipeline.sweep import estimate as estimate_module
 from pipeline.sweep.estimate import estimate, trial_tokens
+from spg_core import atom_counts, atom_patches
 from spg_core.errors import BackboneError, FitError, MetricError
 from spg_core.guide_step import GuideBatch, GuideTrainer
+from spg_core.sae import Latents, Sae, encode
 from spg_core.sae_config import SaeConfig
 from spg_core.sae_step import SaeTrainer, StepStats
 from tests.pretended_gpu import needs_cuda_build, pretend_card, pretended_gpu
@@ -386,3 +390,66 @@ def test_a_gpu_too_small_to_score_one_image_is_an_error_of_ours(
 
     with pytest.raises(MetricError, match=r"one image does not fit cpu .*CUDA out of memory"):
         compute_maps(make_detector(small_store.guides, ScoreConfig()), data, np.arange(4))
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
+    """Have an SAE encode so many tokens at once; notes how many came."""
+    monkeypatch.setattr(device_module, "_most", {})
+    seen: list[int] = []
+
+    def hold(most: int) -> list[int]:
+        def lacking(sae: Sae, tokens: Tensor) -> Latents:
+            seen.append(len(tokens))
+            if len(tokens) > most:
+                raise torch.OutOfMemoryError(LACKING)
+            return encode(sae, tokens)
+
+        monkeypatch.setattr(atom_patches, "encode", lacking)
+        monkeypatch.setattr(atom_counts, "encode", lacking)
+        return seen
+
+    return hold
+
+
+def test_atoms_are_found_with_fewer_images_when_they_do_not_fit(
+    small_store: SmallStore, narrow: Callable[[int], list[int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, config = open_store(small_store.url), AtomsConfig(top=3, patches=4)
+    data, expected = find_atoms(store, small_store.guides, config)
+    seen = narrow(5 * 36)
+
+    _, found = find_atoms(store, small_store.guides, config)
+
+    assert seen[:3] == [16 * 36, 8 * 36, 4 * 36]
+    assert sum(n for n in seen if n <= 5 * 36) == data.cache.n_tokens
+    assert [one.index for one in found] == [one.index for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert [patch.row for patch in one.patches] == [patch.row for patch in other.patches]
+        assert one.category_spread == pytest.approx(other.category_spread)
+    said = capsys.readouterr().err
+    assert "finding atoms: 8 images do not fit cpu; now 4 at a time" in said
+
+
+def test_atoms_are_surveyed_with_fewer_images_when_they_do_not_fit(
+    small_store: SmallStore, narrow: Callable[[int], list[int]]
+) -> None:
+    store = open_store(small_store.url)
+    expected = survey_sae(store, small_store.sae.id, AtomsConfig())
+    seen = narrow(3 * 36)
+
+    found = survey_sae(store, small_store.sae.id, AtomsConfig())
+
+    assert seen[:4] == [16 * 36, 8 * 36, 4 * 36, 2 * 36]
+    np.testing.assert_array_equal(found.counts.active, expected.counts.active)
+    np.testing.assert_array_equal(found.counts.tokens, expected.counts.tokens)
+    np.testing.assert_array_equal(found.strongest.row, expected.strongest.row)
+
+
+def test_a_gpu_too_small_to_find_atoms_in_one_image_is_an_error_of_ours(
+    small_store: SmallStore, narrow: Callable[[int], list[int]]
+) -> None:
+    narrow(35)
+
+    with pytest.raises(MetricError, match=r"finding atoms: one image does not fit cpu .*memory"):
+        find_atoms(open_store(small_store.url), small_store.guides, AtomsConfig())

@@ -16,7 +16,7 @@ from pipeline.artifacts import Artifact
 from pipeline.artifacts.documents import GuidesDocument
 from pipeline.artifacts.terms import CacheParent
 from pipeline.configs import AtomsConfig
-from pipeline.device import resolve_device
+from pipeline.device import by_halves, resolve_device
 from pipeline.fitting.sae import load_sae
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.progress import bar, say
@@ -41,7 +41,8 @@ def find_atoms(
 
     Returns: the auxiliary dataset; the atoms, a guide after the other, by falling coefficient.
 
-    Raises: NotInStore, IncompleteCache, CorruptStore, ArtifactError.
+    Raises: NotInStore, IncompleteCache, CorruptStore, ArtifactError; MetricError for a GPU on which
+        one image does not fit.
     """
     source, sae_id = parents_of(guides)
     data = open_dataset(store, source.dataset, source.backbone, source.key)
@@ -154,30 +155,34 @@ def _stream(
     a (category, defect) group, `(A, groups)`.
     """
     device = resolve_device(config.device)
-    sae = on_device(sae, device)
-    n_patches = data.cache.tokens_per_image
+    sae, wanted = on_device(sae, device), atoms.to(device)
+    n_images, n_patches = data.cache.n_images, data.cache.tokens_per_image
     top = TopPatches(len(atoms), n_patches, keep=config.patches, one_per_image=config.one_per_image)
     group_of, groups = groups_of(data)
     sums = np.zeros((len(atoms), len(groups)))
-    with bar("Finding atoms", data.cache.n_images) as advance:
-        for rows in blocks(data.cache.n_images, len(atoms), n_patches):
-            tokens = torch.from_numpy(data.cache.tokens(rows)).to(device).float()
-            found = atom_activations(sae, tokens.flatten(0, 1), atoms.to(device))
-            activations = found.cpu().numpy().reshape(len(atoms), len(rows), n_patches)
-            top.add(rows, activations)
-            np.add.at(sums.T, group_of[rows], activations.sum(2, dtype=np.float64).T)
-            advance(len(rows))
+
+    def take(here: slice) -> None:
+        rows = np.arange(here.start, here.stop)
+        tokens = torch.from_numpy(data.cache.tokens(rows)).to(device).float()
+        found = atom_activations(sae, tokens.flatten(0, 1), wanted).cpu().numpy()
+        # from here on nothing can lack a GPU's memory, so no image is taken in twice
+        activations = found.reshape(len(atoms), len(rows), n_patches)
+        top.add(rows, activations)
+        np.add.at(sums.T, group_of[rows], activations.sum(2, dtype=np.float64).T)
+        advance(len(rows))
+
+    with bar("Finding atoms", n_images) as advance:
+        most = images_at_once(len(atoms), n_patches)
+        by_halves("finding atoms", n_images, most, device, take)
     return top, sums
 
 
-def blocks(n_images: int, n_atoms: int, n_patches: int) -> list[NDArray[np.int64]]:
-    """Cut the rows of a cache into blocks whose activations stay within 64 MiB, 16 images at most.
+def images_at_once(n_atoms: int, n_patches: int) -> int:
+    """Give how many images' activations stay within 64 MiB, 16 at most.
 
     One image is always taken, so 64 MiB is passed where atoms x patches alone exceed it.
     """
-    fitting = _BLOCK_BYTES // (4 * max(n_atoms, 1) * n_patches)
-    size = max(1, min(_BLOCK_IMAGES, fitting))
-    return [np.arange(at, min(at + size, n_images)) for at in range(0, n_images, size)]
+    return max(1, min(_BLOCK_IMAGES, _BLOCK_BYTES // (4 * max(n_atoms, 1) * n_patches)))
 
 
 def groups_of(data: CachedDataset) -> tuple[NDArray[np.int64], list[tuple[str, str]]]:

@@ -3,7 +3,7 @@
 A atoms, G groups of images (a category and a defect), P patches an image, K patches kept an atom.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,16 +14,16 @@ from cache.objects import Objects
 from pipeline.artifacts import load_artifact
 from pipeline.atoms.find import (
     PAIR,
-    blocks,
     groups_of,
     guide_names,
+    images_at_once,
     on_device,
     parents_of,
     strongest,
     warn_of_start,
 )
 from pipeline.configs import AtomsConfig
-from pipeline.device import resolve_device
+from pipeline.device import by_halves, resolve_device
 from pipeline.fitting.sae import load_sae
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.progress import bar
@@ -59,7 +59,8 @@ class Survey:
 def survey_guides(store: Objects, guides: str, config: AtomsConfig) -> Survey:
     """Survey the atoms whose coefficient is above 0 in guides.
 
-    Raises: NotInStore, IncompleteCache, CorruptStore, ArtifactError.
+    Raises: NotInStore, IncompleteCache, CorruptStore, ArtifactError; MetricError for a GPU on which
+        one image does not fit.
     """
     artifact = load_artifact(store, "guides", guides)
     source, sae_id = parents_of(artifact)
@@ -93,38 +94,44 @@ def _survey(
 ) -> Survey:
     device = resolve_device(config.device)
     sae, wanted = on_device(sae, device), atoms.to(device)
-    n_patches = data.cache.tokens_per_image
-    group_of, groups = groups_of(data)
+    n_images, n_patches = data.cache.n_images, data.cache.tokens_per_image
+    (group_of, groups), states_of = groups_of(data), _patch_states(data)
     counts = AtomCounts(len(atoms), len(groups))
     top = StrongestPatches(len(atoms), keep=config.patches, one_per_image=config.one_per_image)
+
+    def take(here: slice) -> None:
+        rows = np.arange(here.start, here.stop)
+        tokens = torch.from_numpy(data.cache.tokens(rows)).to(device).float()
+        found = active_entries(sae, tokens.flatten(0, 1), wanted)
+        # from here on nothing can lack a GPU's memory, so no image is counted twice
+        counts.add(found, np.repeat(group_of[rows], n_patches), states_of(rows).reshape(-1))
+        top.add(found, rows[found.token // n_patches], found.token % n_patches)
+        advance(len(rows))
+
     # what `encode` holds a token: all latents, or the k it keeps
     width = sae.n_latents if sae.sparsifier == "relu" else sae.k
-    with bar("Surveying atoms", data.cache.n_images) as advance:
-        for rows, states in _patch_states(data, blocks(data.cache.n_images, width, n_patches)):
-            tokens = torch.from_numpy(data.cache.tokens(rows)).to(device).float()
-            found = active_entries(sae, tokens.flatten(0, 1), wanted)
-            counts.add(found, np.repeat(group_of[rows], n_patches), states.reshape(-1))
-            top.add(found, rows[found.token // n_patches], found.token % n_patches)
-            advance(len(rows))
+    with bar("Surveying atoms", n_images) as advance:
+        by_halves("surveying atoms", n_images, images_at_once(width, n_patches), device, take)
     return Survey(of, data, atoms.numpy(), coefficients, groups, counts, top)
 
 
-def _patch_states(
-    data: CachedDataset, cut: list[NDArray[np.int64]]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield blocks of rows and what each of their patches is, `(B, P)`.
+def _patch_states(data: CachedDataset) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
+    """Give who tells of each patch of some rows what it is, `(B, P)`.
 
     All patches of a normal image are normal; those of a defective one without a mask are unknown.
     """
-    labels = data.manifest.labels
+    is_defective = data.manifest.labels == 1
     has_mask = data.manifest.table["mask_pixels"].to_numpy() > 0
     if data.cache.mask_size is None:
         has_mask = np.zeros_like(has_mask)
-    for rows in cut:
+
+    def of_rows(rows: NDArray[np.int64]) -> NDArray[np.int64]:
         states = np.zeros((len(rows), data.cache.tokens_per_image), np.int64)
-        states[(labels[rows] == 1) & ~has_mask[rows]] = UNKNOWN
+        states[is_defective[rows] & ~has_mask[rows]] = UNKNOWN
         masked = np.flatnonzero(has_mask[rows])
         if len(masked):
             marked = marked_patches(data.cache.masks(rows[masked]), data.spec.grid)
             states[masked] = np.where(marked, DEFECT, states[masked])
-        yield rows, states
+        return states
+
+    return of_rows
