@@ -3,6 +3,7 @@
 All of them are shares in [0, 1], shown in %; of each the larger is the better.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -32,6 +33,17 @@ IMAGE_METRICS = tuple(name for name in METRICS if name.startswith("image_"))
 
 PUBLISHED = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
 """Those that the paper states, in its order."""
+
+
+def names_by_reason(found: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Give, for each reason why metrics are missing, the names of the categories that have it.
+
+    `found` has a name and a reason each.
+    """
+    names: dict[str, list[str]] = {}
+    for name, reason in found:
+        names.setdefault(reason, []).append(name)
+    return names
 
 
 def percent(value: float | None, none: str = "-") -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipeline.artifacts.documents import ScoresDocument
 from pipeline.frames import as_parquet, csv_text, to_frame
-from pipeline.metrics import METRICS, percent
+from pipeline.metrics import METRICS, names_by_reason, percent
 from pipeline.text_table import text_table
 
 if TYPE_CHECKING:
@@ -86,9 +86,10 @@ def score_rows(document: ScoresDocument, section: str) -> list[Row]:
 def score_notes(document: ScoresDocument) -> list[str]:
     """Say which AUPRO it is and why some metrics of `metrics.json` do not exist."""
     notes = [f"in %; AUPRO {document.aupro}"]
-    for name, one in document.categories.items():
-        notes += [f"{name}: {reason}" for reason in sorted(one.reasons)]
-    return notes
+    why = names_by_reason(
+        (name, reason) for name, one in document.categories.items() for reason in one.reasons
+    )
+    return notes + [f"{', '.join(names)}: {reason}" for reason, names in why.items()]
 
 
 def to_text(table: Table) -> str:

@@ -23,13 +23,15 @@ def mean_metrics(categories: Sequence[Metrics]) -> Metrics:
     if not categories:
         raise MetricError("no categories to average, expected at least one")
     means = {}
-    left_out = []
+    left_out: dict[int, list[str]] = {}
     for name in vars(categories[0]):
         if name == "reason":
             continue
         values = [value for one in categories if (value := getattr(one, name)) is not None]
         means[name] = sum(values) / len(values) if values else None
         if len(values) < len(categories):
-            left_out.append(f"{name} over {len(values)} of {len(categories)} categories")
-    reason = "undefined in some: " + ", ".join(left_out) if left_out else None
+            left_out.setdefault(len(values), []).append(name)
+    told = [f"{', '.join(names)} over {n} of {len(categories)}" for n, names in left_out.items()]
+    of = "image" if isinstance(categories[0], ImageMetrics) else "pixel"
+    reason = f"undefined in some categories: {of} {'; '.join(told)}" if told else None
     return replace(categories[0], **means, reason=reason)

@@ -1,8 +1,13 @@
 """A report in a real browser: sorting, filters, themes, pictures, a phone, hostile names."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from pipeline.metrics import METRICS
+from pipeline.report.data import CategoryCurves, MetricRow
 from tests.chromium import background_by_scheme
 from tests.report_page import open_report
 from tests.report_samples import HOSTILE, sample
@@ -158,3 +163,79 @@ def test_the_page_reads_without_its_script(chromium: Any, tmp_path: Path) -> Non
 
     assert controls == 0
     assert cards == 12
+
+
+def _rows_of(chromium: Any, selector: str) -> list[int]:
+    """Give how many elements stand in each row, from top to bottom."""
+    tops = [round(one.rect["y"]) for one in chromium.find_elements("css selector", selector)]
+    return [tops.count(top) for top in sorted(set(tops))]
+
+
+@pytest.mark.parametrize(("width", "rows"), [(1200, [4]), (1000, [2, 2]), (500, [1, 1, 1, 1])])
+def test_the_charts_of_a_category_are_never_three_and_one(
+    page: Any, width: int, rows: list[int]
+) -> None:
+    page.set_window_size(width, 900)
+    try:
+        assert _rows_of(page, "#category-1 .chart") == rows
+    finally:
+        page.set_window_size(1280, 900)
+
+
+def test_a_very_long_name_of_a_category_leaves_the_numbers_in_view(
+    chromium: Any, tmp_path: Path
+) -> None:
+    data = sample(names=("long" * 60, "screw"))
+    metrics = {name: MetricRow(values=dict.fromkeys(METRICS, 0.5)) for name in data.categories}
+    open_report(chromium, tmp_path, replace(data, categories=metrics))
+
+    scroll = chromium.find_element("css selector", "#metrics .scroll")
+
+    assert scroll.get_property("scrollWidth") <= scroll.get_property("clientWidth")
+
+
+def test_large_numbers_and_small_ones_stand_in_rows_of_their_own(
+    chromium: Any, tmp_path: Path
+) -> None:
+    pixel = {"pixel_auroc": 0.5, "pixel_ap": 0.5, "pixel_aupro": 0.5, "pixel_f1max": 0.5}
+    open_report(chromium, tmp_path, replace(sample(), mean=MetricRow(values=pixel)))
+
+    assert _texts(chromium, ".headline.main dt") == ["Pixel AUROC", "Pixel AUPRO"]
+    assert _texts(chromium, ".headline.minor dt") == ["Pixel AP", "Pixel F1-max"]
+    assert _rows_of(chromium, ".headline > div") == [2, 2]
+
+
+def test_a_curve_that_stands_alone_says_what_it_is_of(chromium: Any, tmp_path: Path) -> None:
+    data = sample()
+    line = data.curves["bottle"].pixel_roc
+    only = {"bottle": CategoryCurves(pixel_roc=line, pixel_pr=line)}
+    open_report(chromium, tmp_path, replace(data, curves=only))
+
+    said = _texts(chromium, "#category-1 .chart")[1:]
+
+    assert [text.splitlines()[-1].partition(",")[0] for text in said] == ["pixel", "pixel"]
+
+
+def test_a_reason_that_categories_share_is_said_once(chromium: Any, tmp_path: Path) -> None:
+    data = sample()
+    missing = MetricRow(values={"image_auroc": None}, reason="no image is anomalous")
+    categories = dict.fromkeys(data.categories, missing)
+    open_report(chromium, tmp_path, replace(data, categories=categories))
+
+    assert "bottle, screw: no image is anomalous" in _texts(chromium, "#metrics > .note")
+
+
+def test_a_path_reads_from_left_to_right_whatever_its_letters(
+    chromium: Any, tmp_path: Path
+) -> None:
+    data = sample()
+    images = [replace(one, image_path=f"עברית/{one.row}.png") for one in data.images]
+    open_report(chromium, tmp_path, replace(data, images=images, gallery=()))
+
+    cells = chromium.find_elements("css selector", "td.path bdi")
+
+    assert len(cells) == len(images)
+    assert {
+        chromium.execute_script("return getComputedStyle(arguments[0]).direction", one)
+        for one in cells
+    } == {"ltr"}

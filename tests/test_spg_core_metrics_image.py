@@ -128,8 +128,8 @@ def test_mean_is_unweighted_and_skips_undefined_categories() -> None:
 
     assert (mean.auroc, mean.ap, mean.f1max) == (0.75, 0.5, None)
     assert mean.reason is not None
-    assert "auroc over 2 of 3 categories" in mean.reason
-    assert "f1max over 0 of 3 categories" in mean.reason
+    assert "image auroc, ap over 2 of 3" in mean.reason
+    assert "f1max over 0 of 3" in mean.reason
 
 
 def test_mean_of_complete_categories_needs_no_reason() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from pipeline.commands.tally import Tally
-from pipeline.printable import printable, printable_line
+from pipeline.printable import counted, printable, printable_line
 from pipeline.progress import say
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def extract(done: "Extraction", as_json: bool) -> None:
     only = {"key": done.key, "path": done.path} if len(done.caches) == 1 else {}
     caches = [asdict(one) for one in done.caches]
     result = {**only, "images": done.images, "state": done.state, "caches": caches}
-    lines = (f"{one.path}: {one.images} images, {one.state}" for one in done.caches)
+    lines = (f"{one.path}: {counted(one.images, 'image')}, {one.state}" for one in done.caches)
     show(result, as_json, "\n".join(lines))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from pipeline.printable import counted
 from pipeline.report.data import Line
 
 WIDTH, HEIGHT = 340.0, 230.0
@@ -151,7 +152,8 @@ def histogram(
         for order, (name, s) in enumerate(shares.items())
     ]
     words = "; ".join(
-        f"{name}: {len(v)} images, {v.min():.4g} to {v.max():.4g}, median {np.median(v):.4g}"
+        f"{name}: {counted(len(v), 'image')}, {v.min():.4g} to {v.max():.4g}, "
+        f"median {np.median(v):.4g}"
         for name, v in filled.items()
     )
     return Chart(

@@ -7,7 +7,8 @@ from functools import partial
 
 from markupsafe import Markup
 
-from pipeline.metrics import percent
+from pipeline.metrics import names_by_reason, percent
+from pipeline.printable import counted
 from pipeline.report.data import ReportData
 from pipeline.report.page import as_utf8, page_environment, page_parts
 from pipeline.report.pictures import draw_layers, heatmap_picture, scale_picture
@@ -15,6 +16,7 @@ from pipeline.report.view import (
     LABELS,
     category_views,
     charts_of,
+    headline,
     metric_names,
     perplexity,
     tiles_json,
@@ -29,11 +31,16 @@ def render_report(data: ReportData) -> str:
     """
     environment = page_environment()
     environment.filters |= {"percent": partial(percent, none="–"), "perplexity": perplexity}
+    environment.filters["counted"] = counted
     environment.globals |= {"draw_layers": draw_layers, "heatmap_picture": heatmap_picture}
     page = environment.get_template("report.html").render(
         **page_parts("report"),
         data=data,
         metrics=metric_names(data),
+        headline=headline(data.mean),
+        reasons=names_by_reason(
+            (name, one.reason) for name, one in data.categories.items() if one.reason
+        ),
         labels=LABELS,
         categories=category_views(data),
         defects=sorted({image.defect for image in data.images}),

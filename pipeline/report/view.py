@@ -21,6 +21,7 @@ from pipeline.report.data import (
 )
 
 LABELS = ("normal", "anomalous")
+_MAIN = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
 _PRO_LIMIT = 0.3
 
 
@@ -41,6 +42,15 @@ def metric_names(data: ReportData) -> dict[str, str]:
     rows = [data.mean, *data.categories.values(), *data.controls.values()]
     known = [name for name in METRICS if any(name in row.values for row in rows)]
     return {name: METRICS[name].label[0].upper() + METRICS[name].label[1:] for name in known}
+
+
+def headline(mean: MetricRow) -> dict[str, list[str]]:
+    """Give the metrics that exist of the mean by the size they are shown in: `main`, `minor`."""
+    known = [name for name in METRICS if mean.values.get(name) is not None]
+    return {
+        "main": [name for name in known if name in _MAIN],
+        "minor": [name for name in known if name not in _MAIN],
+    }
 
 
 def category_views(data: ReportData) -> list[CategoryView]:

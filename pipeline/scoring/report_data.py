@@ -13,6 +13,7 @@ from pipeline.detection.find import AnyDetector
 from pipeline.inputs import CachedDataset
 from pipeline.kinds import SAY
 from pipeline.metrics import METRICS
+from pipeline.printable import counted
 from pipeline.report.data import (
     CategoryCurves,
     ImageRow,
@@ -72,7 +73,8 @@ def _run_card(document: ScoresDocument, data: CachedDataset, parent: AnyDetector
     spec, config, fitted = data.spec, document.config, document.fitted_on
     return {
         "Scores": document.id,
-        "Target": f"{data.dataset}, {data.cache.n_images} images, cache {data.cache.key}",
+        "Target": f"{data.dataset}, {counted(data.cache.n_images, 'image')}, "
+        f"cache {data.cache.key}",
         "Backbone": f"{data.backbone} ({spec.library} {spec.model}), {spec.height} x {spec.width} "
         f"px, {spec.grid} tokens of {spec.d_model}",
         SAY[parent.place.kind].capitalize(): f"{parent.id}, fitted on {fitted.dataset} "

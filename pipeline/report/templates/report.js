@@ -170,7 +170,9 @@ function viewTile(row) {
   tileRow = row;
   const large = tile(row, "div");
   large.className = "large";
-  large.append(put("p", "about", put("bdi", "", row.dataset.path), ` row ${row.dataset.row}`));
+  const path = put("bdi", "", row.dataset.path);
+  path.dir = "ltr";
+  large.append(put("p", "about", path, ` row ${row.dataset.row}`));
   stage.replaceChildren(large);
   if (!viewer.open) viewer.showModal();
 }
