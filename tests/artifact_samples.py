@@ -261,7 +261,11 @@ def threshold_document() -> ThresholdDocument:
     )
     chosen = Chosen(category=None, threshold=0.625, promised=0.049, measured=measured)
     return ThresholdDocument(
-        guides="nuts-tiny-c4-k2-00000002", name="line-3", asked=asked, chosen=[chosen]
+        guides="nuts-tiny-c4-k2-00000002",
+        name="line-3",
+        asked=asked,
+        chosen=[chosen],
+        familiar="5" * 64,
     )
 
 

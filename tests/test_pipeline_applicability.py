@@ -1,5 +1,6 @@
 """Whether a detector applies: checks of the picture, own good parts, and the verdict unsure."""
 
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -17,11 +18,11 @@ from pipeline.commands.tally import Tally
 from pipeline.configs import CalibrateConfig, CalibrateSource, PredictConfig, ScoreConfig
 from pipeline.inputs import open_dataset
 from pipeline.prediction.familiar import Familiar, Learner, doubts_of
-from pipeline.prediction.familiar_file import file_of, list_familiar, load_familiar, save_familiar
+from pipeline.prediction.familiar_file import file_of, load_familiar
 from pipeline.prediction.inputs import find_images
 from pipeline.prediction.look import look_of, problems_of
 from pipeline.prediction.predict import Prediction, predict
-from pipeline.prediction.threshold import Threshold
+from pipeline.prediction.threshold import Threshold, load_threshold
 from pipeline.prediction.verdict import decide
 from pipeline.registry.transfer import transfer
 from pipeline.registry.verify import verify_some
@@ -207,6 +208,16 @@ def calibrated(small_store, good, tmp_path_factory):
     return guides
 
 
+def familiar_of(guides, name="default"):
+    return load_familiar(guides.place, load_threshold(guides, name))
+
+
+def give_good_parts(calibrated, guides):
+    """Lay what a calibration wrote into another store."""
+    for folder in ("thresholds", "familiar"):
+        shutil.copytree(Path(calibrated.path) / folder, Path(guides.path) / folder)
+
+
 def judged(guides, *paths, **config):
     listed = find_images([str(path) for path in paths])
     return list(predict(guides, listed, ScoreConfig(), PredictConfig(**config)))
@@ -264,12 +275,12 @@ def test_good_parts_go_with_their_detector(small_store, calibrated, absurd, tmp_
     source, target = open_store(tmp_path / "source"), open_store(tmp_path / "target")
     shutil.copytree(small_store.url, tmp_path / "source", dirs_exist_ok=True)
     here = load_artifact(source, "guides", small_store.guides.id)
-    save_familiar(here, load_familiar(calibrated, "default"))
+    give_good_parts(calibrated, here)
 
     transfer(source, target, f"guides/{here.id}", with_tokens=False, threads=1)
 
     there = load_artifact(target, "guides", here.id)
-    assert list_familiar(there) == ["default"]
+    assert familiar_of(there).images == 8
     [one], [other] = judged(calibrated, absurd[-1]), judged(there, absurd[-1])
     assert one.applicability == other.applicability
 
@@ -278,30 +289,47 @@ def test_a_torn_file_of_good_parts_is_found_and_refused(small_store, calibrated,
     shutil.copytree(small_store.url, tmp_path / "store")
     store = open_store(tmp_path / "store")
     guides = load_artifact(store, "guides", small_store.guides.id)
-    save_familiar(guides, load_familiar(calibrated, "default"))
+    give_good_parts(calibrated, guides)
     assert not verify_some(store, [f"guides/{guides.id}"])[0].problems
-    path = Path(guides.path) / file_of("default")
-    path.write_bytes(path.read_bytes()[:-10])
+    path = Path(guides.path) / file_of(load_threshold(guides, "default").familiar)
+    whole = path.read_bytes()
+    spoilt = bytearray(whole)
+    spoilt[-10] ^= 1
+    for data in (whole[:-10], bytes(spoilt)):
+        path.write_bytes(data)
 
-    with pytest.raises(CorruptStore, match=r"default\.safetensors .*calibrate again"):
+        with pytest.raises(CorruptStore, match=r"\.safetensors is torn.*calibrate again"):
+            judged(guides, small_store.images)
+
+        [problem] = verify_some(store, [f"guides/{guides.id}"])[0].problems
+        assert problem.object.endswith(path.name)
+
+
+def test_good_parts_that_went_missing_are_no_silent_none(small_store, calibrated, tmp_path):
+    shutil.copytree(small_store.url, tmp_path / "store")
+    store = open_store(tmp_path / "store")
+    guides = load_artifact(store, "guides", small_store.guides.id)
+    give_good_parts(calibrated, guides)
+    shutil.rmtree(Path(guides.path) / "familiar")
+
+    with pytest.raises(CorruptStore, match="the good parts of the threshold default, is not there"):
         judged(guides, small_store.images)
-
-    [problem] = verify_some(store, [f"guides/{guides.id}"])[0].problems
-    assert problem.object.endswith("familiar/default.safetensors")
+    assert len(verify_some(store, [f"guides/{guides.id}"])[0].problems) == 1
 
 
 def test_good_parts_of_another_detector_are_refused(calibrated, tmp_path):
     copy = tmp_path / "guides" / calibrated.id
     shutil.copytree(calibrated.path, copy)
-    (copy / file_of("other")).write_bytes((copy / file_of("default")).read_bytes())
+    note = json.loads((copy / "thresholds/default.json").read_text())
+    (copy / "thresholds/other.json").write_text(json.dumps(note | {"name": "other"}))
     guides = load_artifact(open_store(tmp_path), "guides", calibrated.id)
 
     with pytest.raises(CorruptStore, match="expected 'other'"):
-        load_familiar(guides, "other")
+        familiar_of(guides, "other")
 
 
 def test_familiar_moves_to_where_the_tokens_are(calibrated):
-    known = load_familiar(calibrated, "default")
+    known = familiar_of(calibrated)
 
     assert isinstance(known, Familiar)
     [same] = known.applicability(known.tokens[None])
@@ -317,7 +345,7 @@ def test_score_says_how_many_images_are_unlike_the_good_parts(
     spg_pipe.score(tmp_path / "store", **ask)
     assert "unlike" not in capsys.readouterr().err
 
-    save_familiar(guides, load_familiar(calibrated, "default"))
+    give_good_parts(calibrated, guides)
     spg_pipe.score(tmp_path / "store", **ask)
 
     told = " ".join(capsys.readouterr().err.split())

@@ -29,6 +29,7 @@ from pipeline.detection.combine import combine
 from pipeline.extraction.extract import extract
 from pipeline.fitting.memory import fit_memory
 from pipeline.fitting.normal_images import open_normal_images
+from pipeline.prediction.familiar_file import choose_familiar, load_familiar, save_familiar
 from pipeline.prediction.inputs import find_images
 from pipeline.prediction.predict import predict
 from pipeline.prediction.threshold import choose_threshold, load_threshold
@@ -242,6 +243,46 @@ def test_the_command_and_the_notebook_say_what_was_chosen(line, guides, good, ca
     assert "has the threshold line-3, calibrated on 8" in str(other.exception)
     with pytest.raises(OptionsDisagree, match="--per-category is for the categories of a dataset"):
         spg_pipe.calibrate(store, guides=guides.path, good=good, per_category=True)
+
+
+def test_calibrations_that_race_for_a_name_never_pair_a_threshold_with_anothers_parts(
+    line, guides, good, bad, monkeypatch
+):
+    others = CalibrateSource(guides=guides.id, good=(str(good), str(bad)))
+    config, store = CalibrateConfig(replace=True), open_store(line / "store")
+    inner = []
+
+    def another_first(*arguments):
+        """Between this one's good parts and its threshold, another one comes and goes."""
+        kept = save_familiar(*arguments)
+        if not inner:
+            inner.append(True)
+            calibrate(store, guides, ScoreConfig(), others, config)
+        return kept
+
+    monkeypatch.setattr("pipeline.calibration.calibrate.save_familiar", another_first)
+    mine = on(line, guides, good=(str(good),))
+
+    saved = load_threshold(guides, "default")
+    assert saved == mine
+    assert load_familiar(guides.place, saved).images == saved.chosen[0].measured.n_normal == N_GOOD
+    theirs = calibrate(store, guides, ScoreConfig(), others, config)
+    found = choose_familiar(guides, choose_threshold(guides, ScoreConfig()).saved)
+    assert found.images == theirs.chosen[0].measured.n_normal == N_GOOD + 2
+
+
+def test_calibrating_anew_leaves_nothing_of_what_it_replaced(line, guides, good):
+    on(line, guides, good=(str(good),))
+    first, *_ = kept = list((Path(guides.path) / "familiar").iterdir())
+    max(good.iterdir()).unlink()
+    on(line, guides, good=(str(good),))
+
+    assert len(kept) == len(list(first.parent.iterdir())) == 1
+    assert not first.exists()
+    two = [str(path) for path in sorted(good.iterdir())[:2]]  # too few to know the like of
+    on(line, guides, good=tuple(two), config=CalibrateConfig(rate=0.9, replace=True))
+    assert not first.parent.exists()
+    assert load_threshold(guides, "default").familiar is None
 
 
 # --- memories and combinations --------------------------------------------------------------------

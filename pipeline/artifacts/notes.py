@@ -109,6 +109,8 @@ class ThresholdDocument:
     asked: ThresholdRequest
     chosen: Annotated[list[Chosen], Meta(min_length=1)]
     """One, or one a category."""
+    familiar: Sha256 | None
+    """Of the file that holds what is known of its good parts; None where nothing is."""
     versions: Versions = field(default_factory=library_versions)
     created: Time = field(default_factory=now)
 

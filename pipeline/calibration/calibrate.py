@@ -1,8 +1,11 @@
 """Calibrate: choose a threshold on images whose labels are known, and keep it with the detector.
 
 The request is compared with what is saved under the name before anything is scored: the same one is
-found, another one is refused unless it may be replaced.
+found, another one is refused unless it may be replaced. What is kept of good parts is written first
+and the threshold names it by digest, so no reader ever sees one with the parts of another.
 """
+
+from contextlib import suppress
 
 import numpy as np
 
@@ -24,7 +27,7 @@ from pipeline.prediction.familiar import Learner
 from pipeline.prediction.familiar_file import drop_familiar, save_familiar
 from pipeline.prediction.threshold import describe, file_of, load_threshold, scoring_of
 from pipeline.progress import say
-from spg_core.errors import NotInStore, OptionsDisagree, StoreError
+from spg_core.errors import CorruptStore, NotInStore, OptionsDisagree, StoreError
 from spg_core.familiarity import FEWEST
 
 
@@ -67,9 +70,14 @@ def calibrate(
         say(f"the threshold {config.name} is there already; --replace chooses it anew")
         return saved
     chosen = _choose(asked, parts)
-    document = ThresholdDocument(guides=guides.id, name=config.name, asked=asked, chosen=chosen)
-    _keep_familiar(guides, parts.learner, config.name)
-    return _write(guides, document, in_place=config.replace)
+    document = ThresholdDocument(
+        guides=guides.id,
+        name=config.name,
+        asked=asked,
+        chosen=chosen,
+        familiar=_keep_familiar(guides, parts.learner, config.name),
+    )
+    return _replace(guides, document) if config.replace else _write(guides, document)
 
 
 def _choose(asked: ThresholdRequest, parts: KnownParts) -> list[Chosen]:
@@ -84,15 +92,14 @@ def _choose(asked: ThresholdRequest, parts: KnownParts) -> list[Chosen]:
     return [choose(scores[own], parts.labels[own], asked, one) for one, own in groups.items()]
 
 
-def _keep_familiar(guides: AnyDetector, learner: Learner | None, name: str) -> None:
-    """Keep what good parts look like under the threshold's name, and nothing of earlier ones."""
-    n = 0 if learner is None else len(learner)
-    if learner is None or n < FEWEST:
-        drop_familiar(guides, name)
-        if learner is not None:
-            say(f"{n} good parts are too few to tell images unlike them; it takes {FEWEST}")
-        return
-    save_familiar(guides, learner.familiar(name))
+def _keep_familiar(guides: AnyDetector, learner: Learner | None, name: str) -> str | None:
+    """Keep what good parts look like; give its digest, None where they are too few."""
+    if learner is None:
+        return None
+    if len(learner) < FEWEST:
+        say(f"{len(learner)} good parts are too few to tell images unlike them; it takes {FEWEST}")
+        return None
+    return save_familiar(guides, learner.familiar(name))
 
 
 def _asked(parts: KnownParts, scoring: ScoreConfig, config: CalibrateConfig) -> ThresholdRequest:
@@ -132,17 +139,30 @@ def _groups(asked: ThresholdRequest, parts: KnownParts) -> dict[str | None, Labe
     return {name: of_category == name for name in sorted(set(parts.categories))}
 
 
-def _write(
-    guides: AnyDetector, document: ThresholdDocument, *, in_place: bool
-) -> ThresholdDocument:
+def _write(guides: AnyDetector, document: ThresholdDocument) -> ThresholdDocument:
     """Save a threshold; where somebody else just saved one, take theirs if it is of this request.
 
     Raises: ThresholdTaken, StoreError.
     """
     place = guides.place
-    file = place.name(file_of(document.name))
-    if in_place:
-        write_note(place.store, file, document)
-    elif not write_new_note(place.store, file, document):
-        return _saved(guides, document.asked, document.name) or document
+    if write_new_note(place.store, place.name(file_of(document.name)), document):
+        return document
+    if _familiar_of(guides, document.name) != document.familiar:
+        drop_familiar(guides, document.familiar)
+    return _saved(guides, document.asked, document.name) or document
+
+
+def _replace(guides: AnyDetector, document: ThresholdDocument) -> ThresholdDocument:
+    """Save a threshold in place of another, whose good parts go with it. Raises: StoreError."""
+    before = _familiar_of(guides, document.name)
+    write_note(guides.place.store, guides.place.name(file_of(document.name)), document)
+    if before != document.familiar:
+        drop_familiar(guides, before)
     return document
+
+
+def _familiar_of(guides: AnyDetector, name: str) -> str | None:
+    """Give the digest of the good parts that the threshold of a name has, as far as it tells."""
+    with suppress(NotInStore, CorruptStore):
+        return load_threshold(guides, name).familiar
+    return None

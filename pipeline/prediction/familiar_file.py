@@ -1,22 +1,28 @@
-"""`familiar/NAME.safetensors`: what is kept of known good parts, beside the threshold of that name.
+"""`familiar/SHA256.safetensors`: what is kept of known good parts, beside the threshold of theirs.
 
-One file holds the tokens and the document that describes them, so the two cannot disagree. It goes
-with its detector when that is pushed, pulled, checked or removed.
+One file holds the tokens and the document that describes them, so the two cannot disagree. It is
+called by the digest of its bytes, and the threshold names that: whoever calibrates at the same time
+under the same name, a threshold has its own good parts or none. It goes with its detector when that
+is pushed, pulled, checked or removed.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Final
 
 from msgspec import Meta
 
+from pipeline.artifacts.base import Document
 from pipeline.artifacts.bodies import carried_document, decode_tensors, encode_tensors
+from pipeline.artifacts.notes import ThresholdDocument
 from pipeline.artifacts.parse import FORMAT, LARGEST_BYTES, parse_document, read_document, to_json
+from pipeline.artifacts.resolve import Place
 from pipeline.artifacts.terms import Part, Text, Time, Versions, now
-from pipeline.configs.common import ArtifactName, is_artifact_name
+from pipeline.configs.common import ArtifactName
 from pipeline.detection.find import AnyDetector
 from pipeline.prediction.familiar import Familiar
-from pipeline.prediction.threshold import DEFAULT
+from pipeline.prediction.threshold import DEFAULT, list_thresholds, load_threshold
 from pipeline.progress import say
 from pipeline.versions import library_versions
 from spg_core.errors import ArtifactError, CorruptStore, NotInStore
@@ -52,13 +58,13 @@ class FamiliarDocument:
             raise ArtifactError(f"aspects is {self.aspects}; the lower one comes first")
 
 
-def file_of(name: str) -> str:
+def file_of(digest: str) -> str:
     """Give the file in its detector's folder."""
-    return f"{FOLDER}/{name}{ENDING}"
+    return f"{FOLDER}/{digest}{ENDING}"
 
 
-def save_familiar(guides: AnyDetector, made: Familiar) -> None:
-    """Write what is kept, in place of what was. Raises: StoreError."""
+def save_familiar(guides: AnyDetector, made: Familiar) -> str:
+    """Write what is kept; give its digest, which the threshold has to name. Raises: StoreError."""
     document = FamiliarDocument(
         guides=guides.id,
         name=made.name,
@@ -71,62 +77,63 @@ def save_familiar(guides: AnyDetector, made: Familiar) -> None:
     )
     text = json.dumps({"format": FORMAT, "kind": document.kind, **to_json(document)})
     data = encode_tensors({"tokens": made.tokens}, text)
-    guides.place.store.replace(guides.place.name(file_of(made.name)), [data])
+    digest = hashlib.sha256(data).hexdigest()
+    guides.place.store.put_new(guides.place.name(file_of(digest)), [data])
+    return digest
 
 
-def drop_familiar(guides: AnyDetector, name: str) -> None:
-    """Remove what is kept under a name, if anything. Raises: StoreError."""
-    place = guides.place
-    if place.store.size(place.name(file_of(name))) is not None:
-        place.store.delete(place.name(file_of(name)))
+def drop_familiar(guides: AnyDetector, digest: str | None) -> None:
+    """Remove what a threshold named that is there no more, if anything. Raises: StoreError."""
+    if digest is not None:
+        guides.place.store.delete(guides.place.name(file_of(digest)))
 
 
-def choose_familiar(guides: AnyDetector, name: str | None) -> Familiar | None:
-    """Read what is kept under the name of the threshold in use.
+def choose_familiar(guides: AnyDetector, saved: ThresholdDocument | None) -> Familiar | None:
+    """Read the good parts of the threshold in use.
 
-    Without one, the only one there is, or that called default; None where there is none.
+    Without one, those of the only threshold that knows some, or of that called default; None where
+    there are none.
 
-    Raises: CorruptStore for a file that is torn or of another detector.
+    Raises: CorruptStore for a file that is torn, missing or of another detector.
     """
-    if name is None:
-        names = list_familiar(guides)
-        name = names[0] if len(names) == 1 else DEFAULT
-        if names and name not in names:
-            say(
-                f"{guides.id} knows good parts of {', '.join(names)}, and none is taken: name the "
-                "threshold that is meant by --threshold-name"
-            )
-    try:
-        return load_familiar(guides, name)
-    except NotInStore:
+    if saved is not None:
+        return load_familiar(guides.place, saved)
+    every = (load_threshold(guides, name) for name in list_thresholds(guides))
+    known = {one.name: one for one in every if one.familiar is not None}
+    if len(known) == 1 or DEFAULT in known:
+        return load_familiar(guides.place, known.get(DEFAULT) or next(iter(known.values())))
+    if known:
+        say(
+            f"{guides.id} knows good parts of {', '.join(known)}, and none is taken: name the "
+            "threshold that is meant by --threshold-name"
+        )
+    return None
+
+
+def load_familiar(place: Place[Document], saved: ThresholdDocument) -> Familiar | None:
+    """Read the good parts of a threshold in its detector's folder; None where it knows none.
+
+    Raises: CorruptStore.
+    """
+    if saved.familiar is None:
         return None
-
-
-def list_familiar(guides: AnyDetector) -> list[str]:
-    """Give the names under which something is kept. Raises: StoreError."""
-    place = guides.place
-    folder = place.name(FOLDER)
-    files = [entry.name.removeprefix(f"{folder}/") for entry in place.store.walk(folder)]
-    return sorted(
-        file.removesuffix(ENDING)
-        for file in files
-        if file.endswith(ENDING) and is_artifact_name(file.removesuffix(ENDING))
-    )
-
-
-def load_familiar(guides: AnyDetector, name: str) -> Familiar:
-    """Read what is kept under a name. Raises: NotInStore, CorruptStore."""
-    place, file = guides.place, file_of(name)
-    where = place.where(file)
-    data = place.store.get(place.name(file), LARGEST_BYTES)
+    where, again = place.where(file_of(saved.familiar)), f"--name {saved.name} --replace"
     try:
+        data = place.store.get(place.name(file_of(saved.familiar)), LARGEST_BYTES)
+        if hashlib.sha256(data).hexdigest() != saved.familiar:
+            raise CorruptStore(f"{where} is torn: its bytes are not those of its name")
         made, owner = decode_familiar(data, where)
-    except CorruptStore as error:
-        raise CorruptStore(f"{error}; calibrate again with --name {name} --replace") from None
-    if (owner, made.name) != (guides.id, name):
+    except NotInStore:
         raise CorruptStore(
-            f"{where} is {made.name!r} of {owner!r}; expected {name!r} of {guides.id!r}; calibrate "
-            f"again with --name {name} --replace"
+            f"{where}, the good parts of the threshold {saved.name}, is not there; run again if it "
+            f"was just calibrated anew, else calibrate again with {again}"
+        ) from None
+    except CorruptStore as error:
+        raise CorruptStore(f"{error}; calibrate again with {again}") from None
+    if (owner, made.name) != (saved.guides, saved.name):
+        raise CorruptStore(
+            f"{where} is {made.name!r} of {owner!r}; expected {saved.name!r} of {saved.guides!r}; "
+            f"calibrate again with {again}"
         )
     return made
 

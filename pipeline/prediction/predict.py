@@ -205,7 +205,7 @@ def open_judge(
     threshold = choose_threshold(
         guides, scoring, config.threshold, config.threshold_name, config.category
     )
-    familiar = choose_familiar(guides, threshold.name or config.threshold_name)
+    familiar = choose_familiar(guides, threshold.saved)
     detector = make_detector(guides, scoring).of_category(config.category)
     specs = specs_of(detector)
     model = load_model(detector, specs, config.weights, scoring.device)

@@ -30,8 +30,8 @@ class Threshold:
     source: str | None
     """`given`, or its name and what it was calibrated for and on."""
     reason: str | None = None
-    name: str | None = None
-    """Of a saved one."""
+    saved: ThresholdDocument | None = None
+    """What was read of a saved one."""
 
     def verdict(self, score: float) -> str | None:
         """Judge a score: `anomalous` from the threshold on, `normal` below, None without one."""
@@ -79,7 +79,7 @@ def choose_threshold(
     if isinstance(saved, str):
         return Threshold(None, None, saved)
     chosen = _of_category(saved, category)
-    return Threshold(chosen.threshold, describe(saved, chosen), name=saved.name)
+    return Threshold(chosen.threshold, describe(saved, chosen), saved=saved)
 
 
 def list_thresholds(guides: AnyDetector) -> list[str]:

@@ -3,13 +3,15 @@
 from collections.abc import Iterable
 
 from cache.objects import Objects
+from pipeline.artifacts.documents import Document
 from pipeline.artifacts.notes import THRESHOLDS, ThresholdDocument, read_note
 from pipeline.artifacts.parse import LARGEST_BYTES, read_json
 from pipeline.artifacts.read import read_both
+from pipeline.artifacts.resolve import Place
 from pipeline.caches.answers import Spoilt, Verified
 from pipeline.kinds import BODY, JSON
-from pipeline.prediction.familiar_file import FOLDER as FAMILIAR
-from pipeline.prediction.familiar_file import decode_familiar
+from pipeline.prediction.familiar_file import file_of as familiar_file
+from pipeline.prediction.familiar_file import load_familiar
 from pipeline.progress import say
 from pipeline.registry.find import find_any
 from pipeline.registry.survey import Held, Survey, survey
@@ -67,23 +69,16 @@ def _problems(one: Held, store: Objects) -> Iterable[Spoilt]:
             yield Spoilt(document, f"stands on {parent.folder}, which is not in {store.where}")
     for note in one.objects:
         if note.name.endswith(".json") and ".zarr/" not in note.name and note.name != document:
-            yield from _problems_of_note(store, note.name)
-        elif note.name.startswith(one.place.name(f"{FAMILIAR}/")):
-            yield from _problems_of_familiar(store, note.name)
+            yield from _problems_of_note(one.place, store, note.name)
 
 
-def _problems_of_note(store: Objects, name: str) -> Iterable[Spoilt]:
+def _problems_of_note(place: Place[Document], store: Objects, name: str) -> Iterable[Spoilt]:
     try:
         if f"/{THRESHOLDS}/" in name:
-            read_note(store, name, ThresholdDocument)
+            saved = read_note(store, name, ThresholdDocument)
+            name = place.name(familiar_file(saved.familiar or ""))
+            load_familiar(place, saved)
         else:
             read_json(store.get(name, LARGEST_BYTES), f"{store.where}/{name}")
-    except StoreError as error:
-        yield Spoilt(name, str(error))
-
-
-def _problems_of_familiar(store: Objects, name: str) -> Iterable[Spoilt]:
-    try:
-        decode_familiar(store.get(name, LARGEST_BYTES), f"{store.where}/{name}")
     except StoreError as error:
         yield Spoilt(name, str(error))
