@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pipeline import stopping
+from pipeline.freed_memory import keep_freed_memory
 from pipeline.system_errors import explain
 from spg_core.errors import ConfigError, SpgError
 
@@ -25,11 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Args:
         arguments: without the program's name; None takes those of the process, whose signals are
-            then handled as well.
+            then handled and whose memory kept as well.
     """
     if arguments is None:
         stopping.deaf_at_last()
         stopping.listen(stopping.end_at_once)  # nothing is at stake yet
+        keep_freed_memory()
     debug = "--debug" in (sys.argv if arguments is None else arguments)
     with suppress(AttributeError):  # a stream of a test, or none at all
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -11,6 +11,7 @@ from cache.objects import Objects
 from pipeline import device
 from pipeline.cluster_store import StoreTicket, open_ticket
 from pipeline.device import Place
+from pipeline.freed_memory import keep_freed_memory
 from pipeline.stopping import begin_job, check_stopped
 from pipeline.work import Arguments, Opened, Result, Told
 
@@ -28,7 +29,7 @@ class Job(Generic[Told, Opened]):
     open_job: Callable[[Objects, Told], Opened]
     job: Told
     torch_threads: int | None
-    """Threads of a worker's maths; None leaves the worker as it was started."""
+    """Threads of the maths of a worker of our own; None leaves another's as it was started."""
     places: Mapping[str, Place]
     """Each worker's by its address, as counted when the job began."""
 
@@ -65,6 +66,7 @@ def _open(job: Job[Told, Opened]) -> Opened:
     if job.torch_threads is not None:
         import torch
 
+        keep_freed_memory()
         torch.set_num_threads(job.torch_threads)
     return job.open_job(open_ticket(job.ticket), job.job)
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from spg_core.errors import ArtifactError, ConfigError
 from spg_core.products import DEFAULT, Libraries, inner_products
 from spg_core.sae_config import Sparsifier
+from spg_core.sae_panels import sum_rows
 from spg_core.sae_topk import top_entries, top_set
 
 # Tokens whose pre-activations are held at once: 1024 x 4096 floats are 16 MiB.
@@ -131,10 +131,7 @@ def weighted_atoms(dictionary: Tensor, latents: Latents, by: Libraries = DEFAULT
     """Add up the rows of a dictionary `(n_latents, d_model)`, weighted by latents."""
     if latents.values.shape[1] > _DENSE_SHARE * len(dictionary):
         return inner_products(to_dense(latents, len(dictionary)), dictionary.T, by=by)
-    # embedding_bag adds rows up as it reads them; gathering first would hold n * k * d floats.
-    return functional.embedding_bag(
-        latents.indices, dictionary, per_sample_weights=latents.values, mode="sum"
-    )
+    return sum_rows(dictionary, latents.indices, latents.values)
 
 
 def check_width(tokens: Tensor, d_model: int) -> None:

@@ -7,34 +7,27 @@ scale s (see `sae_loss.error_scale`) and e = -2 s r:
 
 TopK is locally constant in which entries it keeps, so nothing here is an approximation. Dense
 writes z out and spends five products of 2 n d C FLOPs. Sparse needs only the encoder's; the
-others touch k of C atoms: the residual meets its active atoms in `sampled_addmm`, and the
-(token, atom) pairs sorted by atom make each row of dD and dW one bag of `embedding_bag`. Both
-read rows in place; gathering them first would hold n * k * d floats and costs more than it saves.
+others touch k of C atoms (`sae_panels`): the residual meets its active atoms in `sampled_addmm`,
+and the (token, atom) pairs sorted by atom make each row of dD and dW one bag of `embedding_bag`.
+Both read rows in place; gathering them first would hold n * k * d floats and cost more than it
+saves.
 """
 
-import warnings
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from spg_core.errors import ConfigError
 from spg_core.products import inner_products
-from spg_core.sae import Latents, Sae, to_dense, top_latents, weighted_atoms
+from spg_core.sae import Latents, Sae, to_dense, top_latents
 from spg_core.sae_loss import squared_error
+from spg_core.sae_panels import sparse_products
 from spg_core.sae_topk import top_set
 
 Path = Literal["dense", "sparse"]
 PATHS: tuple[Path, ...] = ("dense", "sparse")
-
-# PyTorch warns once a process that CSR tensors are in beta; our tests compare what we use of them.
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    torch.sparse_csr_tensor(
-        torch.tensor([0, 1]), torch.tensor([0]), torch.tensor([0.0]), (1, 1), check_invariants=False
-    )
 
 
 @dataclass(frozen=True)
@@ -47,14 +40,20 @@ class SaeGradients:
     """dL/dD `(C, d)`, by the atoms as used, before any normalisation is taken into account."""
     loss: Tensor
     """0-d."""
-    residual: Tensor
-    """Tokens minus reconstruction, `(n, d)`."""
+    residual_panels: tuple[Tensor, ...]
+    """Tokens minus reconstruction `(n, d)`, by columns: a step without AuxK never joins them."""
     squared_error: Tensor
     """The residual's squares, summed; 0-d."""
     active: Tensor
     """`(C,)` bool: some token activated the atom above the threshold asked for."""
     n_nonzero: Tensor
     """Non-zero latents over all tokens, 0-d."""
+
+    @property
+    def residual(self) -> Tensor:
+        """Tokens minus reconstruction, `(n, d)`."""
+        panels = self.residual_panels
+        return panels[0] if len(panels) == 1 else torch.cat(panels, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +102,7 @@ def dense_gradients(sae: Sae, tokens: Tensor, target: Tensor, terms: LossTerms) 
         encoder=inner_products(by_latents.T, inputs.T, by=by).to(tokens.dtype),
         dictionary=inner_products(latents.T, error.T, by=by).to(tokens.dtype),
         loss=squares * terms.scale + latents.sum(dtype=tokens.dtype) * terms.l1,
-        residual=residual,
+        residual_panels=(residual,),
         squared_error=squares,
         active=(latents > terms.threshold).any(0),
         n_nonzero=latents.count_nonzero(),
@@ -146,18 +145,14 @@ def sparse_gradients(sae: Sae, tokens: Tensor, terms: LossTerms) -> SaeGradients
     inputs = tokens.to(sae.encoder.dtype)
     values, indices = top_latents(sae, inputs, ranked=False)
     values, kept = _clamp(sae, values.to(tokens.dtype))
-    latents = Latents(values, indices)
-    dictionary = sae.dictionary.to(tokens.dtype)
-    reconstruction = weighted_atoms(dictionary, latents, sae.libraries)
-    residual = torch.sub(tokens, reconstruction, out=reconstruction)
-    squares = squared_error(residual)
-    by_values = _residual_at_atoms(residual, dictionary, indices) * (-2 * terms.scale)
-    pairs = _PairsByAtom.sort(indices, sae.n_latents)
+    dictionary, factor = sae.dictionary.to(tokens.dtype), -2 * terms.scale
+    found = sparse_products(tokens, dictionary, values, indices, kept, factor)
+    squares = torch.stack([squared_error(panel) for panel in found.residual]).sum()
     return SaeGradients(
-        encoder=pairs.accumulate(by_values.mul_(kept), tokens),
-        dictionary=pairs.accumulate(values * (-2 * terms.scale), residual),
+        encoder=found.encoder,
+        dictionary=found.dictionary,
         loss=squares * terms.scale,
-        residual=residual,
+        residual_panels=found.residual,
         squared_error=squares,
         active=_active(values > terms.threshold, indices, sae.n_latents),
         n_nonzero=values.count_nonzero(),
@@ -169,49 +164,4 @@ def _active(above: Tensor, indices: Tensor, n_latents: int) -> Tensor:
     # The other pairs all mark one place too many. Leaving them out would make CUDA wait.
     places = torch.where(above, indices, n_latents).reshape(-1)
     marks = torch.zeros(n_latents + 1, dtype=torch.bool, device=indices.device)
-    return marks.index_fill_(0, places, True)[:n_latents]
-
-
-def _residual_at_atoms(residual: Tensor, dictionary: Tensor, indices: Tensor) -> Tensor:
-    """Give `<r_n, D_c>` for each listed pair `(n, k)`, and for no other."""
-    n_tokens, k = indices.shape
-    pattern = torch.sparse_csr_tensor(
-        torch.arange(0, n_tokens * k + 1, k, dtype=torch.int32, device=indices.device),
-        indices.reshape(-1).int(),
-        residual.new_zeros(n_tokens * k),
-        (n_tokens, len(dictionary)),
-        check_invariants=False,
-    )
-    products: Tensor = torch.sparse.sampled_addmm(pattern, residual, dictionary.T, beta=0.0)
-    return products.values().view(n_tokens, k)
-
-
-@dataclass(frozen=True)
-class _PairsByAtom:
-    """The (token, atom) pairs of a batch, sorted by atom; a stable sort, so sums have one order."""
-
-    places: Tensor
-    """Where each pair lies in the flattened `(n, k)` list, `(n * k,)`."""
-    token_rows: Tensor
-    """The pair's token, `(n * k,)`."""
-    starts: Tensor
-    """Where each atom's pairs begin, `(C,)`."""
-
-    @staticmethod
-    def sort(indices: Tensor, n_latents: int) -> "_PairsByAtom":
-        # int32 sorts in half the time of int64.
-        atoms, places = torch.sort(indices.reshape(-1).int(), stable=True)
-        starts = torch.searchsorted(
-            atoms, torch.arange(n_latents, dtype=torch.int32, device=indices.device)
-        )
-        return _PairsByAtom(places, places // indices.shape[1], starts)
-
-    def accumulate(self, weights: Tensor, rows: Tensor) -> Tensor:
-        """Add up for each atom its tokens' rows `(n, d)`, weighted by `(n, k)`: `(C, d)`."""
-        return functional.embedding_bag(
-            self.token_rows,
-            rows,
-            self.starts,
-            mode="sum",
-            per_sample_weights=weights.reshape(-1)[self.places],
-        )
+    return marks.scatter_(0, places, True)[:n_latents]

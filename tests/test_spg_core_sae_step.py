@@ -9,11 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional
 
 from spg_core.errors import ArtifactError, ConfigError, FitError
 from spg_core.sae import Sae
 from spg_core.sae_config import SaeConfig
 from spg_core.sae_gradients import LossTerms, gradients
+from spg_core.sae_panels import COLUMNS, sum_rows
 from spg_core.sae_step import SaeTrainer
 from spg_core.sae_weights import initial_weights
 
@@ -177,7 +179,7 @@ def test_steps_equal_autograd_and_adam_in_float32(name: str) -> None:
 @settings(max_examples=25, deadline=None)
 @given(
     n_tokens=st.sampled_from([1, 2, 37, 1025]),
-    shape=st.sampled_from([(1, 3), (7, 5), (64, 24), (257, 16)]),
+    shape=st.sampled_from([(1, 3), (7, 5), (64, 24), (257, 16), (65, 150)]),
     share=st.floats(0, 1),
     clamp=st.booleans(),
     seed=st.integers(0, 99),
@@ -199,6 +201,17 @@ def test_sparse_and_dense_gradients_agree(
     assert relative_error(sparse.loss, dense.loss) < 1e-5
     assert torch.equal(sparse.active, dense.active)
     assert sparse.n_nonzero == dense.n_nonzero
+
+
+@pytest.mark.parametrize("width", [1, COLUMNS - 1, COLUMNS, 2 * COLUMNS + 22])
+def test_rows_added_up_by_panels_are_the_bits_of_whole_rows(width: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn((70, width), generator=generator)
+    weights, indices = torch.randn((33, 70), generator=generator).topk(9, dim=1)
+
+    whole = functional.embedding_bag(indices, table, per_sample_weights=weights, mode="sum")
+
+    assert torch.equal(sum_rows(table, indices, weights), whole)
 
 
 @pytest.mark.parametrize("path", ["dense", "sparse"])
