@@ -1,6 +1,7 @@
 """A table for a paper: caption and label, grouped heads, the best in bold; by booktabs."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -21,7 +22,23 @@ _LETTERS = {
     "*": "{*}",
     "±": r"$\pm$",
     "→": r"$\to$",
+    "−": "$-$",
 } | {special: f"\\{special}" for special in "&%$#_{}"}
+
+
+_EVERYWHERE = frozenset(
+    "¡¢£¤¥¦§¨©ª¬®¯°±²³´µ¶·¸¹º¼½¾¿ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖ×ØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõö÷øùúûüýÿ"
+    "ĀāĂăĆćĈĉĊċČčĎďĒēĔĕĖėĚěĜĝĞğĠġĢģĤĥĨĩĪīĬĭİıĲĳĴĵĶķĹĺĻļĽľŁłŃńŅņŇňŌōŎŏŐőŒœŔŕŖŗŘřŚśŜŝŞşŠšŢţŤťŨũ"
+    "ŪūŬŭŮůŰűŴŵŶŷŸŹźŻżŽžȘșȚțẞ‐‑‒–—―‖‘’“”†‡•…‰‱※€™"
+)
+"""Letters beyond ASCII that pdflatex sets as they are: those of its TS1, OT1 and T1 alike."""
+_IN_T1 = frozenset("«»ÐÞðþĄąĐđĘęĮįŊŋŲų‚„‹›")
+"""Letters that it sets with the encoding T1 alone."""
+_LACKING = (
+    "% some names hold letters that pdflatex lacks: it shows their numbers instead; lualatex and "
+    "xelatex\n% show the letters, given a font that has them\n"
+    r"\providecommand{\spgletters}[2]{\ifdefined\Umathcode#1\else[#2]\fi}"
+)
 
 
 def to_latex(table: Table) -> str:
@@ -31,9 +48,7 @@ def to_latex(table: Table) -> str:
     means, ours and the published ones of the same data.
     """
     width = len(table.metrics) + 1
-    lines = [r"% needs \usepackage{booktabs}"]
-    lines += [f"% {printable_line(line)}" for note in table.notes for line in note.split("\n")]
-    lines += [
+    lines = [
         r"\begin{table}[t]",
         r"\centering",
         rf"\caption{{{escape(table.caption or _said(table))}}}",
@@ -49,7 +64,16 @@ def to_latex(table: Table) -> str:
             lines.append(rf"\multicolumn{{{width}}}{{l}}{{\emph{{{escape(row.section)}}}}} \\")
         cells = [_cell(row, metric) for metric in table.metrics]
         lines.append(" & ".join([escape(shown_name(row)), *cells]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    body = "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    return "\n".join([*_preface(table, body), body])
+
+
+def _preface(table: Table, body: str) -> list[str]:
+    """Say what the table needs of the document it is read into, and its remarks."""
+    needs = r"% needs \usepackage{booktabs}"
+    lines = [needs if _IN_T1.isdisjoint(body) else rf"{needs} and \usepackage[T1]{{fontenc}}"]
+    lines += [f"% {printable_line(line)}" for note in table.notes for line in note.split("\n")]
+    return [*lines, _LACKING] if r"\spgletters" in body else lines
 
 
 def _heads(table: Table) -> list[str]:
@@ -112,7 +136,23 @@ def _label(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """Escape what LaTeX reads as a command or shows as another letter; `->` becomes an arrow."""
-    shown = printable_line(text)
-    parts = ("".join(_LETTERS.get(one, one) for one in part) for part in shown.split("->"))
+    """Escape what LaTeX reads as a command or shows as another letter; `->` becomes an arrow.
+
+    What pdflatex has no letters for goes with its numbers into a command that chooses.
+    """
+    shown = unicodedata.normalize("NFC", printable_line(text))
+    parts = (
+        "".join(
+            rf"\spgletters{{{''.join(run)}}}{{{' '.join(f'U+{ord(one):04X}' for one in run)}}}"
+            if lacking
+            else "".join(_LETTERS.get(one, one) for one in run)
+            for lacking, letters in groupby(part, key=_is_lacking)
+            if (run := list(letters))
+        )
+        for part in shown.split("->")
+    )
     return r"$\to$".join(parts).replace("--", "-{}-").replace("--", "-{}-")
+
+
+def _is_lacking(letter: str) -> bool:
+    return not (letter.isascii() or letter in _LETTERS or letter in _EVERYWHERE or letter in _IN_T1)

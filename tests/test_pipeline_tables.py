@@ -126,6 +126,16 @@ ROWS = st.lists(
 )
 
 
+HOSTILE = [
+    r"\input{x}^^5c%",
+    "[3cm] *nut",
+    "a_b & c # $d$ ~ {",
+    "é ± → <|> ---> −",
+    "瓶子 🍾 עברית",
+    "n\u0303 Ħ ﬁ \u200b",
+]
+
+
 def test_a_table_for_a_terminal() -> None:
     assert to_text(SMALL) == TEXT
 
@@ -246,28 +256,38 @@ def test_the_best_of_what_compares_is_bold_and_published_rows_of_other_data_are_
     assert r"\textbf" not in other
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex (texlive-latex-base)")
-def test_a_table_of_hostile_names_compiles(tmp_path: Path) -> None:
-    names = [r"\input{x}^^5c%", "[3cm] *nut", "a_b & c # $d$ ~ {", "é ± → <|> --->"]
+@pytest.mark.parametrize("engine", ["pdflatex", "lualatex"])
+@pytest.mark.parametrize("names", [HOSTILE, ["Łódź Ąę «x»", "瓶"]], ids=["hostile", "T1"])
+def test_a_table_of_hostile_names_compiles(tmp_path: Path, engine: str, names: list[str]) -> None:
+    if shutil.which(engine) is None:
+        pytest.skip(f"needs {engine} (texlive-latex-base, texlive-luatex)")
     rows = [
         Row(section=f"{name} -> b", kind="mean", name=name, values={"image_auroc": 0.5})
         for name in names
     ]
     table = Table(metrics=list(METRICS), rows=rows, notes=names, caption=" ".join(names))
-    text = "\n".join(
-        [
-            r"\documentclass[twocolumn]{article}\usepackage{booktabs}\begin{document}",
-            to_latex(table).replace("{table}", "{table*}"),
-            r"\end{document}",
-        ]
-    )
-    (tmp_path / "t.tex").write_text(text)
+    made = to_latex(table).replace("{table}", "{table*}")
+    # of what the first line asks for, and nothing else
+    needed = "".join(re.findall(r"\\usepackage\S+", made.splitlines()[0]))
+    text = [rf"\documentclass[twocolumn]{{article}}{needed}\begin{{document}}\listoftables", made]
+    (tmp_path / "t.tex").write_text("\n".join([*text, r"\end{document}"]))
 
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    command = [engine, "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    for _ in range(2):  # the second reads captions back
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
-    assert done.returncode == 0, done.stdout[-2000:]
+        assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "t.pdf").stat().st_size > 1000
+
+
+def test_letters_that_pdflatex_lacks_are_shown_by_number_and_that_is_said() -> None:
+    rows = [Row(section="", kind="category", name="瓶子 é n\u0303", values={})]
+
+    text = to_latex(Table(metrics=[], rows=rows))
+
+    assert r"\spgletters{瓶子}{U+74F6 U+5B50} é ñ \\" in text
+    assert "% some names hold letters that pdflatex lacks" in text
+    assert "spgletters" not in to_latex(SMALL)
 
 
 def test_metrics_of_one_run_end_in_the_mean_and_say_why_some_are_missing() -> None:
