@@ -94,11 +94,18 @@ def _told(error: Exception) -> int | None:
         case OSError():
             _say(f"error: {explain(error)}")
             return 1
+        case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's
+            _say(f"error: {_first_sentence(error)}; free the GPU's memory, or use --device cpu")
+            return 1
         case typer.Abort():
             return stopping.exit_code()
         case _Mistyped():
             return _usage(error)
     return None
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).partition(". ")[0].rstrip(".")
 
 
 @runtime_checkable

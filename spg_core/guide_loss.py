@@ -99,7 +99,12 @@ def map_targets(operator: MapOperator, masks: Tensor) -> MapTargets:
 
 
 def patch_loss(
-    patches: Tensor, operator: MapOperator, targets: MapTargets, *, dice: Dice, lambda_dice: float
+    patches: Tensor,
+    operator: MapOperator,
+    targets: MapTargets,
+    *,
+    dice: Dice,
+    lambda_dice: float | Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Give focal + lambda Dice of the maps that patches make, and its gradient by the patches.
 

@@ -1,4 +1,4 @@
-"""What of a guide's config changes no graph: rates and decays, tensors in a compiled step."""
+"""What of a guide's config changes no graph: its numbers, which are tensors in a compiled step."""
 
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,28 +11,38 @@ from spg_core.guide_config import GuideConfig
 
 
 @dataclass(frozen=True)
-class GuideRates:
-    """The numbers of a guide's update."""
+class GuideNumbers:
+    """The numbers of a guide's loss and update; beside Adam's, 0-d float32 where tensors."""
 
-    adam: Rates
+    temperature: float | Tensor
+    beta: float | Tensor
+    lambda_dice: float | Tensor
     new_share: float | Tensor
-    """Of the last coefficients in their average; 0-d float32 where it is a tensor."""
-
-    def on(self, device: torch.device) -> "GuideRates":
-        """Give them as tensors on a device."""
-        return GuideRates(self.adam.on(device), torch.tensor(self.new_share, device=device))
+    """Of the last coefficients in their average."""
+    adam: Rates
 
 
-def rates_of(config: GuideConfig, device: torch.device | None = None) -> GuideRates:
+def numbers_of(config: GuideConfig, device: torch.device | None = None) -> GuideNumbers:
     """Give the numbers that a config says, as tensors where a device is named."""
-    rates = GuideRates(Rates(config.learning_rate, config.beta1, config.beta2), 1 - config.ema)
-    return rates if device is None else rates.on(device)
+
+    def given(number: float) -> float | Tensor:
+        return number if device is None else torch.tensor(number, device=device)
+
+    adam = Rates(config.learning_rate, config.beta1, config.beta2)
+    return GuideNumbers(
+        temperature=given(config.temperature),
+        beta=given(config.beta),
+        lambda_dice=given(config.lambda_dice),
+        new_share=given(1 - config.ema),
+        adam=adam if device is None else adam.on(device),
+    )
 
 
 @cache  # graphs are told apart by the objects they were made for
 def graph_of(config: GuideConfig) -> GuideConfig:
-    """Give what of a config is baked into a compiled step: all but those numbers and the seed.
+    """Give what of a config is baked into a compiled step: all but its numbers and the seed.
 
     Configs that give the same share their graphs.
     """
-    return replace(config, learning_rate=1.0, beta1=0.5, beta2=0.5, ema=0.5, seed=0)
+    loss = replace(config, temperature=1.0, beta=0.0, lambda_dice=1.0, seed=0)
+    return replace(loss, learning_rate=1.0, beta1=0.5, beta2=0.5, ema=0.5)

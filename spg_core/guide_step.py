@@ -18,7 +18,7 @@ from spg_core.anomaly_map import MapOperator
 from spg_core.compiling import Compiled, Compiler, backend_for
 from spg_core.guide_config import GuideConfig
 from spg_core.guide_loss import LabelTargets, MapTargets, label_loss, map_targets, patch_loss
-from spg_core.guide_rates import GuideRates, graph_of, rates_of
+from spg_core.guide_rates import GuideNumbers, graph_of, numbers_of
 from spg_core.guides import (
     ANOMALY,
     NORMAL,
@@ -110,7 +110,7 @@ class GuideTrainer:
         shared = (self._graph, fit.free, fit.dictionary.shape)
         self._gradient = Compiled(_gradient, backend, shared)
         self._update = Compiled(_update, backend, shared)
-        self._rates = rates_of(fit.config, None if backend is None else self.device)
+        self._numbers = numbers_of(fit.config, None if backend is None else self.device)
 
     @property
     def raw(self) -> Tensor:
@@ -139,9 +139,11 @@ class GuideTrainer:
             the step; on CUDA it is noticed up to 100 steps late.
         """
         weights = _Weights(self.raw, self._dictionary, self._alive)
-        loss, gradient = self._gradient(self._graph, self._free, weights, batch, self.operator)
+        loss, gradient = self._gradient(
+            self._graph, self._free, self._numbers, weights, batch, self.operator
+        )
         self._guard.check(loss, self.n_steps + 1)
-        self._state = self._update(self._rates, self._state, gradient)
+        self._state = self._update(self._numbers, self._state, gradient)
         self.n_steps += 1
         return loss
 
@@ -193,10 +195,16 @@ class _Weights:
 
 
 def _gradient(
-    config: GuideConfig, free: bool, weights: _Weights, batch: GuideBatch, operator: MapOperator
+    config: GuideConfig,
+    free: bool,
+    numbers: GuideNumbers,
+    weights: _Weights,
+    batch: GuideBatch,
+    operator: MapOperator,
 ) -> tuple[Tensor, Tensor]:
     """Give the loss, 0-d, and its gradient by the raw coefficients `(2, C)`.
 
+    Of the config only what is no number counts; `numbers` has those.
     The chain: raw -> coefficients z -> guides z D -> directions of length 1 -> their difference /
     temperature -> logits of all patches -> p_A -> loss; and back.
     """
@@ -206,14 +214,14 @@ def _gradient(
     directions = guides / lengths
     targets = batch.targets
     # the release's loss on labels takes the raw cosines
-    temperature = config.temperature if isinstance(targets, MapTargets) else 1.0
+    temperature = numbers.temperature if isinstance(targets, MapTargets) else 1.0
     difference = (directions[ANOMALY] - directions[NORMAL]) / temperature
     tokens = batch.tokens.flatten(0, 1)
     logits = torch.mv(tokens, difference).view(batch.tokens.shape[:2])
     if isinstance(targets, MapTargets):
         patches = logits.sigmoid()
         loss, by_patches = patch_loss(
-            patches, operator, targets, dice=config.dice, lambda_dice=config.lambda_dice
+            patches, operator, targets, dice=config.dice, lambda_dice=numbers.lambda_dice
         )
         by_logits = by_patches * patches * (1 - patches)
     else:
@@ -227,17 +235,19 @@ def _gradient(
     if free:
         return loss, by_z * weights.alive
     if config.sparsity != "topk":
-        loss, by_z = loss + config.beta * z.sum(), by_z + config.beta
+        loss, by_z = loss + numbers.beta * z.sum(), by_z + numbers.beta
     if config.sparsity == "softplus":
         return loss, by_z * weights.raw.sigmoid() * weights.alive
     # TopK is straight through: what is positive gets the gradient, kept or not
     return loss, by_z * ((weights.raw > 0) & weights.alive)
 
 
-def _update(rates: GuideRates, state: _State, gradient: Tensor) -> _State:
+def _update(numbers: GuideNumbers, state: _State, gradient: Tensor) -> _State:
     """Take Adam's step and average the coefficients; the state given stays as it is."""
     n_steps = state.n_steps + 1
-    moved = adam_step(state.raw, gradient, state.mean, state.square, n_steps, rates.adam, ADAM_EPS)
+    moved = adam_step(
+        state.raw, gradient, state.mean, state.square, n_steps, numbers.adam, ADAM_EPS
+    )
     raw = moved.weights  # the first average is a copy
-    ema = torch.where(n_steps == 1, raw, torch.lerp(state.ema, raw, rates.new_share))
+    ema = torch.where(n_steps == 1, raw, torch.lerp(state.ema, raw, numbers.new_share))
     return _State(raw=raw, ema=ema, mean=moved.mean, square=moved.square, n_steps=n_steps)

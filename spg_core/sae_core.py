@@ -92,11 +92,12 @@ def measure(
 
 @cache  # graphs are told apart by the objects they were made for
 def graph_of(config: SaeConfig) -> SaeConfig:
-    """Give what of a config is baked into a compiled step: all but rates, decays and the seed.
+    """Give what of a config is baked into a compiled step: no rates, decays, start and AuxK.
 
     Configs that give the same share their graphs.
     """
-    return replace(config, learning_rate=1.0, beta1=0.5, beta2=0.5, seed=0)
+    inside = replace(config, auxk=0, auxk_weight=0.0, tied_init=True, seed=0)
+    return replace(inside, learning_rate=1.0, beta1=0.5, beta2=0.5)
 
 
 def update(

@@ -34,7 +34,7 @@ from spg_core.adam import Rates
 from spg_core.anomaly_map import map_operator
 from spg_core.compiling import _own_copy
 from spg_core.guide_config import GuideConfig
-from spg_core.guide_rates import rates_of
+from spg_core.guide_rates import graph_of, numbers_of
 from spg_core.guide_step import GuideFit, GuideTrainer, guide_batch
 from spg_core.products import DEFAULT
 from spg_core.sae_config import SaeConfig
@@ -128,10 +128,10 @@ def steps() -> Iterator[tuple[str, Callable[..., object], tuple[Any, ...]]]:
     masks = torch.empty((8, 448, 448), dtype=torch.uint8, device=CUDA)
     batch = guide_batch(trainer.operator, images, masks)
     held = guide_step._Weights(trainer.raw, trainer._dictionary, trainer._alive)
-    arguments = (fit.config, False, held, batch, trainer.operator)
+    numbers = numbers_of(fit.config, CUDA)
+    arguments = (graph_of(fit.config), False, numbers, held, batch, trainer.operator)
     yield "guides, gradient", guide_step._gradient, arguments
     gradient = torch.empty_like(trainer.raw)
-    numbers = rates_of(fit.config, CUDA)
     yield "guides, update", guide_step._update, (numbers, trainer._state, gradient)
 
 

@@ -49,6 +49,8 @@ class PretendedGpu(TorchDispatchMode):
         """Where the host waited for the device: operation and place in our code."""
         self.products: set[torch.dtype] = set()
         """The types that matrix products and convolutions read."""
+        self.sent: Counter[torch.dtype] = Counter()
+        """How many numbers came to it from the host, by their type there."""
         self.wide: list[str] = []
         """Where float64 was computed in more than single numbers."""
         self._n_found = n_found
@@ -73,10 +75,12 @@ class PretendedGpu(TorchDispatchMode):
         ):  # in inference mode, operations come as they were called
             with self:
                 return func.decompose(*args, **kwargs)
-        if func in _COPIES and self._crosses(func, args, kwargs) is not None:
+        if func in _COPIES and (goes_to := self._crosses(func, args, kwargs)) is not None:
             self._note_copy(func, args, kwargs)
-            if self._crosses(func, args, kwargs) == "cpu":
+            if goes_to == "cpu":
                 return self._landed(func, args, kwargs)
+            [source] = here
+            self.sent[source.dtype] += source.numel()
         if func is _ATEN._local_scalar_dense.default:
             self._wait(func)
             return True if args[0].dtype == torch.bool else 1

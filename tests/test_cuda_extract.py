@@ -9,10 +9,14 @@ import pytest
 import torch
 
 from benchmarks.plain_vits import PLAIN
+from cache.store import open_store
 from manifests.build import build_manifest
 from pipeline.backbones.load import Backbone, load_backbone
+from pipeline.configs import ExtractConfig
+from pipeline.extraction import shards as shards_module
 from pipeline.extraction.compute import ShardArrays, compute_shard
 from pipeline.extraction.model_inputs import model_inputs
+from pipeline.extraction.shards import open_extract_job, seconds_an_image
 from spg_core.compiling import Compiled
 from spg_core.errors import ConfigError
 from tests.narrow_presets import DEPTH, N_HEADS, WIDTH, shrunk  # noqa: F401
@@ -58,6 +62,7 @@ def test_images_become_tokens_and_nobody_waits_but_for_a_whole_shard(
     with pretended_gpu() as gpu:
         backbone = Backbone(here.model, [replace(here.spec, compute_dtype=dtype)], CUDA)
         gpu.waits.clear()
+        gpu.sent.clear()
         [shard] = extracted(backbone, tmp_path / "images")
 
     assert shard.tokens.shape == (5, 16, WIDTH if name != "openclip" else WIDTH * 3 // 4)
@@ -65,9 +70,43 @@ def test_images_become_tokens_and_nobody_waits_but_for_a_whole_shard(
     assert HALVES.get(dtype, torch.float32) in gpu.products
     # attention is taken apart here, and computed in float32, as it is not on a GPU
     assert gpu.products <= {HALVES.get(dtype, torch.float32), torch.float32}
+    # DINOv3's images are resized as floats; all others are bytes, a quarter of them
+    n_numbers = 5 * 3 * size * size
+    assert gpu.sent[torch.float32 if name == "dinov3" else torch.uint8] >= n_numbers
+    assert name == "dinov3" or gpu.sent[torch.float32] < n_numbers
     # timm makes the angles of DINOv3's rotary positions on the CPU, anew for each batch
     theirs = 3 if name == "dinov3" else 0
     assert gpu.waits == ["aten._to_copy.default at timm_models.py:58"] * theirs
+
+
+def test_a_models_time_is_that_of_the_gpu_and_not_of_telling_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "images", n_good=1, n_bad=0, side=40)
+    config = ExtractConfig(
+        backbone=("dinov2",),
+        dataset="mvtec",
+        device="cpu",
+        weights=(f"dinov2={weights_of('dinov2', tmp_path)}",),
+        root=str(tmp_path / "images"),
+        image_size=4 * PLAIN["dinov2"].patch,
+    )
+    maker = open_extract_job(open_store(tmp_path), config)
+    done: list[int] = []  # what the host had waited for as the clock was read
+
+    with pretended_gpu() as gpu:
+        backbone = Backbone(maker.backbones[0].model, maker.backbones[0].specs, CUDA)
+        maker.backbones = [backbone]
+
+        def clock() -> float:
+            done.append(sum("scalar" in one for one in gpu.waits))
+            return float(len(done))
+
+        monkeypatch.setattr(shards_module, "perf_counter", clock)
+        seconds = seconds_an_image(maker, [0])
+
+    assert seconds == 1 / 4
+    assert done == [0, 1, 1, 2]
 
 
 def test_halves_are_for_gpus_and_gabor_is_float32_everywhere() -> None:

@@ -148,7 +148,11 @@ def test_steps_do_not_compile_again_but_for_another_size_of_batch():
 
 
 def test_points_of_a_grid_share_one_graph_and_each_keeps_its_rates():
-    rates = [{"learning_rate": 1e-3}, {"learning_rate": 3e-2, "beta1": 0.9}, {"beta2": 0.9}]
+    rates = [
+        {"learning_rate": 1e-3},
+        {"learning_rate": 3e-2, "beta1": 0.9},
+        {"beta2": 0.9, "auxk": 7, "auxk_weight": 0.5, "tied_init": False},
+    ]
     configs = [replace(SMALL, seed=seed, **one) for seed, one in enumerate(rates)]
     eager = [SaeTrainer(one, D, precision="float64", compiler="none") for one in configs]
     captured = [SaeTrainer(one, D, precision="float64", compiler="aot_eager") for one in configs]
@@ -164,10 +168,19 @@ def test_points_of_a_grid_share_one_graph_and_each_keeps_its_rates():
         torch.testing.assert_close(found.sae().encoder, expected.sae().encoder)
 
 
-def test_guides_of_a_grid_share_one_graph_and_each_keeps_its_rates():
-    rates = [{}, {"learning_rate": 0.1, "beta1": 0.9}, {"ema": 0.5, "seed": 4}]
-    eager = [guide_trainer("none", **one) for one in rates]
-    captured = [guide_trainer("aot_eager", **one) for one in rates]
+def test_guides_of_a_grid_share_one_graph_and_each_keeps_its_numbers():
+    numbers = [
+        {},
+        {"learning_rate": 0.1, "beta1": 0.9},
+        {"ema": 0.5, "seed": 4},
+        {"temperature": 0.5},
+        {"sparsity": "relu", "beta": 0.3},
+        {"sparsity": "relu", "beta": 0.0, "temperature": 0.2},
+        {"lambda_dice": 4.0},
+        {"lambda_dice": 0.0},
+    ]
+    eager = [guide_trainer("none", **one) for one in numbers]
+    captured = [guide_trainer("aot_eager", **one) for one in numbers]
 
     for batch in guide_batches(5):
         for expected, found in zip(eager, captured, strict=True):

@@ -102,12 +102,17 @@ def seconds_an_image(maker: ShardMaker, caches: Collection[int]) -> float:
     n_images = min(_PROBE_IMAGES, maker.config.batch_size)
     seconds = 0.0
     for backbone in maker.of(caches):
-        shape = 3, backbone.spec.height, backbone.spec.width
-        backbone.layers(torch.zeros(1, *shape))  # the first is slow
-        start = perf_counter()
-        backbone.layers(torch.zeros(n_images, *shape))
-        seconds += (perf_counter() - start) / n_images
+        _seconds(backbone, 1)  # the first is slow
+        seconds += _seconds(backbone, n_images) / n_images
     return seconds
+
+
+def _seconds(backbone: Backbone, n_images: int) -> float:
+    pixels = torch.zeros(n_images, 3, backbone.spec.height, backbone.spec.width)
+    start = perf_counter()
+    *_, last = backbone.layers(pixels)
+    float(last.tokens[-1, -1, -1])  # waits for a GPU, which has only been told what to do
+    return perf_counter() - start
 
 
 def covers_of(manifest: Manifest, spec: BackboneSpec) -> dict[str, object]:

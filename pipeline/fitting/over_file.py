@@ -12,7 +12,7 @@ from pipeline.artifacts.guides import GuidesParents
 from pipeline.artifacts.terms import Backbone
 from pipeline.backbones.spec import slug
 from pipeline.configs import FitGuidesConfig
-from pipeline.device import resolve_device
+from pipeline.device import by_halves, resolve_device
 from pipeline.fitting.dictionaries import AtomSource
 from pipeline.fitting.guides import GuideRequest, Results, fit_requests, is_for_use
 from pipeline.fitting.tokens import TokenSource, require_targets
@@ -100,11 +100,18 @@ def _measure(rule: Rule, data: CachedDataset, device: torch.device) -> tuple[Ten
     spread = TokenSums(cache.d_model, device)
     batch = _BATCH_IMAGES * cache.tokens_per_image
     for tokens in source.batches("sequential", batch, seed=0, epoch=0):
-        values = tokens.float()
-        latents = moved.latents(values)
-        active |= (latents != 0).any(0)
-        error += squared_error(values - moved.decode(latents)).double()
-        spread.add(values)
+        spread.add(tokens)
+        images = tokens.view(-1, cache.tokens_per_image, cache.d_model)
+
+        def take(here: slice, images: Tensor = images) -> None:
+            values = images[here].flatten(0, 1)
+            latents = moved.latents(values)
+            lost, fired = squared_error(values - moved.decode(latents)), (latents != 0).any(0)
+            # from here on nothing can lack a GPU's memory, so no token counts twice
+            error.add_(lost)
+            active.logical_or_(fired)
+
+        by_halves("measuring the SAE", len(images), len(images), device, take)
     return active.cpu(), float(fvu(error, spread.variation))
 
 

@@ -10,13 +10,13 @@ from pipeline.configs import ScoreConfig
 from pipeline.detection.find import AnyDetector
 from pipeline.detection.load import make_detector
 from pipeline.detection.sources import open_sources
-from pipeline.device import resolve_device
+from pipeline.device import by_halves, resolve_device
 from pipeline.inputs import CachedDataset
 from pipeline.prediction.familiar import ASPECT_STRETCH, Familiar
 from pipeline.prediction.familiar_file import choose_familiar
 from pipeline.progress import say
 
-_IMAGES_A_BLOCK = 64
+_IMAGES_AT_ONCE = 64
 
 
 def remark_unlike(
@@ -47,10 +47,13 @@ def count_unlike(data: CachedDataset, familiar: Familiar, device: str) -> Counte
     width, height = data.manifest.column("width"), data.manifest.column("height")
     low, high = familiar.aspects[0] / ASPECT_STRETCH, familiar.aspects[1] * ASPECT_STRETCH
     found: Counter[str] = Counter()
-    rows = np.arange(data.cache.n_images)
-    for block in np.array_split(rows, -(-len(rows) // _IMAGES_A_BLOCK)):
-        tokens = torch.from_numpy(data.cache.tokens(block)).to(place)
-        for row, applies in zip(block.tolist(), familiar.applicability(tokens), strict=True):
+
+    def take(here: slice) -> None:
+        rows = np.arange(here.start, here.stop)
+        tokens = torch.from_numpy(data.cache.tokens(rows)).to(place)
+        for row, applies in zip(rows.tolist(), familiar.applicability(tokens), strict=True):
             if applies < 0.5 or not low <= width[row] / height[row] <= high:
                 found[categories[row]] += 1
+
+    by_halves("comparing with good parts", data.cache.n_images, _IMAGES_AT_ONCE, place, take)
     return found
