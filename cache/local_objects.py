@@ -94,7 +94,7 @@ class LocalObjects:
         refuse_read_only(self, name)
         path = self._path(name)
         with self._explained("write", name, total_bytes(parts)):
-            with written_beside(path, parts) as temporary:
+            with written_beside(path, parts) as temporary, self._explained("replace", name):
                 temporary.replace(path)
             fsync_folder(path.parent)
 
@@ -225,14 +225,14 @@ class LocalObjects:
                 f"no room for {shown}: {needed_bytes} bytes needed, {self.free_bytes() or 0} bytes "
                 f"free ({error.strerror}); free some space and run again, what is done is kept"
             )
-        if error.errno in _NO_LINKS and verb == "write":
+        if is_temporary(name):
+            shown = f"to {self.where}, the store; give one of your own"
+        if error.errno in _NO_LINKS and error.filename2 is not None and verb == "write":
             return StoreError(
                 f"cannot {verb} {shown}: {error.strerror}; the file system must have hard links, "
                 "which create-only writing needs"
             )
         if error.errno in _FORBIDDEN:
-            if is_temporary(name):
-                shown = f"to {self.where}, the store; give one of your own"
             return StoreError(f"no permission to {verb} {shown} ({error.strerror})")
         kind = CorruptStore if error.errno in _NO_OBJECT else StoreError
         return kind(f"cannot {verb} {shown}: {error.strerror or error}")

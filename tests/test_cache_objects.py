@@ -3,7 +3,10 @@
 import errno
 import os
 import pickle
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +172,43 @@ def test_a_folder_without_permission_says_so(
     with pytest.raises(StoreError, match=r"no permission to write .*x"):
         open_store(tmp_path).put_new("x", [b"1"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_a_link_that_fails_speaks_of_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", source, None, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", refuse)  # as on FAT
+        with pytest.raises(StoreError, match="the file system must have hard links"):
+            open_store(tmp_path).put_new("x", [b"1"])
+    with _immutable(tmp_path), pytest.raises(StoreError) as refused:
+        open_store(tmp_path).put_new("x", [b"1"])
+    assert str(refused.value) == f"no permission to write {tmp_path}/x (Operation not permitted)"
+    (tmp_path / "y").write_bytes(b"old")
+    with _immutable(tmp_path / "y"), pytest.raises(StoreError, match="no permission to replace"):
+        open_store(tmp_path).replace("y", [b"new"])
+
+
+@contextmanager
+def _immutable(path: Path) -> Iterator[None]:
+    """Let nobody change a file or folder, not even root."""
+    made = subprocess.run(["chattr", "+i", str(path)], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip("chattr +i takes root and a file system that knows it")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", str(path)], check=True)
+
+
+def test_a_store_where_no_folder_can_be_made_is_named_and_not_its_probe() -> None:
+    with pytest.raises(StoreError, match="cannot write to /proc/xx, the store") as refused:
+        open_store("/proc/xx").check_writable()
+
+    assert "probe" not in str(refused.value)
 
 
 def test_a_folder_that_may_not_be_read_is_not_taken_for_empty(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cache.find import find_caches
+from cache.find import find_caches, survey
 from cache.layout import shard_name
 from cache.store import open_store
 from pipeline.artifacts import save_artifact
@@ -289,6 +289,14 @@ def test_copy_is_the_same_and_skips_what_is_there(made, tmp_path):
     tokens = Path(made.where) / "tokens"
     assert folder_digests(tmp_path / "b/tokens") == folder_digests(tokens)
     assert cache_json("verify", "--store", tmp_path / "b")["sound"]
+
+
+def test_a_small_copy_is_counted_in_kilobytes(made, tmp_path):
+    ended = CliRunner().invoke(app, ["cache", "copy", made.where, str(tmp_path / "b")])
+
+    n_bytes = sum(one.size_bytes for one in survey(open_store(made.where)).caches)
+    assert 10**3 < n_bytes < 10**7
+    assert f"Copying kB: {n_bytes // 1000} of {n_bytes // 1000} in " in ended.stderr
 
 
 def test_copy_takes_one_cache_by_name_or_by_path(made, tmp_path):

@@ -60,7 +60,7 @@ def _scores(made):
     return pq.read_table(f"{made.path}/images.parquet")["score"].to_numpy()
 
 
-def test_the_pair_learns_the_labels_and_is_not_the_latest(vit):
+def test_the_pair_learns_the_labels_and_is_not_the_latest_which_is_said(vit, capsys):
     store, patches, on_cls, _ = vit
 
     losses = [line["loss"] for line in read_log(store, f"guides/{on_cls.id}")]
@@ -68,6 +68,9 @@ def test_the_pair_learns_the_labels_and_is_not_the_latest(vit):
     assert on_cls.document.config.on == "cls"
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
     assert load_artifact(store, "guides", "latest").id == patches[-1]
+    fit_guides(store, on_cls.document.parents.sae, on_cls.document.config)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "`latest` stays what it is: these guides are on CLS tokens, which draw no map" in told
 
 
 def test_an_image_score_is_of_the_map_the_cls_token_or_both(vit):

@@ -150,6 +150,23 @@ def test_bad_parts_beside_the_good_ones_choose_by_f1_or_measure_a_rate(line, gui
     )
 
 
+def test_a_threshold_of_no_category_says_so_of_images_of_one(line, guides, good, category, capsys):
+    on(line, guides, good=(str(good),))
+    scores_of(guides, [str(min(good.iterdir()))])
+    assert "calibrated for" not in capsys.readouterr().err
+    scores_of(guides, [str(min(good.iterdir()))], category=category)
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"nothing was calibrated for {category} alone" in told
+    assert "judged by the threshold default, calibrated on 8 good parts" in told
+
+    own = CalibrateConfig(name="own")
+    on(line, guides, good=(str(good),), category=(category,), config=own)
+    capsys.readouterr()
+    scores_of(guides, [str(min(good.iterdir()))], category=category, threshold_name="own")
+    scores_of(guides, [str(min(good.iterdir()))], category=category, threshold=0.5)
+    assert "calibrated for" not in capsys.readouterr().err
+
+
 def test_what_cannot_be_promised_is_refused_before_the_model_loads(line, guides, good, monkeypatch):
     monkeypatch.setattr("pipeline.prediction.predict.load_model", None)  # it is not asked for
     with pytest.raises(MetricError, match=r"8 good parts can promise at most 31\.3% .* 59 parts"):
@@ -174,6 +191,17 @@ def test_copies_count_once_and_what_cannot_be_read_is_left_out_and_said(line, gu
     assert "cut.png: cannot be decoded" in told
     assert "1 are copies of others, byte for byte, and count once" in told
     assert "images of 2 sizes (8 of 110 x 110, 1 of 120 x 60" in told
+
+
+def test_a_badly_named_file_stops_calibrate_as_little_as_predict(line, guides, good, capsys):
+    shutil.copy(min(good.iterdir()), good / "two\nlines.png")
+
+    saved = on(line, guides, good=(str(good),))
+    found = list(predict(guides, find_images([str(good)]), ScoreConfig(), PredictConfig()))
+
+    assert saved.chosen[0].measured.n_normal == N_GOOD
+    assert "1 of 9 images are left out: " in capsys.readouterr().err
+    assert [one.error is None for one in found].count(False) == 1
 
 
 @pytest.mark.parametrize(

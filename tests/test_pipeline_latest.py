@@ -73,11 +73,16 @@ def test_the_points_of_a_sweep_do_not_become_latest(small_store, own):
         load_artifact(own, "scores", "latest")
 
 
-def test_controls_do_not_become_latest(small_store, own):
+def test_controls_do_not_become_latest_and_that_is_said(small_store, own, capsys):
     control = FitGuidesConfig(epochs=1, images_per_step=4, dictionary="random")
 
+    capsys.readouterr()
     fit_guides(own, small_store.sae.id, control)
 
+    told = " ".join(capsys.readouterr().err.split())
+    assert "`latest` stays what it is: these guides are a control" in told
+    fit_guides(own, small_store.sae.id, control, direct=False)
+    assert "`latest`" not in capsys.readouterr().err
     assert load_artifact(own, "guides", "latest").id == small_store.guides.id
 
 

@@ -67,6 +67,10 @@ def test_a_name_is_of_one_kind_and_moves_to_another_only_when_told_to(store):
         give_name(store, "combinations", PAIR, "prod")
     with pytest.raises(ArtifactError, match=f"prod means guides/{ONE}"):
         require_free(store, "combinations", "prod", PAIR)  # before a fit
+    with pytest.raises(ArtifactError, match="give another --name, or none; then `spg-pipe name g"):
+        require_free(store, "guides", "prod", "aux-tiny-c4-k2-0000000f")
+    with pytest.raises(ArtifactError, match=r"; `spg-pipe name combinations/.* --move` lets"):
+        require_free(store, "combinations", "prod", PAIR)
     assert list_names(store, "combinations") == []
     give_name(store, "combinations", PAIR, "prod", move=True)
 

@@ -44,10 +44,10 @@ def require_free(store: Objects, kind: Kind, name: str, identifier: str) -> None
         if meant is None or (of, meant) == (kind, identifier):
             continue
         if _is_there(store, folder(of, meant)):
-            raise ArtifactError(
-                f"the name {name} means {of}/{meant} in {store.where}; `spg-pipe name "
-                f"{kind}/{identifier} {name} --move` lets it mean the other"
-            )
+            move = f"`spg-pipe name {kind}/{identifier} {name} --move` lets it mean the other"
+            if not _is_there(store, folder(kind, identifier)):
+                move = f"give another --name, or none; then {move}"
+            raise ArtifactError(f"the name {name} means {of}/{meant} in {store.where}; {move}")
 
 
 def give_name(

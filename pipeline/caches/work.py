@@ -58,7 +58,7 @@ def verify_all(caches: list[NamedCache], strange: Mapping[str, str]) -> list[Ver
     Raises: IncompleteCache for one that is only partly written.
     """
     no_caches = [Verified(name, "", 0, 0, [Spoilt(name, text)]) for name, text in strange.items()]
-    return no_caches + _each("Verifying MB", caches, _verify)
+    return no_caches + _each("Verifying", caches, _verify)
 
 
 def _verify(cache: NamedCache, progress: Callable[[int], None]) -> Verified:
@@ -78,14 +78,15 @@ def _each(
     caches: list[NamedCache],
     do: Callable[[NamedCache, Callable[[int], None]], T],
 ) -> list[T]:
-    """Give what `do(cache, progress)` makes of each cache, behind a bar of megabytes."""
-    made, n_bytes = [], 0
-    with bar(description, sum(cache.info.size_bytes for cache in caches) // 10**6) as advance:
-        megabytes = _Megabytes(advance)
+    """Give what `do(cache, progress)` makes of each cache, behind a bar of MB, or kB for a few."""
+    made, done, total = [], 0, sum(cache.info.size_bytes for cache in caches)
+    unit, unit_bytes = ("MB", 10**6) if total >= 10**7 else ("kB", 10**3)
+    with bar(f"{description} {unit}", total // unit_bytes) as advance:
+        counted = _Counted(advance, unit_bytes)
         for cache in caches:
-            made.append(do(cache, megabytes.add))
-            n_bytes += cache.info.size_bytes
-            megabytes.add(n_bytes - megabytes.n_bytes)  # small files and what was skipped, too
+            made.append(do(cache, counted.add))
+            done += cache.info.size_bytes
+            counted.add(done - counted.n_bytes)  # small files and what was skipped, too
     return made
 
 
@@ -137,7 +138,7 @@ def copy_all(
         path, present = f"{target.where}/{folder}", report.present_shards
         return Copied(folder, path, report.copied_bytes, report.copied_shards, present)
 
-    made = _each("Copying MB", caches, copy)
+    made = _each("Copying", caches, copy)
     damaged = [one for one in made if isinstance(one, Trouble)]
     copied = [one for one in made if isinstance(one, Copied)]
     return Copies(target.where, copied, troubles(strange) + damaged)
@@ -170,15 +171,15 @@ def tidy(
     )
 
 
-class _Megabytes:
-    """Bytes, reported from several threads, as whole megabytes on a bar."""
+class _Counted:
+    """Bytes, reported from several threads, as whole units on a bar."""
 
-    def __init__(self, advance: Advance) -> None:
+    def __init__(self, advance: Advance, unit_bytes: int) -> None:
         self.n_bytes = 0
-        self._advance, self._lock = advance, Lock()
+        self._advance, self._unit, self._lock = advance, unit_bytes, Lock()
 
     def add(self, n_bytes: int) -> None:
         with self._lock:
-            before = self.n_bytes // 10**6
+            before = self.n_bytes // self._unit
             self.n_bytes += n_bytes
-            self._advance(self.n_bytes // 10**6 - before)
+            self._advance(self.n_bytes // self._unit - before)

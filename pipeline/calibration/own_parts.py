@@ -94,11 +94,12 @@ def _read(option: str, arguments: Sequence[str]) -> Paths:
     Raises: DatasetError for what is not there, and where nothing is left.
     """
     listed = find_images(arguments)
-    if missing := [one.error for one in listed if one.error is not None]:
+    if missing := [one.error for one in listed if one.is_missing and one.error]:
         raise DatasetError(f"{option}: {_some(missing)}")
     found: Paths = {}
-    again, broken, sizes = 0, list[str](), Counter[tuple[int, int]]()
-    for path in (one.path for one in listed):
+    again, sizes = 0, Counter[tuple[int, int]]()
+    broken = [one.error for one in listed if one.error is not None]
+    for path in (one.path for one in listed if one.error is None):
         try:
             data = read_bytes(Path(path))
             image = decode_image(data, path)

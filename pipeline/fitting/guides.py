@@ -80,13 +80,20 @@ def fit_guides(
     parent = load_artifact(store, "saes", sae)
     identifier = guides_id(parent.id, config)
     make = partial(fit_guide_group, store, [(parent, config)], track=track)
-    direct = direct and is_for_use(config)
-    return make_once(store, GuidesDocument, identifier, make, direct=direct, name=name)
+    make_latest = direct and latest_may_mean(config)
+    return make_once(store, GuidesDocument, identifier, make, direct=make_latest, name=name)
 
 
-def is_for_use(config: FitGuidesConfig) -> bool:
-    """Tell whether guides draw maps and are no control, so that `latest` may mean them."""
-    return config.dictionary == "sae" and config.on == "patches"
+def latest_may_mean(config: FitGuidesConfig) -> bool:
+    """Tell whether guides draw maps and are no control; of others say that `latest` stays."""
+    if config.on == "cls":
+        why = "on CLS tokens, which draw no map"
+    elif config.dictionary != "sae":
+        why = "a control"
+    else:
+        return True
+    say(f"`latest` stays what it is: these guides are {why}; call them by their id, or a --name")
+    return False
 
 
 def fit_guide_group(

@@ -14,7 +14,7 @@ from pipeline.backbones.spec import slug
 from pipeline.configs import FitGuidesConfig
 from pipeline.device import by_halves, resolve_device
 from pipeline.fitting.dictionaries import AtomSource
-from pipeline.fitting.guides import GuideRequest, Results, fit_requests, is_for_use
+from pipeline.fitting.guides import GuideRequest, Results, fit_requests, latest_may_mean
 from pipeline.fitting.tokens import TokenSource, require_targets
 from pipeline.inputs import CachedDataset
 from pipeline.interchange.foreign import ForeignSae, read_sae
@@ -56,7 +56,7 @@ def fit_guides_over_file(
         with bar("Fitting guides", request.n_steps) as advance:
             return fit_requests(store, [request], advance, track)
 
-    direct = is_for_use(config)
+    direct = latest_may_mean(config)
     return make_once(store, GuidesDocument, identifier, fit, direct=direct, name=name)
 
 

@@ -13,6 +13,7 @@ from pipeline.artifacts.notes import THRESHOLDS, Chosen, Scoring, ThresholdDocum
 from pipeline.configs import ScoreConfig
 from pipeline.configs.common import is_artifact_name
 from pipeline.detection.find import AnyDetector
+from pipeline.progress import say
 from spg_core.errors import ConfigError, CorruptStore, NotInStore
 from spg_core.false_alarms import promised
 
@@ -79,6 +80,12 @@ def choose_threshold(
     if isinstance(saved, str):
         return Threshold(None, None, saved)
     chosen = _of_category(saved, category)
+    if category is not None and not _is_for(saved, category):
+        say(
+            f"remark: nothing was calibrated for {category} alone; its images are judged by the "
+            f"threshold {describe(saved, chosen)}. To have its own, calibrate with --category "
+            f"{category} and a --name"
+        )
     return Threshold(chosen.threshold, describe(saved, chosen), saved=saved)
 
 
@@ -174,6 +181,12 @@ def _meant(
             f"{_listed(list(fitting.values()))}"
         )
     return fitting.get(DEFAULT) or next(iter(fitting.values()))
+
+
+def _is_for(saved: ThresholdDocument, category: str) -> bool:
+    """Tell whether a threshold was chosen on images of one category, as far as it tells."""
+    only = saved.asked.calibrated_on.categories
+    return saved.asked.per_category or only == [category]
 
 
 def _serves(saved: ThresholdDocument, category: str | None) -> bool:
