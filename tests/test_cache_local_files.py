@@ -160,7 +160,7 @@ def test_a_replacement_that_fails_leaves_the_old_object_and_nothing_else(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", fail)
-        with pytest.raises(StoreError, match=r"cannot write .*x: Input/output error"):
+        with pytest.raises(StoreError, match=r"cannot replace .*x: Input/output error"):
             store.replace("x", [b"new"])
 
     assert [path.name for path in tmp_path.iterdir()] == ["x"]

@@ -23,12 +23,14 @@ from pipeline.cli import app
 from pipeline.configs import (
     CalibrateConfig,
     CalibrateSource,
+    CombineConfig,
     ExtractConfig,
     FitGuidesConfig,
     FitSaeConfig,
     PredictConfig,
     ScoreConfig,
 )
+from pipeline.detection.combine import combine
 from pipeline.detection.load import make_detector
 from pipeline.extraction.extract import extract
 from pipeline.fitting.guides import fit_guides
@@ -39,6 +41,7 @@ from pipeline.prediction.export_check import TOLERANCE, check_images
 from pipeline.prediction.inputs import find_images
 from pipeline.prediction.predict import predict
 from pipeline.prediction.sidecar import describe_file
+from pipeline.prediction.spg_detector import Detector
 from pipeline.prediction.threshold import choose_threshold, describe
 from pipeline.scoring.score import score
 from spg_core.errors import ArtifactError, BackboneError, ConfigError, StoreError
@@ -151,6 +154,37 @@ def test_other_pooling_and_no_blur_go_into_the_file(small, tmp_path, config, poo
     np.testing.assert_allclose(scores, pooled(values), atol=1e-5)
 
 
+def test_several_backbones_that_take_one_picture_go_into_one_file(tmp_path):
+    parts, weights = zip(
+        *(guides_of(tmp_path, model, 96) for model in ("test_vit", "test_vit3")), strict=True
+    )
+    ids = [part.id for part in parts]
+    both = combine(open_store(tmp_path), ids, CombineConfig(scale="none"))
+    noise = np.random.default_rng(0).integers(0, 256, (7, 5, 3), np.uint8)
+    Image.fromarray(noise).resize((210, 130)).save(tmp_path / "photo.png")
+
+    made = export(both, str(tmp_path / "both.onnx"), ScoreConfig(), weights)
+
+    described = json.loads(Path(made.sidecar).read_text())
+    assert [described["backbone"]["name"], described["others"][0]["name"]] == [
+        "timm:test_vit",
+        "timm:test_vit3",
+    ]
+    config = PredictConfig(weights=weights)
+    [one] = predict(both, find_images([str(tmp_path / "photo.png")]), ScoreConfig(), config)
+    found = Detector.from_onnx(made.path).predict(tmp_path / "photo.png")
+    # predict passes through the float16 of a cache, the file does not
+    assert found.score == pytest.approx(one.score, abs=1e-3)
+
+
+def test_backbones_that_take_pictures_of_two_sizes_are_refused_with_both(tmp_path):
+    parts = [guides_of(tmp_path, *one)[0] for one in (("test_vit", 96), ("test_vit3", 64))]
+    both = combine(open_store(tmp_path), [one.id for one in parts], CombineConfig(scale="none"))
+
+    with pytest.raises(ConfigError, match=r"test_vit \(96 x 96 px, .*test_vit3 \(64 x 64 px.* one"):
+        export(both, str(tmp_path / "both.onnx"), ScoreConfig())
+
+
 @pytest.mark.slow
 def test_vit_tiny_with_random_weights_agrees(tmp_path):
     guides, weights = guides_of(tmp_path, "vit_tiny_patch16_224", 64)
@@ -190,7 +224,7 @@ def test_a_calibrated_threshold_is_written_down(small_store, tmp_path):
     spec = make_detector(guides, ScoreConfig()).spec
 
     def written(config: ScoreConfig):
-        return describe_file(guides, spec, config, choose_threshold(guides, config)).threshold
+        return describe_file(guides, [spec], config, choose_threshold(guides, config)).threshold
 
     assert written(ScoreConfig()).value == saved.threshold
     assert written(ScoreConfig()).source == describe(saved, saved.chosen[0])

@@ -35,6 +35,7 @@ from pipeline.prediction.sidecar import (
     Description,
     SidecarDocument,
     describe_file,
+    input_of,
     is_sidecar,
     to_text,
 )
@@ -96,12 +97,12 @@ def export(
     detector = make_detector(guides, config)
     _require_guides(detector)
     specs = specs_of(detector)
-    _require_one_backbone(guides.id, specs)
+    _require_one_input(guides.id, specs)
     model = load_model(detector, specs, weights, "cpu")
-    [backbone] = model.backbones
-    told = describe_file(guides, backbone.spec, config, threshold)
+    loaded = [backbone.spec for backbone in model.backbones]
+    told = describe_file(guides, loaded, config, threshold)
     with new_file(target, make_folders=True) as temporary:
-        write_onnx(ExportedDetector(model), backbone.spec, temporary, told)
+        write_onnx(ExportedDetector(model), loaded[0], temporary, told)
         check = compare(temporary, model)
         with temporary.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -168,13 +169,17 @@ def write_onnx(
     program.save(str(path), external_data=False)
 
 
-def _require_one_backbone(identifier: str, specs: Specs) -> None:
-    """Refuse parts whose inputs are prepared in several ways. Raises: ConfigError."""
-    if len(specs.backbones) > 1:
-        names = ", ".join(f"{one[0].name} at {one[0].height} px" for one in specs.backbones)
+def _require_one_input(identifier: str, specs: Specs) -> None:
+    """Refuse backbones that one picture cannot be prepared for. Raises: ConfigError."""
+    told = {
+        f"{spec.name} ({spec.width} x {spec.height} px, {spec.resize_filter}, "
+        f"{spec.resize_values or '8-bit'}, EXIF {'on' if spec.exif else 'off'})": input_of(spec)
+        for spec, *_ in specs.backbones
+    }
+    if len(set(told.values())) > 1:
         raise ConfigError(
-            f"{identifier} has parts on {names}; one ONNX file takes one input, so export a "
-            "detector whose parts are layers of one backbone"
+            f"{identifier} has parts on {' and '.join(told)}; one ONNX file takes one input, so "
+            "export a detector whose backbones take pictures of one size, resized alike"
         )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.backbones.spec import BackboneSpec
 from pipeline.prediction.model import Model, tokens_for
 from pipeline.prediction.sidecar import INPUT, Check
 from spg_core.errors import ArtifactError
@@ -23,15 +24,13 @@ def compare(path: Path, model: Model) -> Check:
     """
     import onnxruntime
 
-    [backbone], detector = model.backbones, model.detector
-    spec = backbone.spec
+    detector, spec = model.detector, model.backbones[0].spec
     images = check_images(spec.height, spec.width)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     maps, scores = session.run(list(OUTPUTS), {INPUT: images.numpy()})
-    mean, std = (torch.tensor(each).reshape(3, 1, 1) for each in (spec.mean, spec.std))
-    found = backbone.layers((images - mean) / std)
+    found = [backbone.layers(_normalised(images, backbone.spec)) for backbone in model.backbones]
     pairs = zip(detector.parts, model.places, strict=True)
-    tokens = [tokens_for(part, found[layer]) for part, (_, layer) in pairs]
+    tokens = [tokens_for(part, found[backbone][layer]) for part, (backbone, layer) in pairs]
     values = detector.values(*tokens)
     ours = detector.draw(*values)
     map_difference = float(np.abs(maps - ours.numpy()).max())
@@ -50,6 +49,11 @@ def compare(path: Path, model: Model) -> Check:
         images=len(images),
         onnxruntime=onnxruntime.__version__,
     )
+
+
+def _normalised(images: Tensor, spec: BackboneSpec) -> Tensor:
+    mean, std = (torch.tensor(each).reshape(3, 1, 1) for each in (spec.mean, spec.std))
+    return (images - mean) / std
 
 
 def check_images(height: int, width: int) -> Tensor:

@@ -1,6 +1,7 @@
 """What is said of an exported detector, in the file and beside it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -53,6 +54,9 @@ class Description:
     kind: ClassVar[str] = "onnx-detector"
     guides: Part
     backbone: Backbone
+    """Of the first part; how its pictures are prepared is how those of all are."""
+    others: list[Backbone]
+    """Further ones; the file does the mean and std of each by itself."""
     scoring: Scoring
     threshold: Chosen | None
     input: Input
@@ -101,16 +105,27 @@ def is_sidecar(path: Path) -> bool:
     return True
 
 
+def input_of(spec: BackboneSpec) -> tuple[int, int, str, str, bool]:
+    """Give what a picture becomes for a backbone, before mean and std."""
+    values = spec.resize_values or "8-bit"
+    return spec.width, spec.height, spec.resize_filter, values, spec.exif
+
+
 def describe_file(
-    guides: AnyDetector, spec: BackboneSpec, config: ScoreConfig, threshold: Threshold
+    guides: AnyDetector,
+    specs: Sequence[BackboneSpec],
+    config: ScoreConfig,
+    threshold: Threshold,
 ) -> Description:
     """Write down what the file is, what it takes and gives, and how to prepare an image."""
+    spec, *others = specs
     chosen = None
     if threshold.value is not None and threshold.source is not None:
         chosen = Chosen(value=threshold.value, source=threshold.source)
     return Description(
         guides=guides.id,
         backbone=Backbone(name=spec.name, covers=spec.covers()),
+        others=[Backbone(name=one.name, covers=one.covers()) for one in others],
         scoring=scoring_of(config),
         threshold=chosen,
         input=Input(shape=("batch", 3, spec.height, spec.width)),
