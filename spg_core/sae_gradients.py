@@ -93,41 +93,82 @@ def dense_gradients(sae: Sae, tokens: Tensor, target: Tensor, terms: LossTerms) 
     """
     inputs = tokens.to(sae.encoder.dtype)
     by = sae.libraries
-    latents, kept = _sparsify(sae, inner_products(inputs, sae.encoder, by=by))
+    found = _sparsify(sae, inner_products(inputs, sae.encoder, by=by))
+    latents = found.dense(sae.n_latents)
     residual = target - inner_products(latents, sae.dictionary.T, by=by).to(tokens.dtype)
     squares = squared_error(residual)
     error = (residual * (-2 * terms.scale)).to(inputs.dtype)
-    by_latents = inner_products(error, sae.dictionary, by=by).add_(terms.l1).mul_(kept)
+    by_latents = found.restrict(inner_products(error, sae.dictionary, by=by), terms.l1)
     return SaeGradients(
         encoder=inner_products(by_latents.T, inputs.T, by=by).to(tokens.dtype),
         dictionary=inner_products(latents.T, error.T, by=by).to(tokens.dtype),
-        loss=squares * terms.scale + latents.sum(dtype=tokens.dtype) * terms.l1,
+        loss=squares * terms.scale + found.values.sum(dtype=tokens.dtype) * terms.l1,
         residual_panels=(residual,),
         squared_error=squares,
-        active=(latents > terms.threshold).any(0),
-        n_nonzero=latents.count_nonzero(),
+        active=found.active(terms.threshold, sae.n_latents),
+        n_nonzero=found.values.count_nonzero(),
     )
 
 
-def _sparsify(sae: Sae, pre: Tensor) -> tuple[Tensor, Tensor]:
-    """Give dense latents `(n, C)` and the mask of those a gradient passes through."""
+def _sparsify(sae: Sae, pre: Tensor) -> "_Positive | _Largest":
     match sae.sparsifier:
         case "relu":
-            return pre.clamp_min(0), pre > 0
+            return _Positive(pre.clamp_min(0))
         case "topk":
-            values, indices = top_set(pre, sae.k)
-            values, kept = _clamp(sae, values)
-            mask = torch.zeros_like(pre, dtype=torch.bool).scatter_(1, indices, kept)
-            return to_dense(Latents(values, indices), sae.n_latents), mask
+            return _Largest.of(sae, *top_set(pre, sae.k))
         case other:
             raise ConfigError(f"sparsifier {other!r} is not one of topk, relu")
 
 
-def _clamp(sae: Sae, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Clamp TopK's values if the SAE does, and say through which a gradient passes."""
-    if sae.clamp:
-        return values.clamp_min(0), values >= 0
-    return values, torch.ones_like(values, dtype=torch.bool)
+@dataclass(frozen=True)
+class _Positive:
+    """What relu leaves of pre-activations: all of them, or 0."""
+
+    values: Tensor
+    """`(n, C)`."""
+
+    def dense(self, n_latents: int) -> Tensor:
+        return self.values
+
+    def restrict(self, by_latents: Tensor, l1: float) -> Tensor:
+        """Turn `(n, C)` in place into the gradient by latents, 0 where none passes."""
+        return by_latents.add_(l1).masked_fill_(self.values <= 0, 0.0)
+
+    def active(self, threshold: float, n_latents: int) -> Tensor:
+        return (self.values > threshold).any(0)
+
+
+@dataclass(frozen=True)
+class _Largest:
+    """What TopK leaves: k a token, so that little of `(n, C)` need be looked at."""
+
+    values: Tensor
+    """`(n, k)`, clamped if the SAE does."""
+    indices: Tensor
+    """`(n, k)`."""
+    kept: Tensor
+    """`(n, k)` bool, through which a gradient passes."""
+
+    @staticmethod
+    def of(sae: Sae, values: Tensor, indices: Tensor) -> "_Largest":
+        if sae.clamp:
+            return _Largest(values.clamp_min(0), indices, values >= 0)
+        return _Largest(values, indices, torch.ones_like(values, dtype=torch.bool))
+
+    def dense(self, n_latents: int) -> Tensor:
+        return to_dense(Latents(self.values, self.indices), n_latents)
+
+    def restrict(self, by_latents: Tensor, l1: float) -> Tensor:
+        """Turn `(n, C)` in place into the gradient by latents, 0 where none passes."""
+        by_values = by_latents.gather(1, self.indices).add_(l1).mul_(self.kept)
+        return by_latents.zero_().scatter_(1, self.indices, by_values)
+
+    def active(self, threshold: float, n_latents: int) -> Tensor:
+        """Mark the atoms `(C,)` that a pair `(n, k)` above the threshold names."""
+        # The other pairs all mark one place too many. Leaving them out would make CUDA wait.
+        places = torch.where(self.values > threshold, self.indices, n_latents).reshape(-1)
+        marks = torch.zeros(n_latents + 1, dtype=torch.bool, device=places.device)
+        return marks.scatter_(0, places, True)[:n_latents]
 
 
 def sparse_gradients(sae: Sae, tokens: Tensor, terms: LossTerms) -> SaeGradients:
@@ -144,9 +185,11 @@ def sparse_gradients(sae: Sae, tokens: Tensor, terms: LossTerms) -> SaeGradients
         raise ConfigError("the sparse path needs topk without l1; use the dense one")
     inputs = tokens.to(sae.encoder.dtype)
     values, indices = top_latents(sae, inputs, ranked=False)
-    values, kept = _clamp(sae, values.to(tokens.dtype))
+    latents = _Largest.of(sae, values.to(tokens.dtype), indices)
     dictionary, factor = sae.dictionary.to(tokens.dtype), -2 * terms.scale
-    found = sparse_products(tokens, dictionary, values, indices, kept, factor)
+    found = sparse_products(
+        tokens, dictionary, latents.values, indices, kept=latents.kept, factor=factor
+    )
     squares = torch.stack([squared_error(panel) for panel in found.residual]).sum()
     return SaeGradients(
         encoder=found.encoder,
@@ -154,14 +197,6 @@ def sparse_gradients(sae: Sae, tokens: Tensor, terms: LossTerms) -> SaeGradients
         loss=squares * terms.scale,
         residual_panels=found.residual,
         squared_error=squares,
-        active=_active(values > terms.threshold, indices, sae.n_latents),
-        n_nonzero=values.count_nonzero(),
+        active=latents.active(terms.threshold, sae.n_latents),
+        n_nonzero=latents.values.count_nonzero(),
     )
-
-
-def _active(above: Tensor, indices: Tensor, n_latents: int) -> Tensor:
-    """Mark the atoms `(C,)` that a pair `(n, k)` above the threshold names."""
-    # The other pairs all mark one place too many. Leaving them out would make CUDA wait.
-    places = torch.where(above, indices, n_latents).reshape(-1)
-    marks = torch.zeros(n_latents + 1, dtype=torch.bool, device=indices.device)
-    return marks.scatter_(0, places, True)[:n_latents]
