@@ -4,8 +4,9 @@
     python benchmarks/sae_step.py --store STORE [--dataset surface] [--seeds 111 112 113]
 
 Interleaved: every round runs each contender, so a busy machine is busy for all; three steps in a
-row, as in a training, where a step finds its weights where it left them. The figure is the best step. Ours multiply by the libraries that a fit would choose here (`fitting/fastest.py`);
-beside them the same with oneDNN throughout, which is what they did before.
+row, as in a training, where a step finds its weights where it left them. The figure is the best
+step. Ours multiply by the libraries that a fit would choose here (`fitting/fastest.py`); beside
+them the same with oneDNN throughout, which is what they did before.
 
 `--freed kept` lets the process keep freed memory, for all contenders, as `spg-pipe` does for
 itself (`pipeline/freed_memory.py`); `--freed returned` leaves that to the C library, as any
