@@ -16,6 +16,9 @@ from pipeline.artifacts import load_artifact
 from pipeline.calibration.calibrate import calibrate
 from pipeline.commands.tally import Tally
 from pipeline.configs import CalibrateConfig, CalibrateSource, PredictConfig, ScoreConfig
+from pipeline.extraction.extract import extract
+from pipeline.fitting.guides import fit_guides
+from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
 from pipeline.prediction.familiar import Familiar, Learner, doubts_of
 from pipeline.prediction.familiar_file import file_of, load_familiar
@@ -29,6 +32,7 @@ from pipeline.registry.verify import verify_some
 from pipeline.sample.shot import SampleConfig
 from pipeline.sample.write import write_sample
 from spg_core.errors import CorruptStore
+from tests.small_store import GUIDES, SAE, extract_config
 
 # --- pictures -------------------------------------------------------------------------------------
 
@@ -259,6 +263,26 @@ def test_without_own_parts_only_the_picture_is_checked(small_store, absurd):
 
     assert [one.verdict for one in found] == ["unsure", "unsure", "unsure", "normal"]
     assert all(one.applicability is None for one in found)
+
+
+def test_without_own_parts_a_shape_is_strange_beside_those_of_the_auxiliary_images(
+    small_store, absurd, tmp_path
+):
+    strip = absurd[2]
+    shutil.copytree(small_store.images, tmp_path / "images")
+    for path in (tmp_path / "images/auxiliary").rglob("*.*"):
+        if path.suffix != ".csv":
+            with Image.open(path) as picture:
+                wide = picture.resize((480, 64), Image.Resampling.NEAREST)
+            wide.save(path)
+    store = open_store(tmp_path / "store")
+    extract(store, extract_config(tmp_path / "images", "aux"))
+    guides = fit_guides(store, fit_sae(store, open_dataset(store, "aux", "gabor"), SAE).id, GUIDES)
+
+    assert [one.verdict for one in judged(guides, strip, threshold=1.0)] == ["normal"]
+    [square] = judged(guides, absurd[3], threshold=1.0)
+    assert (square.verdict, "far from the shape" in square.reason) == ("unsure", True)
+    assert [one.verdict for one in judged(small_store.guides, strip, threshold=1.0)] == ["unsure"]
 
 
 def test_applicability_needs_no_threshold_of_these_scores(calibrated, good):

@@ -1,18 +1,23 @@
 """Artifacts to detectors: the parts that an artifact is, or names, read from their store."""
 
+from contextlib import suppress
+
 from cache.objects import Objects
+from cache.reader import open_cache
 from cache.store import AnyStore, open_store
+from manifests.table import manifest_from_bytes
 from pipeline.artifacts import load_artifact
 from pipeline.artifacts.combination import CombinationDocument, CombinedPart
 from pipeline.artifacts.documents import Document
 from pipeline.artifacts.resolve import Place
+from pipeline.backbones.spec import slug
 from pipeline.configs import Coefficients, ScoreConfig
 from pipeline.detection.detector import Detector, detector_of
 from pipeline.detection.find import AnyDetector, SingleDetector, find_detector, fitted_on
 from pipeline.detection.parts import part_of
 from pipeline.detection.sources import open_sources
 from pipeline.inputs import CachedDataset
-from spg_core.errors import ArtifactError, NotInStore
+from spg_core.errors import ArtifactError, DatasetError, NotInStore, StoreError
 from spg_core.meeting import Meeting, Scale
 
 
@@ -48,6 +53,28 @@ def open_fitted_on(store: Objects, artifact: AnyDetector, detector: Detector) ->
     """
     source = fitted_on(artifact)
     return open_sources(store, source.dataset, detector.specs, source.key)
+
+
+def fitted_aspects(artifact: AnyDetector) -> tuple[float, ...]:
+    """Give the least and the largest width by height of the images that it was fitted on.
+
+    Of caches that its store holds; a square where it holds none, as after a pull without tokens.
+    """
+    found: list[float] = []
+    for one in singles(artifact):
+        parent = one.document.parents.cache
+        with suppress(StoreError, DatasetError):
+            cache = open_cache(_home(one.place), parent.dataset, slug(parent.backbone), parent.key)
+            if cache.n_images <= _MOST_LOOKED_AT:
+                where = f"{cache.where}/manifest.parquet"
+                images = manifest_from_bytes(cache.manifest_bytes(), where).table
+                shapes = images["width"].to_numpy() / images["height"].to_numpy()
+                found += [float(shapes.min()), float(shapes.max())]
+    return (min(found), max(found)) if found else (1.0,)
+
+
+_MOST_LOOKED_AT = 100_000
+"""Images of a cache whose manifest is read for their shapes alone."""
 
 
 def singles(artifact: AnyDetector) -> list[SingleDetector]:

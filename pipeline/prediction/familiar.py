@@ -3,6 +3,7 @@
 Axes: m kept tokens; n images; P patches; d d_model.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -83,16 +84,22 @@ MOST_PATCHES = 256
 """Patches of each that are, by chance."""
 
 
-def doubts_of(look: Look, applies: float | None, familiar: Familiar | None) -> list[str]:
+def doubts_of(
+    look: Look,
+    applies: float | None,
+    familiar: Familiar | None,
+    aspects: Sequence[float] = (1.0,),
+) -> list[str]:
     """Say why a detector may not apply to an image; empty where nothing speaks against it.
 
     Args:
         look: of its picture.
         applies: of `Familiar.applicability`.
         familiar: the good parts, where they are known.
+        aspects: width by height of other images that the detector knows, where they are not.
     """
     if familiar is None:
-        return list(problems_of(look).values())
+        return list(problems_of(look, aspects).values())
     problems = problems_of(look, familiar.aspects, ASPECT_STRETCH)
     found = [text for name, text in problems.items() if name not in familiar.waived]
     if applies is not None and applies < 0.5:

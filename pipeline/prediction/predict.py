@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pipeline.configs import PredictConfig, ScoreConfig
 from pipeline.detection.find import AnyDetector
-from pipeline.detection.load import make_detector
+from pipeline.detection.load import fitted_aspects, make_detector
 from pipeline.drawing.verdict_picture import Said
 from pipeline.prediction.familiar import Familiar, doubts_of
 from pipeline.prediction.familiar_file import choose_familiar
@@ -94,6 +94,7 @@ class Judge:
     specs: Specs
     threshold: Threshold
     familiar: Familiar | None
+    aspects: tuple[float, ...]
     config: PredictConfig
     seen: Seen | None = None
 
@@ -141,7 +142,7 @@ class Judge:
                 path=path,
                 error=f"{path}: the score is not finite; its tokens do not fit in float16",
             )
-        doubts = doubts_of(one.look, made.applicability, self.familiar)
+        doubts = doubts_of(one.look, made.applicability, self.familiar, self.aspects)
         verdict, reason = decide(made.score, self.threshold, doubts)
         try:
             pictures = self._draw(one, made, verdict, reason)
@@ -209,7 +210,8 @@ def open_judge(
     detector = make_detector(guides, scoring).of_category(config.category)
     specs = specs_of(detector)
     model = load_model(detector, specs, config.weights, scoring.device)
-    return Judge(model, specs, threshold, familiar, config, seen)
+    aspects = fitted_aspects(guides) if familiar is None else ()
+    return Judge(model, specs, threshold, familiar, aspects, config, seen)
 
 
 def check_out(config: PredictConfig) -> None:
