@@ -166,14 +166,24 @@ def test_a_sweeps_estimate_compiles_nothing_and_times_batches_as_they_come(
 
     monkeypatch.setattr(estimate_module, "SaeTrainer", Watched)
     config = FitSaeConfig()
+    waited: list[int] = []  # what the host had waited for as the clock was read
 
-    with pretended_gpu():
-        estimate(MVTEC, [["one"]], {"one": config}, CUDA)
+    with pretended_gpu() as gpu:
+
+        def clock() -> float:
+            waited.append(sum("scalar" in one for one in gpu.waits))
+            return float(len(waited))
+
+        monkeypatch.setattr(estimate_module, "perf_counter", clock)
+        found = estimate(MVTEC, [["one"]], {"one": config}, CUDA)
 
     (compiler, sizes), *others = made
     assert (compiler, others) == ("none", [])
     assert sorted({*sizes}) == [12544 // 4, 12544]
     assert trial_tokens(config, MVTEC, torch.device("cpu")) == (128, 640)
+    # each step is over when its time is taken, not only told to the GPU
+    assert waited == [one for step in range(6) for one in (step, step + 1)]
+    assert found.seconds == found.n_steps
 
 
 # --- when it runs out -----------------------------------------------------------------------------

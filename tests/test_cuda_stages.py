@@ -6,6 +6,7 @@ waits but where it is meant.
 """
 
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -18,17 +19,34 @@ from cache.objects import Objects
 from cache.store import open_store
 from cache.stream import Order
 from pipeline.atoms.find import find_atoms
-from pipeline.configs import AtomsConfig, ScoreConfig
+from pipeline.atoms.survey import survey_sae
+from pipeline.configs import (
+    AtomsConfig,
+    CombineConfig,
+    FitMemoryConfig,
+    FitMemorySource,
+    ScoreConfig,
+)
+from pipeline.detection.combine import find_or_combine
+from pipeline.detection.fit import sample_pixels
 from pipeline.detection.load import make_detector
+from pipeline.detection.parts import part_of
+from pipeline.extraction.extract import extract
 from pipeline.fitting import train
 from pipeline.fitting.guides import fit_guides
+from pipeline.fitting.memory import _remember, fit_memory
+from pipeline.fitting.normal_images import open_normal_images
+from pipeline.fitting.over_file import _measure
 from pipeline.fitting.sae import fit_sae
 from pipeline.fitting.tokens import TokenSource
-from pipeline.inputs import open_dataset
+from pipeline.inputs import CachedDataset, open_dataset
+from pipeline.interchange.rules import rule_of
+from pipeline.prediction.familiar import Familiar
 from pipeline.prediction.model import judge, load_model, specs_of
+from pipeline.prediction.unlike import count_unlike
 from pipeline.scoring.score import score
 from tests.pretended_gpu import PretendedGpu, needs_cuda_build, pretend_card, pretended_gpu
-from tests.small_store import GUIDES, SAE, SmallStore
+from tests.small_store import GUIDES, SAE, SmallStore, extract_config
 
 pytestmark = needs_cuda_build
 
@@ -47,9 +65,16 @@ def store(small_store: SmallStore, tmp_path: Path) -> Objects:
     return open_store(shutil.copytree(small_store.url, tmp_path / "store"))
 
 
-def waits_at(gpu: PretendedGpu) -> set[str]:
-    """Give the files in which the host waited for the GPU."""
-    return {one.rpartition(" ")[2].partition(":")[0] for one in gpu.waits}
+KINDS = {"_to_copy": "copy", "copy_": "copy", "_local_scalar_dense": "number", "nonzero": "places"}
+
+
+def waits_at(gpu: PretendedGpu) -> Counter[str]:
+    """Count what the host waited for, and in which file: `copy values.py`."""
+    found: Counter[str] = Counter()
+    for wait in gpu.waits:
+        operation, _, place = wait.partition(" at ")
+        found[f"{KINDS[operation.split('.')[1]]} {place.partition(':')[0]}"] += 1
+    return found
 
 
 @pytest.mark.parametrize("resident", [True, False])
@@ -85,12 +110,17 @@ def test_an_sae_is_fitted_checkpointed_and_measured(
     training = made.document.training
     assert (training.path, training.device) == ("dense", "a pretended GPU")
     assert gpu.products == {torch.bfloat16, torch.float32}  # trained, measured
-    # at the start; which atoms are dead; checkpoints and the guard before them; held log lines
-    assert waits_at(gpu) == {
-        *("tokens.py", "sae_step.py", "checkpoint.py", "training_guard.py", "member.py"),
-        *("quality.py", "content.py", "bodies.py"),  # at the end
+    waits, n_steps = waits_at(gpu), training.steps
+    at_the_end = {"copy bodies.py", "number content.py", "copy quality.py", "number quality.py"}
+    assert waits.keys() >= at_the_end
+    assert {where: n for where, n in waits.items() if where not in at_the_end} == {
+        "copy tokens.py": 1,  # a shard of tokens
+        "copy sae_step.py": 2,  # the first weights
+        "places sae_step.py": n_steps,  # which atoms are dead
+        "number member.py": 4 * n_steps,  # of lines, held before each checkpoint
+        "copy checkpoint.py": 7 * (n_steps - 1),
+        "number training_guard.py": n_steps - 1 + 3,  # before each; before what is kept at last
     }
-    assert sum("sae_step.py" in one and "nonzero" in one for one in gpu.waits) <= training.steps
 
 
 def test_guides_are_fitted(store: Objects, small_store: SmallStore) -> None:
@@ -99,10 +129,11 @@ def test_guides_are_fitted(store: Objects, small_store: SmallStore) -> None:
 
     assert made.document.training.steps > 0
     assert gpu.products == {torch.float32}
-    # at the start; the guard and held log lines; the coefficients at the end
+    n_steps = made.document.training.steps
     assert waits_at(gpu) == {
-        *("tokens.py", "guide_step.py", "anomaly_map.py", "training_guard.py", "member.py"),
-        "guide_files.py",
+        **{"copy tokens.py": 1, "copy guide_step.py": 3, "copy anomaly_map.py": 2},  # at the start
+        "number member.py": n_steps + 8,  # a loss a step, and counts at the end
+        **{"number training_guard.py": 1, "copy guide_files.py": 2},  # at the end
     }
 
 
@@ -113,7 +144,11 @@ def test_a_target_is_scored(store: Objects, small_store: SmallStore) -> None:
     assert made.document.config.device == "cuda"
     assert gpu.products == {torch.float32}
     # metrics are counted on the CPU: tokens go there, patches come back, maps are drawn there too
-    assert waits_at(gpu) == {"values.py", "anomaly_map.py", "parts.py"}
+    n_blocks = len(made.document.categories)
+    assert waits_at(gpu) == {
+        **{"copy parts.py": 1, "copy anomaly_map.py": 2},
+        "copy values.py": 4 * n_blocks,
+    }
 
 
 def test_atoms_are_found(store: Objects, small_store: SmallStore) -> None:
@@ -121,7 +156,106 @@ def test_atoms_are_found(store: Objects, small_store: SmallStore) -> None:
         _, atoms = find_atoms(store, small_store.guides, AtomsConfig(device="cuda", top=3))
 
     assert atoms
-    assert waits_at(gpu) == {"find.py", "atom_patches.py"}
+    # an SAE's two matrices and the atoms' numbers; a block's tokens, which patches fire, how much
+    assert waits_at(gpu) == {"copy find.py": 2 + 1 + 1 + 1, "places atom_patches.py": 1}
+
+
+def test_atoms_are_surveyed(store: Objects, small_store: SmallStore) -> None:
+    with pretended_gpu(n_found=3) as gpu:
+        found = survey_sae(store, small_store.sae.id, AtomsConfig(device="cuda"))
+
+    assert len(found.atoms) == SAE.width
+    assert waits_at(gpu) == {
+        **{"copy find.py": 2, "copy survey.py": 2},
+        **{"places atom_counts.py": 1, "copy atom_counts.py": 3},  # a block
+    }
+
+
+@pytest.fixture
+def normal(store: Objects, small_store: SmallStore) -> CachedDataset:
+    """The target's images to remember: one a category."""
+    config = replace(extract_config(small_store.images, "target"), split="train", device="cpu")
+    extract(store, config)
+    return open_normal_images(store, FitMemorySource(dataset="target"))
+
+
+def test_a_memory_is_thinned_out(normal: CachedDataset) -> None:
+    config = FitMemoryConfig(shots=1, coreset=0.5, device="cuda")
+
+    with pretended_gpu() as gpu:
+        kept = _remember(normal, np.array([0]), config)
+
+    assert kept.tokens.shape == (18, 160)
+    assert gpu.products == {torch.float32}
+    assert waits_at(gpu) == {"copy memory.py": 2}
+
+
+def test_a_memory_and_guides_are_put_on_one_scale_and_score_together(
+    store: Objects, small_store: SmallStore, normal: CachedDataset
+) -> None:
+    memory = fit_memory(store, normal, FitMemoryConfig(shots=1, device="cpu"))
+    aux = open_dataset(store, "aux", "gabor")
+
+    with pretended_gpu() as gpu:
+        parts = [part_of(one, "ema").to(CUDA) for one in (small_store.guides, memory)]
+        gpu.waits.clear()
+        pixels = sample_pixels(parts, aux)
+        sampled = waits_at(gpu)
+        asked = CombineConfig(scale="none", device="cuda")
+        detector = find_or_combine(store, [small_store.guides.id, memory.id], asked)
+        gpu.waits.clear()
+        scoring = ScoreConfig(device="cuda")
+        made = score(store, detector, "target", scoring, key=small_key(small_store))
+
+    assert len(pixels.values) == 2
+    assert {where.partition(" ")[0] for where in sampled} == {"copy"}
+    assert gpu.products == {torch.float32}
+    n_blocks = len(made.document.categories)
+    assert waits_at(gpu) == {
+        **{"copy parts.py": 1, "copy memory_part.py": 1, "copy anomaly_map.py": 4},
+        "copy values.py": (1 + 2 + 2 + 1) * n_blocks,  # two parts of one cache
+    }
+
+
+def small_key(small_store: SmallStore) -> str:
+    """Give the key of the target's test split."""
+    return open_dataset(open_store(small_store.url), "target", "gabor").cache.key
+
+
+def test_images_are_compared_with_good_parts(store: Objects) -> None:
+    data = open_dataset(store, "aux", "gabor")
+    known = torch.from_numpy(data.cache.tokens(np.arange(2))).flatten(0, 1)
+    familiar = Familiar("parts", known, limit=1.0, aspects=(0.1, 10.0), images=2)
+
+    with pretended_gpu() as gpu:
+        found = count_unlike(data, familiar, "cuda")
+
+    assert not found
+    assert waits_at(gpu) == {
+        **{"copy unlike.py": 1, "copy familiar.py": 1},
+        "number familiar.py": data.cache.n_images,
+    }
+
+
+@pytest.mark.parametrize("name", ["topk", "relu", "jumprelu"])
+def test_an_sae_of_others_is_measured(store: Objects, small_store: SmallStore, name: str) -> None:
+    data, decoder = open_dataset(store, "aux", "gabor"), small_store.sae.tensors["dictionary"]
+    tensors = {"W_enc": decoder.T, "W_dec": decoder, "threshold": torch.ones(len(decoder))}
+    rule = rule_of({"architecture": name, "k": 3}, tensors, decoder)
+    assert rule is not None
+
+    with pretended_gpu() as gpu:
+        active, _ = _measure(rule, data, CUDA)
+
+    assert active.shape == (len(decoder),)
+    assert waits_at(gpu) == {
+        **{
+            "copy rules.py": 6,
+            "copy tokens.py": 1,
+            "copy over_file.py": 1,
+            "number over_file.py": 1,
+        }
+    }
 
 
 @pytest.fixture
@@ -141,4 +275,8 @@ def test_images_are_judged(small_store: SmallStore, images: list[Path]) -> None:
     assert maps.shape == (3, 96, 96)
     assert scores.shape == (3,)
     assert gpu.products == {torch.float32}
-    assert not any("scalar" in one or "nonzero" in one for one in gpu.waits)
+    # pixels go there; values, maps and their scores come back
+    waits = waits_at(gpu)
+    assert {kind.partition(" ")[0] for kind in waits} == {"copy"}
+    assert waits["copy on_gpu.py"] == 1
+    assert waits["copy model.py"] == 2

@@ -172,7 +172,7 @@ class Detector:
 def detector_of(
     identifier: str, parts: Sequence[Part], config: ScoreConfig, meeting: Meeting | None = None
 ) -> Detector:
-    """Make a detector of its parts; maps are of the input size of the first that draws.
+    """Make a detector of parts on one device; maps are of the input size of the first that draws.
 
     Raises: ArtifactError where no part draws, or none reads the CLS tokens that are asked for.
     """
@@ -188,7 +188,9 @@ def detector_of(
             "with `spg-pipe fit-guides --on cls` and combine it with these"
         )
     size = (drawing[0].spec.height, drawing[0].spec.width)
-    operators = [map_operator(part.spec.grid, *size, config.sigma) for part in drawing]
+    operators = [
+        map_operator(part.spec.grid, *size, config.sigma).to(part.device) for part in drawing
+    ]
     n_parts = len(parts)
     even = Meeting(weights=(1 / n_parts,) * n_parts, scales=(None,) * n_parts)
     return Detector(
