@@ -38,6 +38,22 @@ def across(all_facts: Sequence[Facts], layout: Layout, reading: Reading) -> Iter
     # A list says what is an image; in trees numbers repeat, so a twin is one in the same folder.
     if (layout == "folder" or layout in TREES) and reading.masks != "none":
         yield from _masks_as_images(all_facts, anywhere=layout == "folder")
+    if layout in TREES and not TREES[layout].classes and "none" not in reading.normal:
+        yield from _unknown_words(all_facts)
+
+
+def _unknown_words(all_facts: Sequence[Facts]) -> Iterator[Problem]:
+    """Find test splits without a good image, and their classes of which no mask says `defect`.
+
+    Good parts may have a name that we do not know: `ok_front`, `gut`, `clean`.
+    """
+    tests = [facts for facts in all_facts if facts.entry.split == "test"]
+    with_good = {facts.entry.category for facts in tests if facts.entry.label == 0}
+    masked = {(f.entry.category, f.entry.defect) for f in tests if f.mask_pixels}
+    for facts in tests:
+        entry = facts.entry
+        if entry.category not in with_good and (entry.category, entry.defect) not in masked:
+            yield Problem("no good folder", str(PurePosixPath(entry.image_path).parent))
 
 
 def _duplicates(all_facts: Sequence[Facts]) -> Iterator[Problem]:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from manifests.across import across, relevant
 from manifests.examine import Examined, Facts, Keep, examine
-from manifests.guess import but_looks_like, looks_like
+from manifests.guess import but_looks_like, looks_like, looks_like_below
 from manifests.layouts import first_of_each, layout_named, list_entries
 from manifests.listing import Reading
 from manifests.lists import Entry
@@ -179,7 +179,9 @@ def _listed(
         raise DatasetError(f"{shown}: {len(entries)} images are more than the limit of {MAX_ROWS}")
     if not entries and not any(problem.kind == "no images" for problem in problems):
         broken_list = any(problem.kind == "unusable list" for problem in problems)
-        hint = "" if broken_list else but_looks_like(looks_like(root), layout)
+        found = None if broken_list else looks_like(root)
+        below = "" if broken_list or found else looks_like_below(root)
+        hint = but_looks_like(found, layout) + below
         detail = f"none in split {split} of layout {layout}{hint}"
         problems.append(Problem("no images", ".", detail))
     return entries

@@ -120,12 +120,17 @@ def _mask_problems(
         same_shape = 1 / MAX_STRETCH <= stretch <= MAX_STRETCH
         detail = f"{width} x {height} pixels, its image {size[0]} x {size[1]}"
         kind: Kind = "resized mask" if same_shape else "mask size"
+        if kind == "mask size" and (height, width) == size:
+            detail += "; --exif turns images as their EXIF orientation says"
         problems.append(Problem(kind, entry.mask_path, detail))
     if mask.background > 0:
         detail = f"above {mask.background} is defect"
         problems.append(Problem("grey mask", entry.mask_path, detail))
     if entry.label == 1 and mask_pixels == 0:
         problems.append(Problem("empty mask", entry.mask_path))
+    if entry.label != 0 and 2 * mask_pixels > size[0] * size[1]:
+        share = 100 * mask_pixels // (size[0] * size[1])
+        problems.append(Problem("large mask", entry.mask_path, f"{share} % of the image"))
     if entry.label == 0 and mask_pixels > 0:
         detail = f"{mask_pixels} anomalous pixels, but {entry.image_path} is listed as good"
         problems.append(Problem("mask on a good image", entry.mask_path, detail))

@@ -20,12 +20,24 @@ SIGNS: Final = (
 """Layout, what it is called, and what would be there; the first that is there counts."""
 
 
+_MOST_LOOKED_INTO: Final = 20
+
+
 def looks_like(root: Path) -> tuple[str, str] | None:
     """Give the layout whose signs a folder shows, and what it is called."""
     for layout, title, patterns in SIGNS:
         if any(next(root.glob(pattern), None) is not None for pattern in patterns):
             return layout, title
     return None
+
+
+def looks_like_below(root: Path) -> str:
+    """Give the end of an error: which folder in this one is a dataset, empty where none is."""
+    for folder in sorted(root.glob("*/"))[:_MOST_LOOKED_INTO]:
+        found = looks_like(folder)
+        if found is not None:
+            return f"; {folder.name} in it looks like {found[1]}: give that folder as --root"
+    return ""
 
 
 def but_looks_like(found: tuple[str, str] | None, asked: str) -> str:

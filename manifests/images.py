@@ -2,8 +2,8 @@
 
 Image files are foreign input: only the formats below are tried (Pillow would otherwise also run
 Ghostscript on an EPS), the size in the header is checked before pixels are decoded, and whatever
-Pillow raises becomes a `DatasetError` that names the file. Of a file with several frames the first
-counts. Sixteen-bit colour PNGs reach us as their high bytes, which is a proper scaling; sixteen-bit
+Pillow raises becomes a `DatasetError` that names the file. Of an image with several frames the
+first counts, a mask may have one alone. Sixteen-bit colour PNGs reach us as their high bytes, which is a proper scaling; sixteen-bit
 grey ones are refused, because their range in use (often 12 bits) cannot be known from the file.
 """
 
@@ -184,6 +184,9 @@ def _decode_levels(data: bytes, name: str) -> tuple[NDArray[np.integer], int]:
     """Give a mask's levels `(height, width)` and the largest that is background."""
     try:
         image = _open(data, name)
+        n_pages = getattr(image, "n_frames", 1)
+        if n_pages > 1 and image.format != "MPO":
+            raise DatasetError(f"{name}: {n_pages} pages; expected a mask of one")
         levels = levels_of(image, name)
         lossy = image.format in LOSSY_FORMATS
         return levels, background_of(levels, lossy=lossy, name=name)

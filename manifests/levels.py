@@ -128,4 +128,9 @@ def _opaque(colours: NDArray[np.uint8], alpha: NDArray[np.uint8], name: str) -> 
         raise DatasetError(
             f"{name}: one colour everywhere, so the mask must be its transparency; store it as grey"
         )
+    if colours[alpha == 0].any() and alpha.any():
+        raise DatasetError(
+            f"{name}: colours under what is transparent, so that nothing tells whether they are "
+            "part of the mask; store it as grey"
+        )
     return np.asarray(colours.max(axis=2))

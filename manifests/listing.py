@@ -84,10 +84,14 @@ class Listing:
             self.add("unread format", picture)
         return listed
 
-    def walk(self, path: str) -> list[str]:
-        """List the images in a folder and below it."""
+    def below(self, path: str) -> list[Folder]:
+        """List a folder and all below it."""
         follow = self.reading.follow_links
         folders = walk(self.root, path, self.problems, follow_links=follow)
         for picture in [picture for folder in folders for picture in folder.unread]:
             self.add("unread format", picture)
-        return sorted(image for folder in folders for image in folder.images)
+        return folders
+
+    def walk(self, path: str) -> list[str]:
+        """List the images in a folder and below it."""
+        return sorted(image for folder in self.below(path) for image in folder.images)

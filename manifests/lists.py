@@ -9,14 +9,26 @@ import csv
 import io
 import json
 import os
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from manifests.files import read_bytes
 from manifests.listing import Listing
 from manifests.named_paths import listed_file_is_fine, normal_path
 from spg_core.errors import DatasetError
+
+
+NO_TEXT: Final = {
+    b"PK": "an Excel workbook or another zip archive; save it as CSV",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook; save it as CSV",
+    b"\x1f\x8b": "packed by gzip; unpack it",
+    b"PAR1": "a Parquet file; save it as CSV",
+}
+"""How files begin that are taken for lists, and what they are."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +79,16 @@ def read_list(listing: Listing, path: Path, name: str) -> str | None:
     """Read a list as text: UTF-8, or UTF-16 where a byte order mark says so."""
     try:
         data = read_bytes(path, may_be_empty=True)
+        what = next((said for start, said in NO_TEXT.items() if data.startswith(start)), None)
+        if what is not None:
+            listing.add("unusable list", name, f"it is {what}")
+            return None
         # Spreadsheet programs put a byte order mark in front, some shells write UTF-16.
         utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        return data.decode("utf-16" if utf16 else "utf-8-sig")
+        if not utf16 and b"\0" in data[:2]:
+            listing.add("unusable list", name, "UTF-16 without a mark of it; save it as UTF-8")
+            return None
+        return data.decode("utf-16" if utf16 else "utf-8-sig").removeprefix("\ufeff")
     except (DatasetError, UnicodeDecodeError) as error:
         reason = str(error).rpartition(": ")[2]
         if isinstance(error, UnicodeDecodeError):
@@ -102,20 +121,29 @@ def _one_of_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def csv_rows(text: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Parse a CSV: its columns, and its rows as (line, cells by column), all without spaces around.
 
-    Cells are separated by commas, or by what spreadsheets use where commas are decimal points.
+    Cells are separated by commas, or by what spreadsheets use where commas are decimal points,
+    which Excel may say in a line before the header. Lines and columns without a word are left out.
 
     Raises:
         ValueError: No CSV, a column that stands twice, or a row with more cells than columns.
     """
-    first = text.partition("\n")[0]
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
+    first = text.partition("\n")[0].strip()
+    said = re.fullmatch(r"sep=([,;\t|])", first, re.IGNORECASE)
+    cut = said[1] if said else max(",;\t", key=first.count)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=cut)
     try:
+        if said:
+            next(lines)
         header = [column.strip() for column in next(lines, [])]
-        rows = [(lines.line_num, [cell.strip() for cell in line]) for line in lines if line]
+        found = [(lines.line_num, [cell.strip() for cell in line]) for line in lines]
     except csv.Error as error:
         raise ValueError(str(error)) from error
-    if len(set(header)) != len(header):
-        twice = next(column for column in header if header.count(column) > 1)
+    rows = [(number, cells) for number, cells in found if any(cells)]
+    while header and not header[-1] and not any(any(cells[len(header) - 1 :]) for _, cells in rows):
+        header.pop()
+    names = [column.casefold() for column in header]
+    if len({*names}) != len(names):
+        twice = next(column for column in header if names.count(column.casefold()) > 1)
         raise ValueError(f"the column {twice!r} stands twice")
     for number, cells in rows:
         if any(cells[len(header) :]):
@@ -173,7 +201,11 @@ def _below(root: Path, listed: str) -> str:
     path = normal_path(listed, root)
     name, _, rest = path.partition("/")
     is_parents = name == root.absolute().name and not os.path.exists(root / path)  # noqa: PTH110
-    return rest if is_parents and os.path.exists(root / rest) else path  # noqa: PTH110
+    if is_parents and os.path.exists(root / rest):  # noqa: PTH110
+        return rest
+    # A list made on a Mac, images from elsewhere: the same letters, written otherwise.
+    others = (unicodedata.normalize(form, path) for form in ("NFC", "NFD"))
+    return next((one for one in (path, *others) if os.path.exists(root / one)), path)  # noqa: PTH110
 
 
 def text_of(fields: Mapping[str, object], name: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from manifests.problems import Problem
-from manifests.words import mask_stems
+from manifests.words import composed, mask_stems
 
 
 def match_masks(
@@ -19,6 +19,8 @@ def match_masks(
         problems: Gets masks that fit no image, or more than one, and images with two masks.
     """
     by_key: dict[str, list[str]] = defaultdict(list)
+    images = {image: composed(key) for image, key in images.items()}
+    masks = {mask: composed(key) for mask, key in masks.items()}
     for mask, key in masks.items():
         for image_key in mask_keys(key):
             by_key[image_key].append(mask)
@@ -65,7 +67,7 @@ def masks_beside(files: Iterable[str], *, same_stem: bool = True) -> dict[str, s
     """
     by_key: dict[str, list[str]] = defaultdict(list)
     for path in files:
-        by_key[without_ending(path)].append(path)
+        by_key[composed(without_ending(path))].append(path)
     found: dict[str, str] = {}
     for key, paths in by_key.items():
         images = [path for image_key in mask_keys(key)[1:] for path in by_key.get(image_key, ())]

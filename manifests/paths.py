@@ -39,8 +39,17 @@ PATH_RULES: Final = (
 
 MAX_PATH_BYTES: Final = 4096
 
-_NOT_OURS: Final = (".", "@eaDir", "__MACOSX")
-"""Hidden names, and what network drives and archives of a Mac put beside images."""
+_NOT_OURS: Final = frozenset(
+    {
+        *("@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),
+        *("$recycle.bin", "recycler", "system volume information", "lost+found", "__macosx"),
+        *("thumbs.db", "desktop.ini"),
+    }
+)
+"""What systems, network drives and archives put beside images, in lower case; not to be listed,
+as are names that begin with a dot."""
+
+NO_PICTURE: Final = "a folder of masks without one that is read; expected pictures, as PNG"
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,8 @@ class Folder:
     images: tuple[str, ...]
     unread: tuple[str, ...] = ()
     """Pictures in formats that are not read."""
+    notes: tuple[str, ...] = ()
+    """Other files: notes, archives, annotations."""
 
 
 def path_problem(path: str) -> str | None:
@@ -77,9 +88,10 @@ def list_folder(
     folders: list[str] = []
     images: list[str] = []
     unread: list[str] = []
+    notes: list[str] = []
     try:
         with os.scandir(root / folder) as scan:
-            entries = [entry for entry in scan if not entry.name.startswith(_NOT_OURS)]
+            entries = [entry for entry in scan if not _is_not_ours(entry.name)]
     except OSError as error:
         problems.append(Problem("unreadable folder", folder or ".", error.strerror or str(error)))
         return Folder((), ())
@@ -90,9 +102,9 @@ def list_folder(
         if entry.is_symlink() and not _link_is_fine(root, path, problems, follow_links):
             continue
         is_folder = entry.is_dir()
-        if not is_folder and entry.name.lower().endswith(UNREAD_SUFFIXES):
-            unread.append(path)
         if not is_folder and not (is_image and entry.is_file()):
+            is_picture = entry.name.lower().endswith(UNREAD_SUFFIXES)
+            (unread if is_picture else notes).append(path)
             continue  # notes, archives, sockets: not ours to judge
         # A folder's name may become a category or a defect, so it must stand alone as well.
         reason = path_problem(path) or (name_problem(entry.name) if is_folder else None)
@@ -102,7 +114,11 @@ def list_folder(
             folders.append(path)
         else:
             images.append(path)
-    return Folder(tuple(sorted(folders)), tuple(sorted(images)), tuple(sorted(unread)))
+    return Folder(*(tuple(sorted(found)) for found in (folders, images, unread, notes)))
+
+
+def _is_not_ours(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _NOT_OURS
 
 
 def walk_images(

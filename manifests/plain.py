@@ -18,8 +18,9 @@ from typing import Final
 from manifests.listing import Listing
 from manifests.lists import Entry
 from manifests.matching import mask_keys, masks_beside, match_masks
+from manifests.paths import NO_PICTURE, Folder
 from manifests.schema import GOOD
-from manifests.words import SPLIT_OF, is_normal, mask_stems, without_mask_word
+from manifests.words import SPLIT_OF, composed, is_normal, mask_stems, without_mask_word
 
 IMAGE_FOLDERS: Final = ("images", "image", "imgs", "img")
 """Folders that only say that images are in them."""
@@ -36,7 +37,7 @@ class _File:
 
     @property
     def key(self) -> str:
-        return "/".join((*self.folders, PurePosixPath(self.path).stem))
+        return composed("/".join((*self.folders, PurePosixPath(self.path).stem)))
 
 
 def list_plain_folder(listing: Listing) -> list[Entry]:
@@ -49,7 +50,9 @@ def list_plain_folder(listing: Listing) -> list[Entry]:
         listing.add("wrong layout", ".", listing.this_looks_like("folder")[2:] or detail)
         return []
     listing.check_masks([""])
-    files = [_file(listing, path) for path in listing.walk("")]
+    folders = listing.below("")
+    _check_mask_folders(listing, folders)
+    files = [_file(listing, path) for path in sorted(p for f in folders for p in f.images)]
     beside = masks_beside(file.path for file in files if not file.is_mask)
     if listing.no_masks:
         beside = {}
@@ -61,6 +64,14 @@ def list_plain_folder(listing: Listing) -> list[Entry]:
     return [
         _entry(listing, image, matched[image.path], has_masks, bool(beside)) for image in images
     ]
+
+
+def _check_mask_folders(listing: Listing, folders: list[Folder]) -> None:
+    """Refuse folders of masks in which there is something, and nothing that is read."""
+    for folder in folders:
+        others = (*folder.unread, *folder.notes)
+        if others and not folder.images and _file(listing, others[0]).is_mask:
+            listing.add("wrong layout", others[0], NO_PICTURE)
 
 
 def understood(entries: list[Entry]) -> str:
@@ -127,7 +138,7 @@ def _matched(
     taken = set(keys.values())
     by_stem: dict[str, list[_File]] = defaultdict(list)
     for image in images:
-        by_stem[PurePosixPath(image.path).stem].append(image)
+        by_stem[composed(PurePosixPath(image.path).stem)].append(image)
     for mask in masks:
         if mask.folders or taken.intersection(mask_keys(mask.key)):
             known[mask.path] = mask.key

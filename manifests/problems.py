@@ -16,12 +16,13 @@ line a kind beside the finished manifest.
 | ambiguous mask (two masks, or one for two images) | error | one would be wrong |
 | mask on a good image | error | label and mask contradict |
 | looks like a mask (by its name; two levels, a twin) | error | a mask would count as an image |
-| no good folder (plain folder: no name says normal) | error | good parts would be defects |
+| no good folder (no name says normal, no mask says defect) | error | good parts would be defects |
 | listed twice | error | counted twice in every metric |
 | missing mask of a defective image | error where the layout has masks; warning in lists, and in a \
 plain folder with masks | image metrics do without |
 | no masks (of a whole tree) | warning | as above |
 | empty mask of a defective image | warning | pixel metrics have no region there |
+| large mask (more than half of the image) | warning | a whole part, or black and white swapped |
 | resized mask (another size, the same shape) | warning | as their authors do |
 | grey mask (once a JPEG, smooth edges) | warning | cut at half of its largest |
 | duplicate bytes | warning | true of some published sets |
@@ -59,6 +60,7 @@ Kind = Literal[
     "listed twice",
     "missing mask",
     "empty mask",
+    "large mask",
     "duplicate bytes",
     "duplicate bytes, other label",
     "orphan mask",
@@ -94,6 +96,7 @@ LAYOUTS: Final[tuple[str, ...]] = get_args(Layout)
 WARNINGS: Final[frozenset[Kind]] = frozenset(
     {
         "empty mask",
+        "large mask",
         "resized mask",
         "grey mask",
         "duplicate bytes",
@@ -116,6 +119,7 @@ MEANING: Final[dict[Kind, str]] = {
     "leaves the root": "leaves the root; --follow-links reads what links lead to",
     "missing mask": "defective image without a mask",
     "empty mask": "defective image whose mask is empty",
+    "large mask": "mask that covers more than half of its image; are black and white swapped?",
     "mask size": "mask of another size than its image",
     "resized mask": "mask of another size than its image, brought to it (nearest pixel)",
     "grey mask": "mask of many greys, cut at half of its largest",

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, TypeGuard
 
 from manifests.listing import Listing
 from manifests.lists import Entry, checked, csv_rows, find_list, parse_json, read_list
@@ -31,7 +31,7 @@ maskname, clsname. anomalib: image_path, label and label_index, mask_path, split
 """
 
 ENDINGS: Final = (".jsonl", ".json", ".csv", ".tsv")
-NO_MASK: Final = ("", "none", "nan", "null")
+NO_MASK: Final = ("", "-", "none", "nan", "null", "n/a", "na", "#n/a")
 UNNAMED_DEFECT: Final = "defect"
 
 Row = tuple[str, dict[str, object]]
@@ -86,11 +86,19 @@ def _rows(listing: Listing, text: str, name: str) -> list[Row]:
     for place, item in found:
         if not isinstance(item, dict):
             listing.add("unusable list", place, "expected an object of fields")
-    return [
-        (place, {str(key).strip().lower(): value for key, value in item.items()})
-        for place, item in found
-        if isinstance(item, dict)
-    ]
+    return [(place, _lowered(listing, item, place)) for place, item in found if _is_row(item)]
+
+
+def _is_row(item: object) -> TypeGuard[dict[str, object]]:
+    return isinstance(item, dict)
+
+
+def _lowered(listing: Listing, item: dict[str, object], place: str) -> dict[str, object]:
+    """Give fields by their names in lower case, none of which may stand twice."""
+    fields = {str(key).strip().lower(): value for key, value in item.items()}
+    if len(fields) != len(item):
+        listing.add("unusable list", place, "two fields of one name but for upper and lower case")
+    return fields
 
 
 def _json_lines(text: str, name: str) -> list[tuple[str, object]]:
@@ -101,6 +109,8 @@ def _json_lines(text: str, name: str) -> list[tuple[str, object]]:
         lines = enumerate(re.split("\r\n|\n|\r", text), 1)
         return [(f"{name} line {n}", parse_json(line)) for n, line in lines if line.strip()]
     if isinstance(whole, dict) and not {*map(str.lower, whole)} & {*FIELDS["image"]}:
+        if "annotations" in whole:
+            raise ValueError("COCO's boxes and polygons; expected a list of masks as pictures")
         named = "real-iad" if "meta" in whole else "meta"
         raise ValueError(f"one object, as a list of layout {named} is: --dataset {named}")
     return [(f"{name} line 1", whole)]
@@ -135,7 +145,7 @@ def _entry(
     image, mask, defect = (_field(fields, what) for what in ("image", "mask", "defect"))
     labels = {label for label in _labels(fields, listing) if label is not None}
     words = [fields.get(name) for name in FIELDS["label"]]
-    word = next((w for w in words if isinstance(w, str) and label_of(w) is None), None)
+    word = next((w for w in words if isinstance(w, str) and _is_a_name(w)), None)
     if not labels and word and has_normal:
         labels = {1}  # `scratch` in a list that also says `good`
     if not isinstance(image, str) or len(labels) != 1:
@@ -166,6 +176,11 @@ def _entry(
     return Entry(category, split, defect if label else GOOD, image, masked, label)
 
 
+def _is_a_name(label: str) -> bool:
+    """Tell a label that names a defect: no number, which might as well be a normal part's."""
+    return label_of(label) is None and re.fullmatch(r"[-+\d.,]*", label.strip()) is None
+
+
 def _category(listing: Listing, fields: Mapping[str, object], image: str) -> str:
     """Give the category of a row without one: UniAD's lists leave it to the path."""
     parts = PurePosixPath(normal_path(image, listing.root)).parts
@@ -184,4 +199,6 @@ def _split(fields: Mapping[str, object], path: Path) -> str | None:
 def _shown(fields: Mapping[str, object]) -> str:
     keys: Sequence[str] = [*FIELDS["image"], *FIELDS["label"]]
     said = {key: fields[key] for key in keys if key in fields}
-    return ", ".join(f"{key} {value!r:.60}" for key, value in said.items()) or "no known column"
+    columns = ", ".join(filter(None, fields)) or "none"
+    no_column = f"no known column among {columns:.100}"
+    return ", ".join(f"{key} {value!r:.60}" for key, value in said.items()) or no_column

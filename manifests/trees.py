@@ -11,9 +11,9 @@ from typing import Final
 from manifests.listing import Listing
 from manifests.lists import Entry
 from manifests.matching import masks_beside, match_masks
-from manifests.paths import Folder
+from manifests.paths import NO_PICTURE, Folder
 from manifests.schema import GOOD
-from manifests.words import SPLIT_OF, is_normal, without_mask_word
+from manifests.words import SPLIT_OF, composed, is_normal, without_mask_word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,9 @@ def _list_train(
     images = list(listed.images)
     for folder in listed.folders:
         inside = _images_of(listing, tree, folder)
-        if is_normal(_name(folder), listing.reading.normal):
+        # "none" is said of the defects; what is trained on is good all the same.
+        normal = [word for word in listing.reading.normal if word != "none"]
+        if is_normal(_name(folder), normal):
             images += inside
         elif inside:
             listing.add("wrong layout", folder, "train holds good images only; --normal names them")
@@ -147,9 +149,9 @@ def _list_test(
             Entry(category, "test", defect, image, mask, int(not normal))
             for image, mask in matched.items()
         ]
-    classes = {_name(folder).casefold() for folder in listed.folders}
+    classes = {_key(folder) for folder in listed.folders}
     for folder in sorted(set(masks.values())):
-        if _name(folder).casefold() not in classes:
+        if _key(folder) not in classes:
             listing.add("orphan mask", folder, "no class of images has this name")
     return entries
 
@@ -161,7 +163,7 @@ def _holds_masks(
     if folder.casefold() == f"{category}/{listing.masks or tree.masks}".casefold():
         return True
     # A class of its own masks, or where the user has named the masks, is a class by any name.
-    is_class = listing.reading.masks is not None or _name(folder) in masks
+    is_class = listing.reading.masks is not None or composed(_name(folder)) in masks
     if is_class or without_mask_word(_name(folder)) is None:
         return False
     detail = "masks among the classes; --masks names those that are, `none` says that none are"
@@ -176,9 +178,9 @@ def _class_masks(
     if tree.masks_in_class or listing.no_masks:
         return {}
     head, _, tail = (listing.masks or tree.masks).rpartition("/")
-    above = _by_name(inside).get(head.casefold()) if head else ""
+    above = _by_name(inside).get(_key(head)) if head else ""
     level = listing.folder(above).folders if above else () if head else inside
-    named = _by_name(level).get(tail.casefold())
+    named = _by_name(level).get(_key(tail))
     candidates = [named] if named else []
     if not candidates and listing.masks is None:
         candidates = [path for path in level if without_mask_word(_name(path)) == ""]
@@ -220,12 +222,15 @@ def _masks_of(
     if tree.masks_in_class:
         inner = _by_name(listing.folder(folder).folders).get(tree.masks_in_class)
         return {} if inner is None else {m: _stem(m) for m in listing.folder(inner).images}
-    found = masks.get(_name(folder)) or masks.get(_name(folder).casefold())
+    found = masks.get(composed(_name(folder))) or masks.get(_key(folder))
     if found is None:
         return {}
     listed = listing.folder(found)
     many = (listed.folders, listed.images)
     right, wrong = many if tree.many_masks else many[::-1]
+    others = (*listed.unread, *listed.notes)
+    if others and not right and not wrong:
+        listing.add("wrong layout", others[0], NO_PICTURE)
     for path in wrong[:1]:
         kind = "a folder of masks" if tree.many_masks else "one mask"
         detail = f"expected {kind} for each image{listing.this_looks_like()}"
@@ -238,8 +243,13 @@ def _masks_of(
 
 def _by_name(paths: Sequence[str]) -> dict[str, str]:
     """Find paths by name in any case; where two differ in case alone, each by its own."""
-    folded = {_name(path).casefold(): path for path in paths}
-    return {**folded, **{_name(path): path for path in paths}}
+    folded = {_key(path): path for path in paths}
+    return {**folded, **{composed(_name(path)): path for path in paths}}
+
+
+def _key(path: str) -> str:
+    """Give a path's name as names are compared."""
+    return composed(_name(path)).casefold()
 
 
 def _name(path: str) -> str:

@@ -5,6 +5,7 @@ Compared in lower case and without `-`, `_`, `.` and spaces: `Defect-Free`, `def
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Final
 
@@ -80,9 +81,14 @@ SPLIT_OF: Final = {"train": "train", "test": "test", "validation": "train"}
 """Splits by their words: what is held out to validate shows normal parts, as training does."""
 
 
+def composed(name: str) -> str:
+    """Give a name as names are compared: a Mac writes `ö` as two characters, others as one."""
+    return unicodedata.normalize("NFC", name)
+
+
 def plain(word: str) -> str:
     """Give a word as words are compared."""
-    return re.sub(r"[-_ .]", "", word).casefold()
+    return re.sub(r"[-_ .]", "", composed(word)).casefold()
 
 
 def is_normal(name: str, instead: Iterable[str] = ()) -> bool:

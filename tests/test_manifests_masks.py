@@ -140,7 +140,8 @@ def test_masks_of_another_size_are_resized_counted_and_said_once(tmp_path: Path)
 
     built = build_manifest(tmp_path, layout="mvtec", dataset="d", split="test", workers=1)
 
-    (warning,) = built.warnings
+    large, warning = built.warnings
+    assert large.startswith("3 x mask that covers more than half of its image")
     assert warning.startswith("2 x mask of another size than its image, brought to it")
     assert "bolt/ground_truth/cut/1_mask.png: 20 x 10 pixels, its image 40 x 20" in warning
     assert built.manifest.column("mask_pixels") == [800, 800, 200]
