@@ -47,6 +47,11 @@ def _goods(root: Path) -> None:
     mask(root, "can/ground_truth/opened/1.png")
 
 
+def _castings(root: Path) -> None:
+    for split in ("train", "test"):
+        picture(root, f"casting/{split}/def_front/1.jpeg", f"casting/{split}/ok_front/2.jpeg")
+
+
 def _visa(root: Path) -> None:
     data = "nut/Data"
     picture(root, f"{data}/Images/Normal/0.JPG", f"{data}/Images/Normal/1.JPG")
@@ -258,6 +263,13 @@ FOLDERS: tuple[Row, ...] = (
         "folder",
         _mvtec_without_masks,
         refusal="this looks like MVTec AD: --dataset mvtec",
+    ),
+    Row(
+        "a tree in words we do not know",
+        "cat/{train,test}/{def_front,ok_front}",
+        "mvtec",
+        _castings,
+        refusal="no folder's name says normal",
     ),
     Row(
         "MVTec AD by a wrong name",
@@ -748,6 +760,17 @@ def _own_csv(root: Path) -> None:
     (root / "list.csv").write_bytes(text.encode())
 
 
+def _excel(root: Path) -> None:
+    _own_csv(root)
+    text = (root / "list.csv").read_text(encoding="utf-8-sig")
+    (root / "list.csv").write_text(f"sep=;\n{text};;\n;;\n", encoding="utf-8-sig")
+
+
+def _coco(root: Path) -> None:
+    _bolts(root)
+    write_json(root, "list.json", {"images": [], "annotations": [], "categories": []})
+
+
 def _no_label(root: Path) -> None:
     _bolts(root)
     text = "image_path,label\nbolt/test/good/000.png,bolt\nbolt/test/cut/000.png,nut\n"
@@ -896,6 +919,20 @@ LISTS: tuple[Row, ...] = (
         "list",
         _own_csv,
         (("shop", *MVTEC_LINES[0][1:]), ("shop", *MVTEC_LINES[1][1:])),
+    ),
+    Row(
+        "Excel",
+        "CSV that begins with sep=;",
+        "list",
+        _excel,
+        (("shop", *MVTEC_LINES[0][1:]), ("shop", *MVTEC_LINES[1][1:])),
+    ),
+    Row(
+        "COCO",
+        "JSON: images, annotations, categories",
+        "list",
+        _coco,
+        refusal="COCO's boxes and polygons",
     ),
     Row(
         "a list whose labels are products",

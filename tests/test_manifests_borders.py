@@ -86,10 +86,10 @@ def test_what_systems_leave_on_a_disk_is_no_class(tmp_path: Path, layout: Layout
 def test_masks_drawn_on_a_mac_belong_to_images_from_elsewhere(
     tmp_path: Path, layout: Layout, forms: tuple[str, str]
 ) -> None:
-    of_images, of_masks = (lambda text, form=form: unicodedata.normalize(form, text) for form in forms)
-    above, masks = ("größe/test/", "größe/ground_truth") if layout == "mvtec" else ("", "mask")
-    picture(tmp_path, of_images(f"{above}good/1.png"), of_images(f"{above}öl/fläche.png"))
-    mask(tmp_path, *(of_images(folder) + of_masks("/öl/fläche_mask.png") for folder in [masks]))
+    above, masks = ("bolt/test/", "bolt/ground_truth/") if layout == "mvtec" else ("", "mask/")
+    picture(tmp_path, f"{above}good/1.png")
+    picture(tmp_path, unicodedata.normalize(forms[0], f"{above}öl/fläche.png"))
+    mask(tmp_path, unicodedata.normalize(forms[1], f"{masks}öl/fläche_mask.png"))
 
     built = build(tmp_path, layout)
 
@@ -191,9 +191,7 @@ def test_a_mask_upon_a_transparent_black_is_read(tmp_path: Path) -> None:
 def test_a_mask_of_several_pages_is_refused(tmp_path: Path, name: str) -> None:
     empty, drawn = Image.new("L", (12, 8)), Image.new("L", (12, 8))
     drawn.paste(255, (2, 3, 4, 6))
-    with_mask(
-        tmp_path, lambda path: empty.save(path, save_all=True, append_images=[drawn]), name
-    )
+    with_mask(tmp_path, lambda path: empty.save(path, save_all=True, append_images=[drawn]), name)
 
     assert f"{name}: 2 pages; expected a mask of one" in refusal(tmp_path, "mvtec")
 
@@ -215,7 +213,9 @@ def test_a_mask_of_a_turned_picture_is_refused_with_the_option(tmp_path: Path) -
 def listed(root: Path) -> pd.DataFrame:
     picture(root, "a.png", "b.png")
     mask(root, "m/b.png")
-    return pd.DataFrame({"image_path": ["a.png", "b.png"], "label": [0, 1], "mask_path": ["", "m/b.png"]})
+    return pd.DataFrame(
+        {"image_path": ["a.png", "b.png"], "label": [0, 1], "mask_path": ["", "m/b.png"]}
+    )
 
 
 def test_a_list_that_excel_saved_is_read(tmp_path: Path) -> None:

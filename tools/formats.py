@@ -15,12 +15,16 @@ Extraction says what is odd before it computes anything; errors stop it, warning
   leaves the root is refused by name, links too, unless `--follow-links` is given.
 - Splits in any case; `validation` goes with `train`. `--split` chooses, `test` by default.
 - Words for normal, in any case, with or without `-`, `_` and spaces: good, ok, normal, no, none,
-  pass, negative, free, defect-free, non-defective. `--normal NAME` replaces them.
+  pass, negative, free, defect-free, non-defective. `--normal NAME` replaces them; `--normal none`
+  says that all parts are defective.
 - Folders of masks: mask, gt, ground truth, annotation, label, and their plurals; `crack_mask` holds
   the masks of `crack`. `--masks FOLDER` replaces them, `--masks none` says that there are none.
+- Names are compared composed, so that files from a Mac match; what systems leave (Thumbs.db, @eaDir,
+  #recycle, ..) is passed over.
 - A mask belongs to the image of its stem, with or without `_mask`, `_label`, `_GT`, `_seg`. It is
   anomalous where it is not 0. A mask of many greys (a JPEG once, or smooth edges) is cut at half of
-  its largest level; one of another size than its image is resized (nearest pixel). Both are said.
+  its largest level; one of another size than its image is resized (nearest pixel). Both are said,
+  and so is one that covers more than half of its image.
 - `--limit N` takes the first N images a category and label, `--skip-broken` leaves out what cannot
   be decoded and names it in the manifest.
 """
