@@ -3,8 +3,9 @@
 Image files are foreign input: only the formats below are tried (Pillow would otherwise also run
 Ghostscript on an EPS), the size in the header is checked before pixels are decoded, and whatever
 Pillow raises becomes a `DatasetError` that names the file. Of an image with several frames the
-first counts, a mask may have one alone. Sixteen-bit colour PNGs reach us as their high bytes, which is a proper scaling; sixteen-bit
-grey ones are refused, because their range in use (often 12 bits) cannot be known from the file.
+first counts, a mask may have one alone. Sixteen-bit colour PNGs reach us as their high bytes, which
+is a proper scaling; sixteen-bit grey ones are refused, because their range in use (often 12 bits)
+cannot be known from the file.
 """
 
 import hashlib

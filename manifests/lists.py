@@ -21,7 +21,6 @@ from manifests.listing import Listing
 from manifests.named_paths import listed_file_is_fine, normal_path
 from spg_core.errors import DatasetError
 
-
 NO_TEXT: Final = {
     b"PK": "an Excel workbook or another zip archive; save it as CSV",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook; save it as CSV",

@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from manifests.listing import Reading
 from manifests.problems import Layout
-from tests.dataset_files import blank, mask, picture, save
+from tests.dataset_files import blank, mask, picture
 from tests.test_manifests_reading import build, images, refusal
 
 

@@ -19,8 +19,8 @@ Extraction says what is odd before it computes anything; errors stop it, warning
   says that all parts are defective.
 - Folders of masks: mask, gt, ground truth, annotation, label, and their plurals; `crack_mask` holds
   the masks of `crack`. `--masks FOLDER` replaces them, `--masks none` says that there are none.
-- Names are compared composed, so that files from a Mac match; what systems leave (Thumbs.db, @eaDir,
-  #recycle, ..) is passed over.
+- Names are compared composed, so that files from a Mac match; what systems leave (Thumbs.db,
+  @eaDir, #recycle, ..) is passed over.
 - A mask belongs to the image of its stem, with or without `_mask`, `_label`, `_GT`, `_seg`. It is
   anomalous where it is not 0. A mask of many greys (a JPEG once, or smooth edges) is cut at half of
   its largest level; one of another size than its image is resized (nearest pixel). Both are said,
