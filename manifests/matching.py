@@ -83,3 +83,14 @@ def masks_beside(files: Iterable[str], *, same_stem: bool = True) -> dict[str, s
 def without_ending(path: str) -> str:
     """Give a path without the ending of its file name."""
     return PurePosixPath(path).with_suffix("").as_posix()
+
+
+def by_name(paths: Iterable[str]) -> dict[str, str]:
+    """Find paths by name in any case; where two differ in case alone, each by its own."""
+    own = {composed(PurePosixPath(path).name): path for path in paths}
+    return {**{name_key(path): path for path in own.values()}, **own}
+
+
+def name_key(path: str) -> str:
+    """Give the name of a path as names are compared, in any case."""
+    return composed(PurePosixPath(path).name).casefold()

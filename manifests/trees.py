@@ -10,7 +10,7 @@ from typing import Final
 
 from manifests.listing import Listing
 from manifests.lists import Entry
-from manifests.matching import masks_beside, match_masks
+from manifests.matching import by_name, masks_beside, match_masks, name_key
 from manifests.paths import NO_PICTURE, Folder
 from manifests.schema import GOOD
 from manifests.words import SPLIT_OF, composed, is_normal, without_mask_word
@@ -149,9 +149,9 @@ def _list_test(
             Entry(category, "test", defect, image, mask, int(not normal))
             for image, mask in matched.items()
         ]
-    classes = {_key(folder) for folder in listed.folders}
+    classes = {name_key(folder) for folder in listed.folders}
     for folder in sorted(set(masks.values())):
-        if _key(folder) not in classes:
+        if name_key(folder) not in classes:
             listing.add("orphan mask", folder, "no class of images has this name")
     return entries
 
@@ -178,9 +178,9 @@ def _class_masks(
     if tree.masks_in_class or listing.no_masks:
         return {}
     head, _, tail = (listing.masks or tree.masks).rpartition("/")
-    above = _by_name(inside).get(_key(head)) if head else ""
+    above = by_name(inside).get(name_key(head)) if head else ""
     level = listing.folder(above).folders if above else () if head else inside
-    named = _by_name(level).get(_key(tail))
+    named = by_name(level).get(name_key(tail))
     candidates = [named] if named else []
     if not candidates and listing.masks is None:
         candidates = [path for path in level if without_mask_word(_name(path)) == ""]
@@ -192,7 +192,7 @@ def _class_masks(
     listed = listing.folder(candidates[0])
     for mask in listed.images[:1]:
         listing.add("wrong layout", mask, "expected masks in a folder for each class of images")
-    return _by_name(listed.folders)
+    return by_name(listed.folders)
 
 
 def _images_of(listing: Listing, tree: Tree, folder: str) -> Sequence[str]:
@@ -220,9 +220,9 @@ def _masks_of(
 ) -> dict[str, str]:
     """Give the masks of a class, path -> stem of the image."""
     if tree.masks_in_class:
-        inner = _by_name(listing.folder(folder).folders).get(tree.masks_in_class)
+        inner = by_name(listing.folder(folder).folders).get(tree.masks_in_class)
         return {} if inner is None else {m: _stem(m) for m in listing.folder(inner).images}
-    found = masks.get(composed(_name(folder))) or masks.get(_key(folder))
+    found = masks.get(composed(_name(folder))) or masks.get(name_key(folder))
     if found is None:
         return {}
     listed = listing.folder(found)
@@ -239,17 +239,6 @@ def _masks_of(
         return {path: _stem(path) for path in right}
     # Listing what is in each finds the links that lead away.
     return {path: _name(path) for path in right if listing.folder(path).images}
-
-
-def _by_name(paths: Sequence[str]) -> dict[str, str]:
-    """Find paths by name in any case; where two differ in case alone, each by its own."""
-    folded = {_key(path): path for path in paths}
-    return {**folded, **{composed(_name(path)): path for path in paths}}
-
-
-def _key(path: str) -> str:
-    """Give a path's name as names are compared."""
-    return composed(_name(path)).casefold()
 
 
 def _name(path: str) -> str:
