@@ -16,7 +16,6 @@ from manifests.problems import Layout
 from tests.dataset_files import blank, mask, picture
 from tests.test_manifests_reading import build, images, refusal
 
-
 Form = Literal["NFC", "NFD"]
 
 
