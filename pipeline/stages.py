@@ -173,13 +173,11 @@ def sweep(
     points failed the exit code is 1; the same command tries those again.
     """
     from cache.store import open_store
-    from pipeline.sweep.run import plan
+    from pipeline.sweep.plan import plan
     from pipeline.sweep.run import sweep as run
-    from pipeline.tracking import require_tracker
 
     if asked.dry_run:
         return plan(open_store(store, read_only=True), config)
-    require_tracker(tracked.track)
     return run(open_store(store), config, cluster, tracked.track)
 
 
@@ -206,7 +204,11 @@ def table(store: "AnyStore", source: TableSource) -> "tuple[list[str], Table]":
 
 
 def reproduce(
-    store: "AnyStore", source: ReproduceSource, config: ReproduceConfig, varied: FigureConfig
+    store: "AnyStore",
+    source: ReproduceSource,
+    config: ReproduceConfig,
+    varied: FigureConfig,
+    tracked: TrackConfig,
 ) -> "Reproduced":
     """Fit and score what a table or figure of the paper needs, ours beside the published."""
     from cache.store import open_store
@@ -220,7 +222,7 @@ def reproduce(
             for dataset, key in ((config.aux, config.aux_key), (config.target, config.target_key))
         )
         config = replace(config, aux_key=aux_key, target_key=target_key)
-    return run(objects, source, config, varied)
+    return run(objects, source, config, varied, tracked.track)
 
 
 def atoms(store: "AnyStore", source: AtomsSource, config: AtomsConfig) -> "AtomFiles | AtomPage":

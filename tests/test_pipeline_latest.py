@@ -56,6 +56,9 @@ def test_ablations_and_figures_do_not_become_latest(small_store, own):
     assert load_artifact(own, "saes", "latest").id == small_store.sae.id
     assert load_artifact(own, "guides", "latest").id == small_store.guides.id
     assert load_artifact(own, "scores", "latest").id == before.id
+    assert len(list_artifacts(own, "sweeps")) == 2
+    with pytest.raises(NotInStore, match="no sweep 'latest'"):
+        load_artifact(own, "sweeps", "latest")
 
 
 def test_the_points_of_a_sweep_do_not_become_latest(small_store, own):
@@ -66,6 +69,7 @@ def test_the_points_of_a_sweep_do_not_become_latest(small_store, own):
 
     made = sweep(own, point)
 
+    assert load_artifact(own, "sweeps", "latest").id == made.id
     assert load_artifact(own, "scores", str(made.rows[0]["scores"]))
     assert load_artifact(own, "saes", "latest").id == small_store.sae.id
     assert load_artifact(own, "guides", "latest").id == small_store.guides.id

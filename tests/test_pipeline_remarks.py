@@ -60,7 +60,7 @@ def test_images_of_the_target_that_were_seen_in_the_fit_are_counted(
     assert "warning: 5 of 20 images of target are also in aux" in capsys.readouterr().err
 
     remark_seen(store, parent, aux)
-    assert "the guides were fitted on aux" in capsys.readouterr().err
+    assert "the guides are fitted on aux" in capsys.readouterr().err
 
     empty = open_store(shutil.copytree(small_store.images, tmp_path / "elsewhere"))
     remark_seen(empty, parent, target)

@@ -204,4 +204,4 @@ def test_a_store_that_cannot_be_written_is_refused_before_the_work(small_store, 
 def test_scoring_the_fitted_set_is_remarked_upon(small_store, capsys):
     score(open_store(small_store.url), small_store.guides.id, "aux", ScoreConfig(tau=0.3))
 
-    assert "the guides were fitted on aux" in " ".join(capsys.readouterr().err.split())
+    assert "the guides are fitted on aux" in " ".join(capsys.readouterr().err.split())

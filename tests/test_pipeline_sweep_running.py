@@ -14,9 +14,11 @@ import pytest
 
 from pipeline import cli
 from pipeline.configs import SweepConfig
+from pipeline.inputs import open_dataset
 from pipeline.registry.survey import survey
 from pipeline.sweep import points
-from pipeline.sweep.run import plan, sweep
+from pipeline.sweep.plan import plan
+from pipeline.sweep.run import sweep
 from tests.stopped_runs import digests, leftovers, start, stop_when
 
 SHORT = ("sae.epochs=1", "sae.images_per_step=4", "guides.epochs=1", "guides.images_per_step=4")
@@ -88,6 +90,14 @@ def test_a_plan_counts_points_steps_and_bytes_and_writes_nothing(fresh):
     again = plan(fresh, SMALL)
     assert again.id == made.id
     assert (again.planned.n_saes_there, again.planned.guide_steps) == (3, 0)
+
+
+def test_images_that_are_fitted_on_are_counted_before_anything_is(fresh, capsys):
+    planned = plan(fresh, replace(SMALL, target="aux"))
+
+    assert planned.shared_images == open_dataset(fresh, "aux", "gabor").cache.n_images
+    assert planned.to_json()["shared_images"] == planned.shared_images
+    assert "the guides are fitted on aux itself" in capsys.readouterr().err
 
 
 def words(store, *more):

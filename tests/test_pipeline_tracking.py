@@ -2,15 +2,18 @@
 
 import shutil
 import threading
+from typing import ClassVar
 
 import pytest
 
 from cache.store import open_store
 from pipeline import tracking
-from pipeline.configs import FitSaeConfig
+from pipeline.artifacts import list_artifacts, load_artifact
+from pipeline.configs import FigureConfig, FitSaeConfig, ReproduceConfig, ReproduceSource
 from pipeline.fitting.log import read_log
 from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
+from pipeline.reproduce.paper import reproduce
 from pipeline.tracking import require_tracker
 from spg_core.errors import ConfigError
 from spg_core.sae_step import SaeTrainer
@@ -122,6 +125,37 @@ def test_what_a_tracker_sees_changes_no_bit(fresh, tmp_path, monkeypatch):
 
     assert one.id == another.id
     assert one.tensors["encoder"].equal(another.tensors["encoder"])
+
+
+class Noting(Broken):
+    seen: ClassVar[dict[str, int]] = {}
+
+    def __init__(self, identifier, *_):
+        self.id = identifier
+
+    def log(self, lines):
+        self.seen[self.id] = self.seen.get(self.id, 0) + len(lines)
+
+
+def test_a_tracker_follows_every_fit_of_what_is_reproduced(fresh, monkeypatch, capsys):
+    small = ReproduceConfig(
+        **{"aux": "aux", "target": "target", "backbone": "gabor", "directions": "one"},
+        **{"width": 24, "k": 4, "sae_epochs": 1, "guide_epochs": 1},
+    )
+    monkeypatch.setitem(tracking._OPEN, "wandb", Noting)
+    monkeypatch.setattr(tracking, "find_spec", lambda name: name)
+    varied = FigureConfig(guide_ks=(8,), taus=(0.5,), shots=(1,))
+
+    for what in ("table1", "references", "fig3"):
+        Noting.seen.clear()
+        shutil.rmtree(f"{fresh.where}/saes", ignore_errors=True)
+        shutil.rmtree(f"{fresh.where}/guides", ignore_errors=True)
+        reproduce(fresh, ReproduceSource(what=what), small, varied, "wandb")
+
+        made = {*list_artifacts(fresh, "saes"), *list_artifacts(fresh, "guides")}
+        assert set(Noting.seen) == made
+        assert all(Noting.seen.values())
+    assert load_artifact(fresh, "figures", "latest").id.startswith("fig3-aux-to-target")
 
 
 def test_a_tracker_that_is_not_installed_is_refused_before_anything_starts(monkeypatch):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.objects import Objects
-from pipeline.artifacts import artifact_id, save_artifact, settings
+from pipeline.artifacts import artifact_id, give, save_artifact, settings
 from pipeline.artifacts.documents import ReproducedDocument
 from pipeline.backbones.spec import slug
 from pipeline.configs import FigureConfig, ReproduceConfig, SweepConfig
@@ -33,12 +33,16 @@ class Figure:
 def save_figure(
     store: Objects, figure: Figure, config: ReproduceConfig, varied: FigureConfig
 ) -> str:
-    """Write points, picture and what they were made from; give the folder's path."""
+    """Write points, picture and what they were made from; give the folder's path.
+
+    `figures/latest` means it from then on.
+    """
     stem = f"{figure.name}-{config.aux}-to-{config.target}-{slug(config.backbone)}"
     identity = {"config": settings(config), "varied": settings(varied)}
     document = ReproducedDocument(id=artifact_id(stem, identity), config=config, varied=varied)
     table, picture = sweep_table(figure.rows), {PICTURE: draw_sheet(figure.strips)}
-    return save_artifact(store, document, table, lambda _: picture, renew=True).path
+    saved = save_artifact(store, document, table, lambda _: picture, renew=True)
+    return give(saved, direct=True).path
 
 
 def check_out(path: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cache.objects import Objects
 from pipeline.configs import FigureConfig, ReproduceConfig, ReproduceSource
 from pipeline.frames import to_frame
+from pipeline.tracking import Kind, require_tracker
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -39,24 +40,29 @@ class Reproduced:
 
 
 def reproduce(
-    store: Objects, source: ReproduceSource, config: ReproduceConfig, varied: FigureConfig
+    store: Objects,
+    source: ReproduceSource,
+    config: ReproduceConfig,
+    varied: FigureConfig,
+    track: Kind | None = None,
 ) -> Reproduced:
     """Make a table or figure from caches that are there.
 
     Raises: ConfigError, StoreError for a file that cannot be written, NotInStore for missing
-        caches, both before the work; and as the stages do.
+        caches, all before the work; and as the stages do.
     """
     _check_out(source)
+    require_tracker(track)
     from pipeline.reproduce.figures import fig4_needs
     from pipeline.reproduce.needs import both_datasets, require_caches
 
     if source.what == "references":
-        return _references(store, source, config, varied)
+        return _references(store, source, config, varied, track)
     needs = fig4_needs(config, varied) if source.what == "fig4" else both_datasets(config)
     require_caches(store, needs, store.where)
     if source.what == "table1":
-        return _table1(store, source, config)
-    return _figure(store, source, config, varied)
+        return _table1(store, source, config, track)
+    return _figure(store, source, config, varied, track)
 
 
 def _check_out(source: ReproduceSource) -> None:
@@ -68,19 +74,25 @@ def _check_out(source: ReproduceSource) -> None:
         (check_table if source.what in _TABLES else check_figure)(source.out)
 
 
-def _table1(store: Objects, source: ReproduceSource, config: ReproduceConfig) -> Reproduced:
+def _table1(
+    store: Objects, source: ReproduceSource, config: ReproduceConfig, track: Kind | None
+) -> Reproduced:
     from pipeline.reproduce.table1 import table1
 
-    made = table1(store, config)
+    made = table1(store, config, track)
     return _table(source, made.table, made.scores)
 
 
 def _references(
-    store: Objects, source: ReproduceSource, config: ReproduceConfig, varied: FigureConfig
+    store: Objects,
+    source: ReproduceSource,
+    config: ReproduceConfig,
+    varied: FigureConfig,
+    track: Kind | None,
 ) -> Reproduced:
     from pipeline.reproduce.references import references
 
-    made = references(store, config, varied)
+    made = references(store, config, varied, track)
     return _table(source, made.table, made.scores)
 
 
@@ -102,13 +114,17 @@ def _table(
 
 
 def _figure(
-    store: Objects, source: ReproduceSource, config: ReproduceConfig, varied: FigureConfig
+    store: Objects,
+    source: ReproduceSource,
+    config: ReproduceConfig,
+    varied: FigureConfig,
+    track: Kind | None,
 ) -> Reproduced:
     from pipeline.artifacts import to_json
     from pipeline.reproduce.figure import save_figure, write_out
     from pipeline.reproduce.figures import make_figure
 
-    made = make_figure(source.what, store, config, varied)
+    made = make_figure(source.what, store, config, varied, track)
     path = save_figure(store, made, config, varied)
     if source.out is not None:
         write_out(made, source.out)

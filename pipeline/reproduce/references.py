@@ -29,9 +29,11 @@ from pipeline.progress import say
 from pipeline.reproduce.cached_layers import CachedLayer, cached_layers
 from pipeline.reproduce.figures import directions, seeds_of
 from pipeline.reproduce.table1 import stage_configs
+from pipeline.scoring.overlap import remark_shared
 from pipeline.scoring.score import score_group
 from pipeline.scoring.side_by_side import group_seeds, mark_best, seed_note
 from pipeline.tables import Row, Table
+from pipeline.tracking import Kind
 from spg_core.errors import FitError, SpgError
 
 _CONTROLS: Sequence[Literal["none", "pca", "random"]] = ("none", "pca", "random")
@@ -53,7 +55,9 @@ class _Fitted:
     key: str
 
 
-def references(store: Objects, config: ReproduceConfig, varied: FigureConfig) -> References:
+def references(
+    store: Objects, config: ReproduceConfig, varied: FigureConfig, track: Kind | None = None
+) -> References:
     """Fit and score every reference in the directions asked for; what is there is used.
 
     Raises: as `cached_layers`, before the first fit, and as `fit_sae`.
@@ -65,7 +69,8 @@ def references(store: Objects, config: ReproduceConfig, varied: FigureConfig) ->
     for one, layers in planned:
         section = f"{one.aux} -> {one.target}"
         say(f"\n{section}")
-        made, left_out = _score_all(store, one, _fit_all(store, one, varied, layers))
+        remark_shared(layers[0].aux, layers[0].target)
+        made, left_out = _score_all(store, one, _fit_all(store, one, varied, layers, track))
         groups = group_seeds(store, [each.document for each in made])
         rows += mark_best([replace(group.row(None), section=section) for group in groups])
         notes += [f"{section}: {note}" for note in (*left_out, *seed_note(groups))]
@@ -74,31 +79,35 @@ def references(store: Objects, config: ReproduceConfig, varied: FigureConfig) ->
 
 
 def _fit_all(
-    store: Objects, config: ReproduceConfig, varied: FigureConfig, layers: Sequence[CachedLayer]
+    store: Objects,
+    config: ReproduceConfig,
+    varied: FigureConfig,
+    layers: Sequence[CachedLayer],
+    track: Kind | None,
 ) -> list[_Fitted]:
     """Fit what is asked for, by every seed."""
     found: list[_Fitted] = []
     for seed in seeds_of(config, varied):
-        found += _fit_guides(store, replace(config, seed=seed), layers)
+        found += _fit_guides(store, replace(config, seed=seed), layers, track)
         for shots in dict.fromkeys(varied.shots):
             found += _fit_memories(store, FitMemoryConfig(shots=shots, seed=seed), layers)
     return found
 
 
 def _fit_guides(
-    store: Objects, config: ReproduceConfig, layers: Sequence[CachedLayer]
+    store: Objects, config: ReproduceConfig, layers: Sequence[CachedLayer], track: Kind | None
 ) -> Iterator[_Fitted]:
     """Yield guides of each layer and of all of them, and the controls on the last."""
     stages = stage_configs(config)
     spg: list[_Fitted] = []
     controls: list[_Fitted] = []
     for layer in layers:
-        sae = fit_sae(store, layer.aux, stages.sae, direct=False)
+        sae = fit_sae(store, layer.aux, stages.sae, direct=False, track=track)
         own = [stages.guides]
         if layer is layers[-1]:
             own += [replace(stages.guides, dictionary=kind) for kind in _CONTROLS]
         wanted = [(sae, one) for one in own]
-        made = fit_guide_group(store, wanted).values()
+        made = fit_guide_group(store, wanted, track=track).values()
         first, *others = [_Fitted(one, layer.target.cache.key) for one in made]
         spg.append(first)
         controls += others

@@ -24,9 +24,11 @@ from pipeline.progress import say
 from pipeline.recipes import from_recipe
 from pipeline.reproduce.needs import Need, both_datasets
 from pipeline.scoring.compare import compare
+from pipeline.scoring.overlap import remark_shared
 from pipeline.scoring.published import Direction
 from pipeline.scoring.score import score
 from pipeline.tables import Row, Table
+from pipeline.tracking import Kind
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Stages:
     score: ScoreConfig
 
 
-def table1(store: Objects, config: ReproduceConfig) -> Table1:
+def table1(store: Objects, config: ReproduceConfig, track: Kind | None = None) -> Table1:
     """Fit and score the directions asked for, using what is there already, and lay them out.
 
     Raises: as `fit_sae`, `fit_guides` and `score`; the caches are there (`require_caches`).
@@ -64,7 +66,7 @@ def table1(store: Objects, config: ReproduceConfig) -> Table1:
     scores = []
     for fitted_on, scored_on, direction in directions:
         say(f"\n{fitted_on.dataset} -> {scored_on.dataset}")
-        made = one_direction(store, stages, fitted_on, scored_on)
+        made = one_direction(store, stages, fitted_on, scored_on, track)
         comparison = compare(store, made, direction)
         assert comparison is not None
         section = f"{fitted_on.dataset} -> {scored_on.dataset}"
@@ -78,12 +80,12 @@ def table1(store: Objects, config: ReproduceConfig) -> Table1:
 
 
 def one_direction(
-    store: Objects, stages: Stages, fitted_on: Need, scored_on: Need
+    store: Objects, stages: Stages, fitted_on: Need, scored_on: Need, track: Kind | None = None
 ) -> Artifact[ScoresDocument]:
     """Fit an SAE and guides on one dataset and score the other."""
     data = open_dataset(store, fitted_on.dataset, fitted_on.backbone, fitted_on.key)
-    sae = fit_sae(store, data, stages.sae, direct=False)
-    guides = fit_guides(store, sae.id, stages.guides, direct=False)
+    sae = fit_sae(store, data, stages.sae, direct=False, track=track)
+    guides = fit_guides(store, sae.id, stages.guides, direct=False, track=track)
     target, key = scored_on.dataset, scored_on.key
     return score(store, guides, target, stages.score, key=key, direct=False)
 
@@ -105,7 +107,8 @@ def stage_configs(config: ReproduceConfig) -> Stages:
 
 
 def _require_one_backbone(store: Objects, aux: Need, target: Need) -> None:
-    """Refuse tokens that do not fit each other before anything is fitted."""
+    """Refuse tokens that do not fit each other, and say whether images are shared."""
     one = open_dataset(store, aux.dataset, aux.backbone, aux.key)
     other = open_dataset(store, target.dataset, target.backbone, target.key)
     require_same_tokens(one.spec.covers(), other.spec.covers(), one.cache.where, other.cache.where)
+    remark_shared(one, other)

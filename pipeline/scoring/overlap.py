@@ -6,6 +6,11 @@ from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.progress import say
 from spg_core.errors import SpgError
 
+_SAME = (
+    "remark: the guides are fitted on {} itself; its numbers say nothing about products that were "
+    "not seen"
+)
+
 
 def remark_seen(store: Objects, fitted: CacheParent, target: CachedDataset) -> None:
     """Say whether, and how many, images of the target were seen in the fit.
@@ -14,21 +19,27 @@ def remark_seen(store: Objects, fitted: CacheParent, target: CachedDataset) -> N
     the cache of the fit, nobody can tell, and nothing is said.
     """
     if fitted.key == target.cache.key:
-        say(
-            f"remark: the guides were fitted on {target.dataset}; these numbers say nothing "
-            "about products that were not seen"
-        )
+        say(_SAME.format(target.dataset))
         return
     try:
         auxiliary = open_dataset(store, fitted.dataset, fitted.backbone, fitted.key)
     except SpgError:
         return
+    remark_shared(auxiliary, target)
+
+
+def remark_shared(auxiliary: CachedDataset, target: CachedDataset) -> int:
+    """Say the same of two datasets at hand, also before anything is fitted; give the number."""
+    if auxiliary.cache.key == target.cache.key:
+        say(_SAME.format(target.dataset))
+        return target.cache.n_images
     n_seen = n_shared(auxiliary, target)
     if n_seen:
         say(
             f"warning: {n_seen} of {target.cache.n_images} images of {target.dataset} are also in "
-            f"{fitted.dataset}, which the guides were fitted on; their metrics flatter the guides"
+            f"{auxiliary.dataset}, which the guides are fitted on; their metrics flatter the guides"
         )
+    return n_seen
 
 
 def n_shared(one: CachedDataset, other: CachedDataset) -> int:

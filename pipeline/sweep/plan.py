@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from pipeline.artifacts import is_complete
+from cache.objects import Objects
+from pipeline.artifacts import artifact_id, is_complete, settings
 from pipeline.artifacts.terms import Row
+from pipeline.backbones.spec import slug
 from pipeline.configs import FitSaeConfig, SweepConfig
 from pipeline.device import resolve_device
 from pipeline.fitting.budget import memory_budget, plan_groups, require_fit, sae_bytes
@@ -12,10 +14,12 @@ from pipeline.fitting.guides import guides_id
 from pipeline.fitting.sae import sae_id
 from pipeline.fitting.tokens import guide_epoch_steps
 from pipeline.progress import human_bytes, say
+from pipeline.scoring.overlap import remark_shared
 from pipeline.sweep.estimate import Estimate, estimate, total
-from pipeline.sweep.grid import Point
-from pipeline.sweep.layers import OpenLayers
+from pipeline.sweep.grid import Point, read_grid
+from pipeline.sweep.layers import OpenLayers, of_layer, open_layers, over_layers
 from pipeline.sweep.points import OpenSweep
+from pipeline.sweep.together import require_layers
 from pipeline.text_table import text_table
 
 _FLOAT_BYTES = 4
@@ -54,6 +58,8 @@ class SweepPlan:
     planned: Planned
     free_bytes: int | None
     """Room in the store, None where it does not know it."""
+    shared_images: int
+    """Of the target, that the auxiliary dataset has, too."""
 
     def __repr__(self) -> str:
         rows = [[str(value) for value in point.values()] for point in self.points]
@@ -75,8 +81,47 @@ class SweepPlan:
             "guide_steps": self.planned.guide_steps,
             "disk_bytes": self.planned.disk_bytes,
             "free_bytes": self.free_bytes,
+            "shared_images": self.shared_images,
             "sae_cost": None if cost is None else asdict(cost),
         }
+
+
+def plan(store: Objects, config: SweepConfig) -> SweepPlan:
+    """Say what `sweep` would do and what it would cost; nothing is written. Raises: as `sweep`."""
+    grid = read_grid(config)
+    opened = open_layers(store, config)
+    require_layers(config, opened)
+    n_shared = tell_shared(opened)
+    points = over_layers(grid.points, opened)
+    planned = plan_points(opened, points, config, measured=True)
+    return SweepPlan(
+        id=sweep_id(opened, config),
+        points=[point.axes for point in points],
+        impossible=[of_layer(row, layer) for layer in opened for row in grid.impossible],
+        planned=planned,
+        free_bytes=store.free_bytes(),
+        shared_images=n_shared,
+    )
+
+
+def tell_shared(opened: OpenLayers) -> int:
+    """Say, before hours of work, how many images to be scored are fitted on; give their number."""
+    first = next(iter(opened.values()))  # other layers are of the same images
+    return remark_shared(first.aux, first.target)
+
+
+def sweep_id(opened: OpenLayers, config: SweepConfig) -> str:
+    """Name a sweep by its caches and its grid; where it ran is no part of it."""
+    keys: dict[str, object] = {
+        "aux": [one.aux.cache.key for one in opened.values()],
+        "target": [one.target.cache.key for one in opened.values()],
+    }
+    if not config.layer:
+        keys = {which: found[0] for which, found in keys.items() if isinstance(found, list)}
+    return artifact_id(
+        f"{config.aux}-to-{config.target}-{slug(config.backbone)}",
+        {**keys, "config": settings(config)},
+    )
 
 
 def plan_points(

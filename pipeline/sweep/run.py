@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cache.objects import Objects
-from pipeline.artifacts import artifact_id, save_artifact, settings
+from pipeline.artifacts import give, save_artifact
 from pipeline.artifacts.documents import SweepDocument, SweepParents
 from pipeline.artifacts.terms import Row
-from pipeline.backbones.spec import slug
 from pipeline.configs import ClusterConfig, FitSaeConfig, SweepConfig
 from pipeline.drawing.canvas import draw_sheet
 from pipeline.fitting.sae import sae_id
@@ -19,11 +18,11 @@ from pipeline.progress import bar, console, say
 from pipeline.sweep.board import CSV, Board, table_as_csv
 from pipeline.sweep.grid import Point, read_grid
 from pipeline.sweep.layers import OpenLayers, of_layer, open_layers, over_layers
-from pipeline.sweep.plan import SweepPlan, announce, plan_points
+from pipeline.sweep.plan import announce, plan_points, sweep_id, tell_shared
 from pipeline.sweep.points import begun, run_points
 from pipeline.sweep.table import figures, sweep_table
 from pipeline.sweep.together import require_layers, score_together
-from pipeline.tracking import Kind
+from pipeline.tracking import Kind, require_tracker
 from pipeline.words import transfer_words
 from pipeline.workers import open_workers
 from spg_core.errors import FitError
@@ -72,14 +71,20 @@ def sweep(
     config: SweepConfig,
     cluster: ClusterConfig | None = None,
     track: Kind | None = None,
+    *,
+    direct: bool = True,
 ) -> Sweep:
     """Fit and score a grid; what is there already is used, and what a kill left is gone on with.
+
+    `sweeps/latest` means it from then on, unless it is a step (`direct`) of something else.
 
     Raises: ConfigError, NotInStore, ArtifactError, FitError where no point came through.
     """
     grid = read_grid(config)
+    require_tracker(track)
     opened = open_layers(store, config, track)
     require_layers(config, opened)
+    tell_shared(opened)
     points = over_layers(grid.points, opened)
     identifier = sweep_id(opened, config)
     where = cluster or ClusterConfig()
@@ -91,7 +96,7 @@ def sweep(
     if config.together:
         rows += score_together(opened, config, list(zip(points, rows, strict=True)))
     rows += impossible
-    made = _save(store, identifier, config, opened, rows)
+    made = _save(store, identifier, config, opened, rows, direct)
     _tell_failed(made, ("layer", *grid.axes))
     return made
 
@@ -111,36 +116,6 @@ def _tell_failed(made: Sweep, axes: Sequence[str]) -> None:
             f"{n_failed} of {n_points} points failed; mend what their reasons name or leave them "
             "out: the same command tries them again and finds what is done"
         )
-
-
-def plan(store: Objects, config: SweepConfig) -> SweepPlan:
-    """Say what `sweep` would do and what it would cost; nothing is written. Raises: as `sweep`."""
-    grid = read_grid(config)
-    opened = open_layers(store, config)
-    require_layers(config, opened)
-    points = over_layers(grid.points, opened)
-    planned = plan_points(opened, points, config, measured=True)
-    return SweepPlan(
-        id=sweep_id(opened, config),
-        points=[point.axes for point in points],
-        impossible=[of_layer(row, layer) for layer in opened for row in grid.impossible],
-        planned=planned,
-        free_bytes=store.free_bytes(),
-    )
-
-
-def sweep_id(opened: OpenLayers, config: SweepConfig) -> str:
-    """Name a sweep by its caches and its grid; where it ran is no part of it."""
-    keys: dict[str, object] = {
-        "aux": [one.aux.cache.key for one in opened.values()],
-        "target": [one.target.cache.key for one in opened.values()],
-    }
-    if not config.layer:
-        keys = {which: found[0] for which, found in keys.items() if isinstance(found, list)}
-    return artifact_id(
-        f"{config.aux}-to-{config.target}-{slug(config.backbone)}",
-        {**keys, "config": settings(config)},
-    )
 
 
 def open_sweep_job(store: Objects, job: tuple[SweepConfig, Kind | None]) -> OpenLayers:
@@ -222,7 +197,12 @@ def _work(config: FitSaeConfig) -> int:
 
 
 def _save(
-    store: Objects, identifier: str, config: SweepConfig, opened: OpenLayers, rows: list[Row]
+    store: Objects,
+    identifier: str,
+    config: SweepConfig,
+    opened: OpenLayers,
+    rows: list[Row],
+    direct: bool,
 ) -> Sweep:
     """Write tables, figures and document, in place of what an earlier run could not finish."""
     drawn = figures(rows, transfer_words(config.aux, config.target, config.backbone))
@@ -241,5 +221,6 @@ def _save(
         failed=[row for row in rows if row["state"] == "failed"],
         figures=list(pictures),
     )
-    made = save_artifact(store, document, sweep_table(rows), lambda _: files, renew=True)
+    saved = save_artifact(store, document, sweep_table(rows), lambda _: files, renew=True)
+    made = give(saved, direct=direct)
     return Sweep(identifier, made.path, rows, list(pictures))
