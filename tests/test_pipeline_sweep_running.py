@@ -17,6 +17,7 @@ from pipeline.configs import SweepConfig
 from pipeline.inputs import open_dataset
 from pipeline.registry.survey import survey
 from pipeline.sweep import points
+from pipeline.sweep.left import told
 from pipeline.sweep.plan import plan
 from pipeline.sweep.run import sweep
 from tests.stopped_runs import digests, leftovers, start, stop_when
@@ -90,6 +91,7 @@ def test_a_plan_counts_points_steps_and_bytes_and_writes_nothing(fresh):
     again = plan(fresh, SMALL)
     assert again.id == made.id
     assert (again.planned.n_saes_there, again.planned.guide_steps) == (3, 0)
+    assert (again.planned.guide_seconds, again.planned.score_seconds) == (0, 0)
 
 
 def test_images_that_are_fitted_on_are_counted_before_anything_is(fresh, capsys):
@@ -98,6 +100,27 @@ def test_images_that_are_fitted_on_are_counted_before_anything_is(fresh, capsys)
     assert planned.shared_images == open_dataset(fresh, "aux", "gabor").cache.n_images
     assert planned.to_json()["shared_images"] == planned.shared_images
     assert "the guides are fitted on aux itself" in capsys.readouterr().err
+
+
+def test_the_time_of_guides_and_scores_grows_with_what_is_asked_for(fresh):
+    """Measured steps times their number; how well they are met is not for a loaded machine."""
+    small = plan(fresh, SMALL).planned
+    longer = (*SHORT[:2], "guides.epochs=100", "guides.images_per_step=4")
+    blurs = "score.sigma=1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16"
+
+    many = plan(fresh, replace(SMALL, vary=(*longer, blurs))).planned
+
+    assert 0 < small.guide_seconds < many.guide_seconds
+    assert 0 < small.score_seconds < many.score_seconds
+    assert (small.n_guides, small.n_scores, many.n_guides, many.n_scores) == (3, 3, 3, 48)
+    lines = told(small)
+    assert re.search(r"^3 pairs of guides: 12 steps, about \d+ s$", lines[2])
+    assert re.search(r"^3 scores, about \d+ s$", lines[3])
+
+
+@pytest.mark.parametrize("vary", [("guides.on=cls",), ("guides.dictionary=none,pca,random",)])
+def test_guides_of_every_kind_can_be_planned(fresh, vary):
+    assert plan(fresh, replace(SMALL, vary=(*SHORT, *vary))).planned.n_guides > 0
 
 
 def words(store, *more):

@@ -11,7 +11,7 @@ from pipeline.detection.find import AnyDetector, find_detector
 from pipeline.detection.load import make_detector
 from pipeline.detection.sources import open_sources
 from pipeline.inputs import CachedDataset
-from pipeline.kinds import SAY
+from pipeline.kinds import SAY, Kind
 from pipeline.scoring.unseen import memories_of, require_unseen
 from spg_core.errors import SpgError
 
@@ -54,11 +54,16 @@ def read_requests(
 
 def scores_id(parent: AnyDetector, data: CachedDataset, config: ScoreConfig) -> str:
     """Name scores by detector, caches and settings."""
+    return scores_id_of(parent.place.kind, parent.id, data, config)
+
+
+def scores_id_of(kind: Kind, identifier: str, data: CachedDataset, config: ScoreConfig) -> str:
+    """Name the scores of a detector by its kind and id; it need not be there yet."""
     keys = [one.cache.key for one in (data, *data.others)]
     return artifact_id(
-        f"{data.dataset}-from-{parent.id.rpartition('-')[0]}",
+        f"{data.dataset}-from-{identifier.rpartition('-')[0]}",
         {
-            SAY[parent.place.kind]: parent.id,
+            SAY[kind]: identifier,
             "cache": keys if data.others else data.cache.key,
             "config": settings(config),
         },

@@ -12,6 +12,7 @@ from pipeline.device import within_memory
 from pipeline.fitting.budget import sae_bytes
 from pipeline.fitting.fastest import fastest_way
 from pipeline.fitting.tokens import epoch_steps, tokens_a_step
+from pipeline.printable import counted
 from pipeline.progress import human_bytes, human_seconds
 from spg_core.errors import FitError
 from spg_core.sae_step import SaeTrainer
@@ -40,10 +41,11 @@ class Estimate:
     def text(self) -> str:
         """Say it in one line."""
         return (
-            f"{self.n_saes} SAEs in {self.n_groups} passes: {self.n_steps} steps, "
+            f"{counted(self.n_saes, 'SAE')} in {counted(self.n_groups, 'pass', 'passes')}: "
+            f"{self.n_steps} steps, "
             f"{human_bytes(self.read_bytes)} of tokens read instead of "
             f"{human_bytes(self.alone_bytes)}, up to {human_bytes(self.held_bytes)} of memory, "
-            f"about {human_seconds(self.seconds)}; guides and scores come on top"
+            f"about {human_seconds(self.seconds)}"
         )
 
 

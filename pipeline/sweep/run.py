@@ -18,7 +18,8 @@ from pipeline.progress import bar, console, say
 from pipeline.sweep.board import CSV, Board, table_as_csv
 from pipeline.sweep.grid import Point, read_grid
 from pipeline.sweep.layers import OpenLayers, of_layer, open_layers, over_layers
-from pipeline.sweep.plan import announce, plan_points, sweep_id, tell_shared
+from pipeline.sweep.left import announce, plan_points
+from pipeline.sweep.plan import sweep_id, tell_shared
 from pipeline.sweep.points import begun, run_points
 from pipeline.sweep.table import figures, sweep_table
 from pipeline.sweep.together import require_layers, score_together
