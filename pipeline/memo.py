@@ -11,11 +11,11 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 
 from cache.key import canonical_json
 from pipeline import __version__
+from pipeline.versions import version_of
 
 
 def memo_folder() -> Path | None:
@@ -31,7 +31,7 @@ def memo_folder() -> Path | None:
 
 def fingerprint(facts: Mapping[str, object]) -> str:
     """Digest what was asked, with the versions of the libraries that would answer."""
-    versions = {name: version(name) for name in ("timm", "open_clip_torch", "torch", "pillow")}
+    versions = {name: version_of(name) for name in ("timm", "open_clip_torch", "torch", "pillow")}
     text = canonical_json({**facts, "versions": versions, "spg": __version__})
     return hashlib.sha256(text).hexdigest()
 

@@ -10,9 +10,10 @@ _LIBRARIES = ("torch", "numpy", "scipy", "timm", "open_clip_torch")
 
 def library_versions() -> dict[str, str]:
     """Give the versions of the libraries that shape a result."""
-    return {"spg-pipe": __version__, **{name: _version(name) for name in _LIBRARIES}}
+    return {"spg-pipe": __version__, **{name: version_of(name) for name in _LIBRARIES}}
 
 
 @cache
-def _version(name: str) -> str:
+def version_of(name: str) -> str:
+    """Give the version of an installed library."""
     return version(name)

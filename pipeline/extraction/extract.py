@@ -69,7 +69,8 @@ def extract(
     Raises: DatasetError, BackboneError, StoreError, ClusterError: what is wrong and what to do.
     """
     where = cluster or ClusterConfig()
-    asked = _fingerprint(config)
+    files = _listing(config)
+    asked = _asked(config, files)
     # With which weights the workers of a scheduler would do it, they alone can tell.
     found = found_before(store, config, asked) if where.scheduler is None else None
     if found is not None:
@@ -78,11 +79,11 @@ def extract(
     from pipeline.extraction.fill import fill_caches
 
     try:
-        filled = fill_caches(store, config, where, partial(checked_manifest, config))
+        filled = fill_caches(store, config, where, partial(checked_manifest, config, files=files))
     except FileChanged as change:
         say(f"remark: {str(change).partition('; ')[0]}; all images are looked at again")
         filled = fill_caches(store, config, where, partial(checked_manifest, config, anew=True))
-        asked = _fingerprint(config)
+        asked = _asked(config, _listing(config))
     made = [
         ExtractedCache(
             backbone=one.spec.name,
@@ -99,16 +100,20 @@ def extract(
 
 
 def checked_manifest(
-    config: ExtractConfig, keep: Keep | None = None, *, anew: bool = False
+    config: ExtractConfig,
+    keep: Keep | None = None,
+    *,
+    anew: bool = False,
+    files: str | None = None,
 ) -> Manifest:
     """Give the manifest of a dataset, decoding every file once unless nothing changed since.
 
     What is decoded is given to `keep`. `anew` decodes them in any case: a file was found to be
-    another than is remembered.
+    another than is remembered. `files` is the digest of their listing, where it was just made.
     """
     asked = fingerprint(
         {
-            "files": _listing(config),
+            "files": files or _listing(config),
             "dataset": config.name or config.dataset,
             "exif": config.exif,
             "thumbnails": config.thumbnails,
@@ -169,12 +174,12 @@ def _listing(config: ExtractConfig) -> str:
     return fingerprint_files(Path(config.root), config.dataset, config.split, _reading(config))
 
 
-def _fingerprint(config: ExtractConfig) -> str:
-    """Digest what is asked without reading a single image."""
-    files = [config.weights_of(name) for name in config.backbone]
-    weights = [[file_facts(one) for one in files_of(file)] if file else [] for file in files]
+def _asked(config: ExtractConfig, files: str) -> str:
+    """Digest what is asked of listed files without reading a single image."""
+    named = [config.weights_of(name) for name in config.backbone]
+    weights = [[file_facts(one) for one in files_of(file)] if file else [] for file in named]
     asked = {name: value for name, value in asdict(config).items() if name not in _NOT_ASKED}
-    return fingerprint({"files": _listing(config), "weights": weights, **asked})
+    return fingerprint({"files": files, "weights": weights, **asked})
 
 
 _NOT_ASKED = {"root", "weights", "batch_size", "decoders"}
