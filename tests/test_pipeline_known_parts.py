@@ -313,6 +313,25 @@ def test_calibrating_anew_leaves_nothing_of_what_it_replaced(line, guides, good)
     assert load_threshold(guides, "default").familiar is None
 
 
+def test_the_remedy_for_several_categories_of_own_parts_works(line, guides):
+    with pytest.raises(OptionsDisagree, match="--good FOLDER/NAME --category NAME --name NAME"):
+        on(line, guides, good=("photos",), config=CalibrateConfig(per_category=True))
+    folders = [path for path in sorted((line / "images/target").iterdir()) if path.is_dir()][:2]
+    saved = [
+        on(
+            line,
+            guides,
+            good=(str(one / "train/good"),),
+            category=(one.name,),
+            config=CalibrateConfig(name=one.name),
+        )
+        for one in folders
+    ]
+
+    for one, its in zip(folders, saved, strict=True):
+        assert choose_threshold(guides, ScoreConfig(), category=one.name).saved == its
+
+
 # --- memories and combinations --------------------------------------------------------------------
 
 

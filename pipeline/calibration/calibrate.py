@@ -57,7 +57,8 @@ def calibrate(
     if config.per_category and source.good:
         raise OptionsDisagree(
             "--per-category is for the categories of a dataset; calibrate own parts once a "
-            "category, each with its own --name"
+            "category, --good FOLDER/NAME --category NAME --name NAME, and predict --category NAME "
+            "takes the one of that category"
         )
     guides.place.store.check_writable()  # not after minutes of scoring
     if source.good:
