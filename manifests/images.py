@@ -26,6 +26,8 @@ from manifests.schema import MAX_PIXELS
 from spg_core.errors import DatasetError
 
 FORMATS: Final = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+MAX_SIDE: Final = 1 << 20
+"""Pixels of a side; Pillow resizes a longer one with gigabytes of weights, or not at all."""
 LOSSY_FORMATS: Final = ("JPEG", "MPO", "WEBP")
 RGB_MODES: Final = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 """Pillow modes with 8 bits or fewer a channel, which convert to RGB without clipping."""
@@ -197,11 +199,21 @@ def _decode_levels(data: bytes, name: str) -> tuple[NDArray[np.integer], int]:
 
 def _open(data: bytes, name: str) -> Image.Image:
     """Decode the first frame, after a look at the size in the header."""
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:  # before we are told how many
+        raise DatasetError(
+            f"{name}: its pixels are more than the limit of {MAX_PIXELS}; cut it into tiles"
+        ) from None
     if image.width * image.height > MAX_PIXELS:
         raise DatasetError(
             f"{name}: {image.width} x {image.height} pixels are more than the limit of "
             f"{MAX_PIXELS}; cut it into tiles"
+        )
+    if max(image.size) > MAX_SIDE:
+        raise DatasetError(
+            f"{name}: {image.width} x {image.height} pixels have a side above {MAX_SIDE}; cut it "
+            "into tiles"
         )
     image.load()
     return image

@@ -121,11 +121,11 @@ def _is_not_ours(name: str) -> bool:
     return name.startswith(".") or name.lower() in _NOT_OURS
 
 
-def walk_images(
-    root: Path, folder: str, problems: list[Problem], *, follow_links: bool = False
-) -> list[str]:
-    """List the images in `folder` and below it."""
-    listed = walk(root, folder, problems, follow_links=follow_links)
+def walk_pictures(root: Path, problems: list[Problem]) -> list[str]:
+    """List the images in a folder and below it; pictures that are not read become problems, too."""
+    listed = walk(root, "", problems)
+    for path in sorted(path for inner in listed for path in inner.unread):
+        problems.append(Problem("unread format", path, "save it as PNG or JPEG"))
     return sorted(image for inner in listed for image in inner.images)
 
 

@@ -7,6 +7,7 @@ typer and the commands take 0.2 s, in which Ctrl-C would show a traceback.
 
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with suppress(AttributeError):  # a stream of a test, or none at all
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     logging.lastResort = _Remarks(logging.WARNING)
+    # of damaged EXIF and the like, by lines of its source; what it cannot decode we say ourselves
+    warnings.filterwarnings("ignore", module="PIL")
     from pipeline.commands.app import app
 
     if arguments is None:

@@ -1,5 +1,6 @@
 """Whatever a user can cause is one line and an exit code: signals, streams, folders, homes."""
 
+import io
 import os
 import signal
 import subprocess
@@ -7,9 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from manifests.images import decode_image
 from pipeline import cli
 from pipeline.stopping import SIGNALS, TWICE
+from spg_core.errors import DatasetError
 from tests.tiny_images import write_images
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -252,3 +256,18 @@ cli.main()
     result = run(*words, code=code, env={"HOME": None, "XDG_CACHE_HOME": None, "USER": None})
 
     assert result.returncode == 0, result.stderr
+
+
+def test_the_command_does_not_print_what_pillow_warns_of():
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(buffer, "JPEG")
+    data = buffer.getvalue()
+    torn = b"Exif\0\0MM\0*" + b"\xff" * 8
+    data = data[:2] + b"\xff\xe1" + (len(torn) + 2).to_bytes(2, "big") + torn + data[2:]
+    with pytest.raises(DatasetError, match="Corrupt EXIF"):  # warnings are errors here
+        decode_image(data, "a.jpg")
+
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+
+    assert decode_image(data, "a.jpg").size == (40, 40)

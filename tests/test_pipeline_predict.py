@@ -205,6 +205,17 @@ def test_nothing_to_judge_is_told_before_a_model_is_loaded(small_store, tmp_path
     assert "unusable name" in one.error
 
 
+def test_a_picture_that_is_not_read_is_an_error_line_and_not_left_out_in_silence(tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    for name in ("b.HEIC", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+
+    image, other = find_images([str(tmp_path)])
+
+    assert (image.error, other.is_missing) == (None, False)
+    assert other.error.endswith("b.HEIC: unread format, save it as PNG or JPEG")
+
+
 def test_a_folder_without_images_is_an_error(tmp_path):
     (one,) = find_images([str(tmp_path)])
 

@@ -5,11 +5,16 @@ import os
 import shutil
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from pipeline.prediction.watch import EVERY, PATIENCE, Folder
+from pipeline.commands import shown
+from pipeline.configs import PredictConfig, ScoreConfig
+from pipeline.prediction.inputs import find_images
+from pipeline.prediction.predict import predict
+from pipeline.prediction.watch import EVERY, PATIENCE, Folder, watch
 from spg_core.errors import DatasetError, OptionsDisagree
 from tests.stopped_runs import start
 
@@ -162,6 +167,38 @@ def test_images_and_a_folder_to_watch_are_not_given_together(small_store):
         spg_pipe.predict(small_store.url, **asked)
     with pytest.raises(DatasetError, match="--watch nowhere: no such folder"):
         spg_pipe.predict(small_store.url, watch="nowhere", **asked)
+
+
+@pytest.mark.parametrize("is_watched", [True, False])
+def test_a_signal_while_a_line_is_printed_ends_a_watch_as_any_other(
+    small_store, inbox, monkeypatch, capsys, is_watched
+):
+    shutil.copy(min((small_store.images / "target").glob("*/test/good/*")), inbox / "0.png")
+    guides, config = small_store.guides, PredictConfig(threshold=0.5)
+    if is_watched:
+        judged = watch(guides, str(inbox), ScoreConfig(), config)
+    else:
+        judged = predict(guides, find_images([str(inbox)]), ScoreConfig(), config)
+
+    def stopped(text):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.commands.shown.typer.echo", stopped)
+    with nullcontext() if is_watched else pytest.raises(KeyboardInterrupt):
+        shown.predict(judged, as_json=True)
+    assert "0 images scored, 0 failed" in capsys.readouterr().err
+
+
+def test_a_picture_that_is_not_read_is_said_once(inbox, clock, capsys):
+    (inbox / "phone.HEIC").write_bytes(b"x")
+    folder = Folder(str(inbox), clock)
+
+    for _ in range(3):
+        assert folder.ready() == []
+
+    told = capsys.readouterr().err
+    assert told.count("phone.HEIC") == 1
+    assert "save it as PNG or JPEG" in told
 
 
 def lines(process, n):

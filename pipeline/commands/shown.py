@@ -1,7 +1,8 @@
 """What a command prints of what it made, by the command's name: one JSON object, or text."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import typer
 from pipeline.commands.tally import Tally
 from pipeline.printable import counted, printable, printable_line
 from pipeline.progress import say
+from pipeline.stopping import held
 
 if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
@@ -170,7 +172,7 @@ def calibrate(made: "ThresholdDocument", as_json: bool) -> None:
     show(result, as_json, "\n".join(lines))
 
 
-def predict(predictions: "Iterable[Prediction]", as_json: bool) -> None:
+def predict(predictions: "Generator[Prediction]", as_json: bool) -> None:
     """Print an image a line as it is judged, a summary on stderr; exit 1 where one failed."""
     # No progress bar: rich would send our stdout lines to stderr while one is on a terminal.
     if not as_json:
@@ -178,8 +180,13 @@ def predict(predictions: "Iterable[Prediction]", as_json: bool) -> None:
     count = Tally()
     try:
         for one in predictions:
-            typer.echo(json.dumps(asdict(one)) if as_json else _line(one))
-            count.add(one)
+            with held():  # a line is whole
+                typer.echo(json.dumps(asdict(one)) if as_json else _line(one))
+                count.add(one)
+    except KeyboardInterrupt as signal:
+        # it may come while this prints: a watch ends by it as by one that comes while it judges
+        with suppress(StopIteration):
+            predictions.throw(signal)
     finally:
         say(count.told())
     if count.failed:

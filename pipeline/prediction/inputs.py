@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from manifests.paths import IMAGE_SUFFIXES, walk_images
+from manifests.paths import IMAGE_SUFFIXES, walk_pictures
 from manifests.problems import Problem
 from spg_core.errors import DatasetError
 
@@ -84,7 +84,7 @@ def _expand(argument: str) -> Iterator[Listed]:
 
 def _folder(folder: Path) -> Iterator[Listed]:
     problems: list[Problem] = []
-    images = [path for path in walk_images(folder, "", problems) if not is_picture_of_ours(path)]
+    images = [path for path in walk_pictures(folder, problems) if not is_picture_of_ours(path)]
     for path in images:
         yield Listed(str(folder / path))
     for problem in problems:

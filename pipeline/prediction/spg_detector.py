@@ -24,6 +24,7 @@ KIND = "onnx-detector"
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 EIGHT_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 MOST_PIXELS = 89_478_485
+MOST_A_SIDE = 1 << 20
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -103,7 +104,7 @@ class Detector:
 def _open(path: Path) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS)
-        if picture.width * picture.height > MOST_PIXELS:
+        if picture.width * picture.height > MOST_PIXELS or max(picture.size) > MOST_A_SIDE:
             raise BadImage(f"{path}: {picture.width} x {picture.height} pixels are too many")
         picture.load()
     except BadImage:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from manifests.paths import walk_images
+from manifests.paths import walk_pictures
 from manifests.problems import Problem
 from pipeline.configs import PredictConfig, ScoreConfig
 from pipeline.detection.find import AnyDetector
@@ -70,7 +70,7 @@ class Folder:
         now, before = self._now(), self._files
         self._files = {}
         problems: list[Problem] = []
-        for name in walk_images(self.path, "", problems):
+        for name in walk_pictures(self.path, problems):
             path = str(self.path / name)
             if is_picture_of_ours(path):
                 continue
@@ -131,8 +131,8 @@ def watch(
 
 
 def _watched(folder: Folder, judge: Judge) -> Iterator[Prediction]:
-    say(f"watching {folder.path}; Ctrl-C ends it")
     try:
+        say(f"watching {folder.path}; Ctrl-C ends it")
         with judge.pool() as pool:
             while True:
                 ready = folder.ready()[:AT_ONCE]
