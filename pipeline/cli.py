@@ -6,6 +6,7 @@ typer and the commands take 0.2 s, in which Ctrl-C would show a traceback.
 """
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             then handled and whose memory kept as well.
     """
     if arguments is None:
+        _open_missing_streams()
         stopping.deaf_at_last()
         stopping.listen(stopping.end_at_once)  # nothing is at stake yet
         keep_freed_memory()
@@ -62,6 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
+def _open_missing_streams() -> None:
+    """Let what a closed stream's number is written to be nothing, and no file opened later."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
 class _Remarks(logging.Handler):
     """What the store and other libraries warn of, as lines on stderr like all others."""
 
@@ -69,8 +80,7 @@ class _Remarks(logging.Handler):
         """Print one."""
         from pipeline.progress import say
 
-        with suppress(OSError):
-            say(f"warning: {record.getMessage()}")
+        say(f"warning: {record.getMessage()}")
 
 
 def _check_current_folder() -> None:

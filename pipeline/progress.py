@@ -1,7 +1,7 @@
 """Progress on stderr, so that stdout holds results only: bars on a terminal, else lines."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Protocol
 
 from rich.console import Console, RenderableType
@@ -28,7 +28,16 @@ __all__ = [
     "shown_above",
 ]
 
-console = Console(stderr=True, soft_wrap=True, emoji=False)
+
+class _Console(Console):
+    """Stderr, which may go away; rich would end the run then, and close stdout."""
+
+    def on_broken_pipe(self) -> None:
+        """Say no more."""
+        self.quiet = True
+
+
+console = _Console(stderr=True, soft_wrap=True, emoji=False)
 
 
 class Advance(Protocol):
@@ -120,8 +129,9 @@ def counting(description: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def say(text: str) -> None:
-    """Print one line of explanation on stderr."""
-    console.print(printable(text), highlight=False, markup=False)
+    """Print one line of explanation on stderr; where that is full or gone, no run ends by it."""
+    with suppress(OSError):
+        console.print(printable(text), highlight=False, markup=False)
 
 
 def human_bytes(size_bytes: float) -> str:

@@ -87,8 +87,7 @@ class Lines:
 
     def _tick(self) -> None:
         while not self._ended.wait(self._every):
-            with suppress(OSError):  # the command itself tells that stderr is full or closed
-                self._say(self.line())
+            self._say(self.line())
 
 
 def _a_second(rate: float) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -193,6 +194,21 @@ def test_a_closed_pipe_is_one_line(words, tmp_path):
 
     assert result.returncode == 1
     assert result.stderr == "error: standard output was closed before everything was printed\n"
+
+
+@pytest.mark.parametrize("lost", ["2>/dev/full", "2>&-", "2>&1 >out | true"])
+def test_a_run_whose_remarks_nobody_hears_is_done_all_the_same(small_store, tmp_path, lost):
+    store = shutil.copytree(small_store.url, tmp_path / "store")
+    words = ["fit-guides", "--sae", small_store.sae.id, "--epochs", "3", "--store", str(store)]
+    typed = " ".join([sys.executable, "-m", "pipeline.cli", *words])
+    shell = f"set -o pipefail; {typed} {lost if 'out' in lost else '>out ' + lost}"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "SPG_PROGRESS_SECONDS": "0.1"}
+
+    result = subprocess.run(["bash", "-c", shell], env=env, cwd=tmp_path)
+
+    assert result.returncode == 0
+    made = (tmp_path / "out").read_text().splitlines()[-1]
+    assert (Path(made) / "guides.json").is_file()
 
 
 def test_without_any_streams_the_exit_code_still_tells(tmp_path):
