@@ -8,7 +8,7 @@ import torch
 from spg_core.anomaly_map import image_scores, map_operator
 from spg_core.atom_patches import atom_activations
 from spg_core.guide_config import GuideConfig
-from spg_core.guide_step import GuideFit, GuideTrainer, guide_batch
+from spg_core.guide_step import GuideFit, GuideTrainer, guide_batch, label_batch
 from spg_core.memory import coreset, nearest_distances
 from spg_core.pooling import Pooling
 from spg_core.sae import Sae
@@ -64,6 +64,18 @@ def test_a_step_waits_for_nothing(rule: str, free: bool) -> None:
     require_quiet(gpu)
     assert [(one.device.type, one.dtype) for one in losses] == [("cuda", torch.float32)] * 3
     assert pair.shape == (2, N_ATOMS)
+
+
+def test_a_step_on_labels_waits_for_nothing() -> None:
+    with pretended_gpu() as gpu:
+        made = trainer(GuideConfig())
+        tokens = torch.empty((N_IMAGES, D), dtype=torch.float16, device="cuda")
+        labels = torch.empty(N_IMAGES, dtype=torch.int64, device="cuda")
+        gpu.waits.clear()
+        loss = made.step_on(label_batch(tokens, labels))
+
+    require_quiet(gpu)
+    assert (loss.device.type, loss.dtype) == ("cuda", torch.float32)
 
 
 @pytest.mark.parametrize("sigma", [0.0, 2.0])
