@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from spg_core.sae_config import SaeConfig
+from spg_core.sae_core import measure
 from spg_core.sae_step import SaeTrainer
 from tests.pretended_gpu import needs_cuda_build, pretend_card, pretended_gpu
 
@@ -47,6 +48,18 @@ def test_a_step_waits_for_nothing_and_multiplies_in_bfloat16(name: str) -> None:
     for stats in steps:
         assert {one.device.type for one in vars(stats).values()} == {"cuda"}
         assert stats.loss.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", SAES)
+def test_the_residual_and_all_gradients_stay_in_float32(name: str) -> None:
+    with pretended_gpu():
+        trainer = SaeTrainer(SAES[name], D, "cuda", compiler="none")
+        state = trainer._weights, trainer._idle_tokens
+        measured = measure(SAES[name], trainer.way, *state, batch().float())
+
+    found = measured.found
+    some = [found.encoder, found.dictionary, found.loss, found.squared_error, measured.fvu]
+    assert {one.dtype for one in [*some, *found.residual_panels]} == {torch.float32}
 
 
 @pytest.mark.parametrize(("n_dead", "n_choices"), [(3, 1), (20, 2)])

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import matplotlib
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cache.store import open_store
+from pipeline.backbones.precision import ComputeDtype
 from pipeline.backbones.stored import load_stored_backbone
 from pipeline.cli import app
 from pipeline.configs import PredictConfig, ScoreConfig
@@ -63,6 +65,17 @@ def test_batches_change_neither_order_nor_scores(small_store, images):
     np.testing.assert_allclose(
         [one.score for one in parts], [one.score for one in whole], atol=1e-5
     )
+
+
+def test_the_promise_about_batches_is_made_for_float32_alone():
+    page = Path(__file__).resolve().parents[1] / "docs" / "predict.md"
+    text = " ".join(page.read_text().split())
+
+    promise = text.partition("1e-5 for batches of another size. ")[2].partition("Pass the same")[0]
+
+    assert promise.startswith("That holds for float32; a GPU")
+    for coarser in {*get_args(ComputeDtype)} - {"float32"}:
+        assert coarser in promise
 
 
 def test_tau_and_sigma_are_those_asked_for(small_store, images):

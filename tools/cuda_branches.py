@@ -28,7 +28,8 @@ HEAD = """# What the tests take of the GPU's path
 Written by `python tools/cuda_branches.py`: every comparison of a device's type, every call that is
 about a GPU, every handler of its lack of memory. The tests of `tests/test_cuda_*.py` take each of
 them on pretended tensors; `tests/test_tools_cuda_branches.py` fails where the source has one that
-is not on this page, or that they do not take.
+is not on this page, or that they do not take. What reading had found wrong here, what was done and
+which test guards it: [the ten bugs](design/016-devices.md).
 
 | file | function | place |
 |---|---|---|

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 ComputeDtype = Literal["float32", "tf32", "bfloat16", "float16"]
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_MATMUL, _CUDNN = torch.backends.cuda.matmul, torch.backends.cudnn
 _SWITCHES = RLock()
 """They belong to the process: two forward passes must not restore them under each other's feet."""
 
@@ -23,17 +24,41 @@ _SWITCHES = RLock()
 @contextmanager
 def computing_in(dtype: str, device_type: str) -> Iterator[None]:
     """Compute in a `ComputeDtype` within the block: TF32 for `tf32` alone, autocast for halves."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    allowed = dtype == "tf32"
     with _SWITCHES:
-        before = matmul.allow_tf32, cudnn.allow_tf32
-        matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+        before = [(place, name, _value(place, name)) for place, name in _switches()]
+        _allow_tf32(dtype == "tf32")
         try:
             half = _AUTOCAST.get(dtype)
             with nullcontext() if half is None else torch.autocast(device_type, half):
                 yield
         finally:
-            matmul.allow_tf32, cudnn.allow_tf32 = before
+            for place, name, value in before:
+                if value is not None:
+                    setattr(place, name, value)
+
+
+def _allow_tf32(allowed: bool) -> None:
+    _MATMUL.allow_tf32 = _CUDNN.allow_tf32 = allowed
+    if hasattr(_CUDNN, "conv"):
+        # forbidden by the older name alone, a convolution does as `torch.backends.fp32_precision`
+        # says, which is TF32 where somebody allowed it for all
+        _CUDNN.conv.fp32_precision = "tf32" if allowed else "ieee"
+
+
+def _switches() -> list[tuple[object, str]]:
+    """Give what decides on TF32; older names first, as setting one sets the newer, too."""
+    older: list[tuple[object, str]] = [(_MATMUL, "allow_tf32"), (_CUDNN, "allow_tf32")]
+    if not hasattr(_CUDNN, "conv"):  # before torch 2.9
+        return older
+    return [*older, *((one, "fp32_precision") for one in (_MATMUL, _CUDNN.conv, _CUDNN.rnn))]
+
+
+def _value(place: object, name: str) -> object:
+    """Give how a switch stands, None for an older name where only the newer was used."""
+    try:
+        return getattr(place, name)
+    except RuntimeError:
+        return None
 
 
 def keep_residual_stream(patches: nn.Module) -> None:
