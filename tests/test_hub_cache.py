@@ -3,8 +3,10 @@
 import errno
 import functools
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -241,3 +243,49 @@ def test_a_hub_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
     (message,) = asked_from("http://127.0.0.1:9", tmp_path, ["dinov3"])
 
     assert "neither cached nor reachable at http://127.0.0.1:9" in message
+
+
+def cut(blob: Path) -> None:
+    os.truncate(blob, blob.stat().st_size // 2)
+
+
+def empty(blob: Path) -> None:
+    os.truncate(blob, 0)
+
+
+def flip(blob: Path) -> None:
+    data = bytearray(blob.read_bytes())
+    data[-100] ^= 1
+    blob.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [cut, empty, flip])
+def test_a_blob_that_is_not_what_the_hub_has_is_refused_and_had_again(
+    tmp_path: Path, cache: Path, damage: Callable[[Path], None]
+) -> None:
+    """As people report it: a download of the right size and of other bytes, kept for good."""
+    name, repository = "timm:test_vit.r160_in1k", "timm/test_vit.r160_in1k"
+    weights = random_timm_weights(tmp_path, "test_vit")
+    blob = fill(cache, repository, "model.safetensors", weights).resolve()
+    whole = blob.read_bytes()
+    damage(blob)
+
+    with pytest.raises(BackboneError, match=f"is damaged: .* delete {blob} and run again"):
+        load_backbone(name)
+    blob.unlink()
+    with hub_of(cache.parent / "served") as address:
+        (digest,) = asked_from(address, cache, [name])
+
+    assert blob.read_bytes() == whole
+    assert digest == blob.name
+
+
+def test_a_snapshot_that_no_reference_names_is_told_from_none(tmp_path: Path, cache: Path) -> None:
+    """As `revision=COMMIT` downloads it."""
+    weights = random_timm_weights(tmp_path, "test_vit")
+    cached = fill(cache, "timm/test_vit.r160_in1k", "model.safetensors", weights)
+    shutil.rmtree(cached.parents[2] / "refs")
+
+    with pytest.raises(BackboneError, match=f"no reference main, but {cached}: .*--weights"):
+        load_backbone("timm:test_vit.r160_in1k")
+    assert load_backbone("timm:test_vit.r160_in1k", weights=cached).spec.weights_sha256

@@ -222,7 +222,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
         r"its header cannot be read\); download it again",
     ),
     "broken off": (bytes(5000), r"nothing but zeros.*download it again"),
-    "pickle": (b"\x80\x04\x95\x05\x00\x00\x00\x00", r"weights_only=True.*trust it: python -c"),
+    "pickle": (b"\x80\x04\x95\x05\x00\x00\x00\x00", r"a Python pickle, .*trust it: python -c"),
     "noise": (b"\xf1\xf2\xf3" * 99, r"no known kind \(it begins f1 f2 f3"),
 }
 

@@ -8,6 +8,7 @@ read, by an unpickler that knows tensors and plain containers and takes other cl
 """
 
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -33,12 +34,57 @@ _STORAGES = {
 }
 
 
+def check_archive(path: Path) -> None:
+    """Refuse an archive whose tensors are not what was written; what torch itself never looks at.
+
+    Raises:
+        BackboneError: bytes do not match their CRC-32, or are compressed, as torch never stores
+            them: a small file might be a huge one then.
+    """
+    problem = f"{path} is a damaged torch file"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if not re.search(r"/data(\.pkl$|/)", info.filename):
+                    continue
+                if info.compress_type != zipfile.ZIP_STORED:
+                    raise BackboneError(f"{problem}: {info.filename} is compressed; save it again")
+                with archive.open(info) as file:
+                    while info.CRC and file.read(1 << 20):  # 0: written without
+                        pass
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
+        raise BackboneError(f"{problem} ({error}); download it again") from error
+
+
+def module_tensors(content: object, prefix: str = "") -> dict[str, Tensor]:
+    """Give what the state dict of a saved module would be; empty for what is no module.
+
+    Args:
+        content: a bag of a class of `torch.nn`, or of one derived from it.
+        prefix: put before each name.
+    """
+    held = content.held if isinstance(content, _Bag) else None
+    if not isinstance(held, dict) or not isinstance(held.get("_modules"), dict):
+        return {}
+    left_out = held.get("_non_persistent_buffers_set") or ()
+    own = {**held.get("_parameters", {}), **held.get("_buffers", {})}
+    found = {
+        f"{prefix}{name}": value
+        for name, value in own.items()
+        if isinstance(value, Tensor) and name not in left_out
+    }
+    for name, child in held["_modules"].items():
+        found |= module_tensors(child, f"{prefix}{name}.")
+    return found
+
+
 def read_torchscript(path: Path) -> dict[str, Tensor]:
     """Read the parameters and buffers of an archived module by their dotted names.
 
     Raises:
         BackboneError: the archive is damaged, or holds something else than modules and tensors.
     """
+    check_archive(path)
     try:
         return dict(_named(_unpickled(path, _Reader)))
     except _BROKEN as error:
@@ -114,6 +160,8 @@ class _Reader(pickle.Unpickler):
             return _STORAGES[name]
         known: dict[tuple[str, str], Callable[..., object]] = {
             ("collections", "OrderedDict"): OrderedDict,
+            ("builtins", "set"): set,
+            ("__builtin__", "set"): set,
             ("torch._utils", "_rebuild_tensor_v2"): _view,
             ("torch._utils", "_rebuild_parameter"): _first,
             ("torch.jit._pickle", "restore_type_tag"): _first,

@@ -31,12 +31,17 @@ _BEGINS: dict[bytes, tuple[str, str]] = {
     b"BZh": ("a bzip2 archive", _UNPACK),
     b"7z\xbc\xaf": ("a 7z archive", _UNPACK),
     b"Rar!": ("a rar archive", _UNPACK),
-    b"\x08\x07\x12": ("an ONNX graph", "give the weights it was exported from"),
-    b"\x08\x08\x12": ("an ONNX graph", "give the weights it was exported from"),
+    **{
+        bytes([8, version, 0x12]): ("an ONNX graph", "give the weights it was exported from")
+        for version in range(3, 20)
+    },
     b"\x89PNG": ("an image", "give the weights file"),
     b"\xff\xd8\xff": ("an image", "give the weights file"),
 }
 """How files begin that are not read: what they are, and what to do."""
+
+_TORCH_1_5 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""The pickled number that torch wrote first before version 1.6."""
 
 _BIG_VISION = (
     "a NumPy archive of big_vision's (JAX) SigLIP",
@@ -64,8 +69,10 @@ def kind_of(path: Path) -> Kind:
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < _LONGEST_HEADER:
         _check_safetensors(path)
         return "safetensors"
-    if start.startswith(b"\x80") and start[1] < 6:  # a pickle's protocol: torch before 1.6
+    if start.startswith(_TORCH_1_5):
         return "torch"
+    if start.startswith(b"\x80") and start[1] < 6:
+        raise BackboneError(_a_pickle(path))
     found = next((said for begin, said in _BEGINS.items() if start.startswith(begin)), None)
     what, remedy = found or _unknown(path, start)
     raise BackboneError(f"{path} cannot be read as weights, it is {what}; {_TAKES}: {remedy}")
@@ -89,6 +96,11 @@ def check_weights_file(path: Path) -> None:
         raise BackboneError(f"no weights file at {path}{why}; {_TAKES}") from None
     if stat.S_ISDIR(status.st_mode):
         kinds = ("*.index.json", "*.safetensors", "*.bin")
+        if next(path.glob("*.distcp"), None) is not None:
+            raise BackboneError(
+                f"{path} is a folder of torch's distributed checkpoints; {_TAKES}: python -m "
+                f"torch.distributed.checkpoint.format_utils dcp_to_torch {path} weights.pth"
+            )
         inside = [file for kind in kinds for file in sorted(path.glob(kind))]
         example = f", as {inside[0]}" if inside else ""
         raise BackboneError(f"{path} is a folder; {_TAKES}: name the file in it{example}")
@@ -96,6 +108,15 @@ def check_weights_file(path: Path) -> None:
         raise BackboneError(f"{path} is a pipe, socket or device; {_TAKES}")
     if status.st_size == 0:
         raise BackboneError(f"the weights file {path} is empty; download it again")
+
+
+def _a_pickle(path: Path) -> str:
+    return (
+        f"{path} cannot be read as weights, it is a Python pickle, which may run anything when it "
+        f'is opened; {_TAKES}. Where you trust it: python -c "import pathlib, pickle, torch; '
+        f"m = pickle.loads(pathlib.Path('{path.name}').read_bytes()); "
+        "torch.save({k: torch.as_tensor(v) for k, v in m.items()}, 'weights.pth')\""
+    )
 
 
 def _check_safetensors(path: Path) -> None:
@@ -132,7 +153,9 @@ def _kind_of_zip(path: Path) -> Kind:
     if any(name.endswith("/data.pkl") for name in names):
         is_script = any(name.endswith("/constants.pkl") for name in names)
         return "torchscript" if is_script else "torch"
-    if any(name.endswith(".npy") for name in names):
+    if any(name.endswith("archive_format") for name in names):
+        what, remedy = "a program of torch.export", "give the weights it was exported from"
+    elif any(name.endswith(".npy") for name in names):
         of_jax = any(name.startswith("params/") for name in names)
         what, remedy = _BIG_VISION if of_jax else ("a NumPy archive", _SAVE_TORCH)
     else:

@@ -6,10 +6,12 @@ points to, below `blobs/`, has a digest for a name.
 
 import errno
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from pipeline.backbones.digest import sha256_of_file
 from pipeline.memo import fingerprint, recall, remember
 from spg_core.errors import BackboneError
 
@@ -25,21 +27,35 @@ def hub_file(repository: str, file_names: Sequence[str], *, name: str) -> Path:
         name: the backbone as the user typed it, for the message.
 
     Raises:
-        BackboneError: neither the hub's cache nor the hub gives any of the files.
+        BackboneError: neither the hub's cache nor the hub gives any of the files, or not the bytes
+            that the hub has.
     """
     remember(_KIND, _asked(name), json.dumps([repository, *file_names]).encode())
     # The cache is asked first, so a filled cache works offline and needs no time-out.
-    cached = _cached(repository, file_names)
-    if cached is not None:
-        return cached
-    found = _downloaded(repository, file_names)
+    found = _cached(repository, file_names) or _downloaded(repository, file_names)
     if isinstance(found, Path):
+        _require_blob(found)
         return found
     raise BackboneError(
         f"the weights of {name} cannot be had: {_reason(repository, file_names, found)}; give a "
         f"file with --weights FILE, fill the hub's cache (HF_HOME) on a connected machine, or "
         f"name a mirror in HF_ENDPOINT{_LOGIN.get(repository.partition('.')[0], '')}"
     ) from found
+
+
+def _require_blob(path: Path) -> None:
+    """Refuse a file whose blob has not the SHA-256 that it is called by.
+
+    The hub's client looks at the size of a download alone, and never again at what is cached.
+    """
+    blob = path.resolve()
+    if blob.parent.name != "blobs" or not re.fullmatch("[0-9a-f]{64}", blob.name):
+        return  # copied where there are no links, or a small file called by another digest
+    if blob.stat().st_size == 0 or sha256_of_file(path) != blob.name:
+        raise BackboneError(
+            f"{path} in the hub's cache is damaged: it does not have the SHA-256 that the hub "
+            f"gave; delete {blob} and run again, which downloads it"
+        )
 
 
 def cached_weights(name: str) -> Path | None:
@@ -125,6 +141,11 @@ def _reason(repository: str, file_names: Sequence[str], error: Exception | None)
             return f"{hub} has no open repository {repository}; a private one needs a login"
         case EntryNotFoundError() if not isinstance(error, LocalEntryNotFoundError):
             return f"hub repository {repository} holds none of {', '.join(file_names)}"
+        case OfflineModeIsEnabled() if (there := _unnamed(repository, file_names)) is not None:
+            return (
+                f"the hub's cache has of {repository} no reference main, but {there}: give that "
+                "with --weights if it is the one"
+            )
         case OfflineModeIsEnabled():
             return (
                 f"hub repository {repository} is not in the hub's cache {cache}, and "
@@ -137,6 +158,15 @@ def _reason(repository: str, file_names: Sequence[str], error: Exception | None)
                 f"hub repository {repository} is neither cached nor reachable at {hub} "
                 f"({' '.join(str(error).split())[:200] or type(error).__name__})"
             )
+
+
+def _unnamed(repository: str, file_names: Sequence[str]) -> Path | None:
+    """Find a file of a snapshot that was had by its commit, so that no reference names it."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}", "snapshots")
+    found = (file for name in file_names for file in sorted(folder.glob(f"*/{name}")))
+    return next((file for file in found if file.is_file()), None)
 
 
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)

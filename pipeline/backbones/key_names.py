@@ -139,12 +139,17 @@ WRAPPERS = (
 )  # fmt: skip
 """Under which a checkpoint keeps its tensors, the averaged ones first."""
 
+COUNTERS = ("n_averaged",)
+"""What counts training, beside the tensors of a model: torch's averaged models have it."""
+
 NOISE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 """What compiling and sharding put into a name, anywhere."""
 
 HEADS = frozenset((
     "head", "heads", "head_dist", "attn_pool", "pooler", "classifier", "fc", "lm_head",
     "projectors", "local_cls_norm",
+    # of a masked autoencoder
+    "decoder_pos_embed", "decoder_embed", "decoder_blocks", "decoder_norm", "decoder_pred",
 ))  # fmt: skip
 """First words of what turns tokens into something else, and is left out where a model lacks it."""
 

@@ -48,6 +48,7 @@ def backbone_tensors(
         if name in wanted or name.partition(".")[0] not in HEADS
     }
     _refuse_quantised(kept, where)
+    _refuse_infinite(kept, where)
     start = "visual." if naming.form == "openai" else ""
     return {start + name: _float(tensor) for name, tensor in kept.items()}
 
@@ -79,6 +80,21 @@ def _refuse_quantised(state: Tensors, where: Path | str) -> None:
         raise BackboneError(f"{where} is quantised ({some(found)}); give the unquantised one")
 
 
+def _refuse_infinite(state: Tensors, where: Path | str) -> None:
+    """Refuse numbers that float16 cut off, that a training lost, or that never were."""
+    found = [
+        name
+        for name, tensor in state.items()
+        if tensor.is_meta
+        or (tensor.is_floating_point() and not bool(_float(tensor).isfinite().all()))
+    ]
+    if found:
+        raise BackboneError(
+            f"{where} holds NaN, infinity or no numbers at all ({some(found)}); give weights of a "
+            "training that went well, or that were saved in float32"
+        )
+
+
 def _find(state: Tensors, where: Path | str) -> tuple[Naming, str] | None:
     """Tell how a file's tensors are named, and what stands before their names."""
     for naming in NAMINGS:
@@ -89,7 +105,9 @@ def _find(state: Tensors, where: Path | str) -> tuple[Naming, str] | None:
         ]
         if naming.needs is not None:
             prefixes = [prefix for prefix in prefixes if prefix + naming.needs in state]
-        averaged = [prefix for prefix in prefixes if re.search(r"teacher|ema\b|_ema", prefix)]
+        averaged = [
+            prefix for prefix in prefixes if re.search(r"teacher|(^|[._])ema([._]|$)", prefix)
+        ]
         chosen = averaged or prefixes
         if len(chosen) > 1:
             they = some([f"{prefix}{naming.anchor}" for prefix in chosen])
@@ -105,10 +123,12 @@ def _find(state: Tensors, where: Path | str) -> tuple[Naming, str] | None:
 def _beside(state: Tensors, naming: Naming, prefix: str, where: Path | str) -> dict[str, Tensor]:
     """Give what belongs to a backbone from beside its prefix; refuse what is not known."""
     taken, unknown = {}, []
+    copies = [name.removesuffix(naming.anchor) for name in state if name.endswith(naming.anchor)]
+    others = tuple(copy for copy in copies if copy not in ("", prefix))
     parts = prefix.split(".")[:-1]
     for name in state:
-        if name.startswith(prefix):
-            continue
+        if name.startswith((prefix, *others)):
+            continue  # others: what the averaged one was averaged from
         words = name.split(".")
         n_shared = sum(
             1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(words, parts, strict=False))

@@ -7,17 +7,23 @@ have one digest and hence one cache key. What a file is, its bytes say, never it
 import argparse
 import pickle
 import warnings
+import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pipeline.backbones.archives import read_among_objects, read_torchscript
+from pipeline.backbones.archives import (
+    check_archive,
+    module_tensors,
+    read_among_objects,
+    read_torchscript,
+)
 from pipeline.backbones.file_kind import kind_of
 from pipeline.backbones.hub import first_line
 from pipeline.backbones.in_parts import index_of, parts_of
-from pipeline.backbones.key_names import NOISE, WRAPPERS
+from pipeline.backbones.key_names import COUNTERS, NOISE, WRAPPERS
 from spg_core.errors import BackboneError
 
 
@@ -47,7 +53,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     state = _unwrapped(content)
     if not state:
         raise BackboneError(f"{path} holds no named tensors; expected a model's state dict")
-    return {_bare(key): value for key, value in state.items()}
+    return {_bare(key): value for key, value in state.items() if key not in COUNTERS}
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -77,6 +83,8 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(path: Path) -> object:
+    if zipfile.is_zipfile(path):
+        check_archive(path)
     try:
         # An open file: of a path, torch judges by its name, too. timm keeps its options in the
         # files, as a Namespace, which can do no harm.
@@ -93,21 +101,24 @@ def _read_torch(path: Path) -> object:
         content = read_among_objects(path)
         if _unwrapped(content):
             return content
+        said = first_line(error)
+        reason = "it holds other objects" if said.startswith("Weights only") else said
         raise BackboneError(
-            f"{path} cannot be read as weights ({first_line(error)}); expected a torch file of "
-            "plain tensors, which is all that weights_only=True lets in. Where you trust it: "
-            f"python -c \"import torch; torch.save(torch.load('{path.name}', 'cpu', "
-            "weights_only=False)['state_dict'], 'weights.pth')\""
+            f"{path} cannot be read as weights ({reason}); expected a torch file of plain tensors, "
+            "which is all that weights_only=True lets in. Where you trust it: "
+            f"python -c \"import torch; m = torch.load('{path.name}', 'cpu', weights_only=False); "
+            "torch.save(m['state_dict'] if isinstance(m, dict) else m.state_dict(), 'weights.pth')\""
         ) from error
 
 
 def _unwrapped(content: object) -> dict[str, Tensor]:
     """Find the named tensors in what a file held, the averaged ones first, as timm does."""
     if not isinstance(content, dict):
-        return {}
+        return module_tensors(content)
     for wrapper in WRAPPERS:
-        if isinstance(content.get(wrapper), dict):
-            return _unwrapped(content[wrapper])
+        inner = content.get(wrapper)
+        if isinstance(inner, dict) or module_tensors(inner):
+            return _unwrapped(inner)
     return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
 
 
