@@ -5,7 +5,7 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -37,7 +37,8 @@ def net(state: dict[str, Tensor]) -> nn.Module:
 
 def by_timms_saver(path: Path, model: nn.Module) -> None:
     """As timm's train.py: options as NumPy has them, an average that counts."""
-    from timm.utils import CheckpointSaver, ModelEmaV3
+    from timm.utils.checkpoint_saver import CheckpointSaver
+    from timm.utils.model_ema import ModelEmaV3
 
     average = ModelEmaV3(model)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
@@ -81,7 +82,7 @@ READ: dict[str, Callable[[Path, nn.Module], object]] = {
         AveragedModel(nn.DataParallel(model)).state_dict(), path
     ),
     "a compiled data-parallel model": lambda path, model: torch.save(
-        torch.compile(nn.DataParallel(model)).state_dict(), path
+        cast("nn.Module", torch.compile(nn.DataParallel(model))).state_dict(), path
     ),
     "timm's checkpoint": by_timms_saver,
     "an average beside its model": with_an_average_beside,
@@ -147,9 +148,9 @@ def without_numbers(path: Path, model: nn.Module) -> None:
 
 
 def distributed(path: Path, model: nn.Module) -> None:
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict_saver import save
 
-    dcp.save({"model": model.state_dict()}, checkpoint_id=str(path), no_dist=True)
+    save({"model": model.state_dict()}, checkpoint_id=str(path), no_dist=True)
 
 
 def exported(path: Path, model: nn.Module) -> None:

@@ -107,7 +107,7 @@ def _read_torch(path: Path) -> object:
             f"{path} cannot be read as weights ({reason}); expected a torch file of plain tensors, "
             "which is all that weights_only=True lets in. Where you trust it: "
             f"python -c \"import torch; m = torch.load('{path.name}', 'cpu', weights_only=False); "
-            "torch.save(m['state_dict'] if isinstance(m, dict) else m.state_dict(), 'weights.pth')\""
+            "torch.save(m['state_dict'] if type(m) is dict else m.state_dict(), 'weights.pth')\""
         ) from error
 
 
