@@ -10,12 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from cache.store import open_store
+from manifests.build import build_manifest
 from pipeline import cli
 from pipeline import device as device_module
+from pipeline.backbones.load import load_backbone
 from pipeline.backbones.on_cpu import Taken
 from pipeline.backbones.on_gpu import GpuForward
+from pipeline.backbones.preprocess import normalise
+from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import FitGuidesConfig
 from pipeline.device import by_halves, within_memory
+from pipeline.extraction import compute as compute_module
+from pipeline.extraction.compute import ShardArrays, compute_shard
+from pipeline.extraction.model_inputs import model_inputs
 from pipeline.fitting import guides as guides_stage
 from pipeline.fitting.dictionaries import make_trainer
 from pipeline.fitting.guides import fit_guide_group
@@ -176,6 +183,35 @@ def test_an_sae_of_others_is_measured_by_halves(
     assert torch.equal(again, active)
     assert also_unexplained == pytest.approx(unexplained, rel=1e-6)
     assert seen[:4] == [16, 8, 4, 4]
+
+
+def test_images_that_do_not_fit_before_they_reach_the_model_go_there_by_halves(
+    small_store: SmallStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = small_store.images / "target"
+    built = build_manifest(root, layout="mvtec", dataset="x", split="test", workers=1)
+    backbone = load_backbone("gabor", image_size=96)
+
+    def extracted() -> ShardArrays:
+        inputs = model_inputs(built.manifest, root, backbone.specs, 7, None)
+        [shard] = compute_shard([backbone], inputs, built.manifest.n_images, lambda _: None)
+        return shard
+
+    expected, seen = extracted(), list[int]()
+
+    def few(pixels: Tensor, spec: BackboneSpec) -> Tensor:
+        seen.append(len(pixels))
+        if len(pixels) > 2:
+            raise torch.OutOfMemoryError(LACKING)
+        return normalise(pixels, spec)
+
+    monkeypatch.setattr(compute_module, "normalise", few)
+    found = extracted()
+
+    assert seen[:5] == [7, 3, 1, 1, 1]
+    np.testing.assert_allclose(found.tokens, expected.tokens, rtol=2e-3)
+    assert np.array_equal(found.masks, expected.masks)
+    assert "extracting gabor: 7 images do not fit cpu; now 3 at a time" in capsys.readouterr().err
 
 
 # --- what is left ---------------------------------------------------------------------------------

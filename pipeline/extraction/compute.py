@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.backbones.load import Backbone, BackboneSpec, PatchTokens
 from pipeline.backbones.preprocess import normalise, squash_of
-from pipeline.device import sent
+from pipeline.device import by_halves, sent
 from pipeline.extraction.model_inputs import ModelInput
 
 
@@ -89,7 +89,13 @@ def _empty(spec: BackboneSpec, masks: NDArray[np.uint8], device: torch.device) -
 
 def _forward(backbone: Backbone, batch: ModelInput, layers: Sequence[_Filling], done: int) -> None:
     """Copy what a batch is in each layer of a backbone to its place; layers share their masks."""
-    spec = backbone.spec
-    pixels = sent(torch.from_numpy(batch.pixels[squash_of(spec)]), backbone.device)
-    for layer, found in zip(layers, backbone.layers(normalise(pixels, spec)), strict=True):
-        layer.take(done, found, batch.masks[spec.height, spec.width])
+    spec, device = backbone.spec, backbone.device
+    images = torch.from_numpy(batch.pixels[squash_of(spec)])
+    masks = batch.masks[spec.height, spec.width]
+
+    def take(here: slice) -> None:
+        pixels = normalise(sent(images[here], device), spec)
+        for layer, found in zip(layers, backbone.layers(pixels), strict=True):
+            layer.take(done + here.start, found, masks[here])
+
+    by_halves(f"extracting {spec.name}", batch.n_images, batch.n_images, device, take)
