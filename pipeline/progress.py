@@ -9,6 +9,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -22,11 +23,14 @@ __all__ = [
     "bar",
     "console",
     "counting",
+    "has_bars",
     "human_bytes",
     "human_seconds",
     "say",
     "shown_above",
 ]
+_WIDE = 72
+"""Columns of a terminal that hold a bar and what is noted beside it."""
 
 
 class _Console(Console):
@@ -53,29 +57,26 @@ class Advance(Protocol):
         ...
 
 
+def has_bars() -> bool:
+    """Tell whether stderr is a terminal that can draw a line anew; a dumb one gets lines."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 @contextmanager
 def bar(description: str, total: int) -> Iterator[Advance]:
     """Show one bar of `total` steps while the block runs; the last line stays on screen.
 
-    Without a terminal it is a line every 30 s (`SPG_PROGRESS_SECONDS`) and one at the end.
+    Without a terminal, or on a dumb one, it is a line every 30 s (`SPG_PROGRESS_SECONDS`) and one
+    at the end.
 
     Raises: ConfigError for another value of that variable.
     """
-    if not console.is_terminal:
+    if not has_bars():
         with Lines(printable_line(description), total, say) as lines:
             yield lines.advance
         return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", style="dim", markup=False),
-    )
     above = _above[-1] if _above else None
-    with _Bars(*columns, console=console, transient=above is not None) as progress:
+    with _Bars(*_columns(), console=console, transient=above is not None) as progress:
         progress.above = above
         task = progress.add_task(printable_line(description), total=total, note="")
 
@@ -85,6 +86,20 @@ def bar(description: str, total: int) -> Iterator[Advance]:
             progress.update(task, advance=n, note=printable_line(note), total=total)
 
         yield advance
+
+
+def _columns() -> list[ProgressColumn]:
+    """Give what stands beside each other; of a narrow terminal, what cannot be left out."""
+    wide = console.width >= _WIDE
+    return [
+        TextColumn("{task.description}", markup=False),
+        *([BarColumn(bar_width=24)] if wide else []),
+        MofNCompleteColumn(),
+        *([TimeElapsedColumn()] if wide else []),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        *([TextColumn("{task.fields[note]}", style="dim", markup=False)] if wide else []),
+    ]
 
 
 class _Bars(Progress):
@@ -110,7 +125,7 @@ def shown_above(draw: Callable[[], RenderableType]) -> Iterator[None]:
         yield
     finally:
         _above.pop()
-        if console.is_terminal:
+        if has_bars():
             console.print(draw())
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
+from typing import Literal
 
 from rich.table import Table
 
@@ -12,11 +14,13 @@ from pipeline.frames import as_parquet, csv_text
 from pipeline.kinds import BODY, JSON
 from pipeline.metrics import METRICS, percent
 from pipeline.printable import printable_line
-from pipeline.progress import console, say, shown_above
+from pipeline.progress import console, has_bars, say, shown_above
 from pipeline.sweep.table import sweep_table
 
 CSV = "sweep.csv"
 _SHOWN_ROWS = 20
+_GAP = 2
+"""Blanks between columns."""
 _STATES = {"sae": "SAE fitted", "guides": "guides fitted"}
 _MEASURED: dict[str, Callable[[float], str]] = {
     "fvu": lambda value: f"{value:.3f}",
@@ -57,7 +61,7 @@ class Board:
         self.write()
         ended = [self._rows[i] for i in changed if _is_ended(self._rows[i])]
         for n, row in enumerate(ended, start=n_ended + 1):
-            if not console.is_terminal:
+            if not has_bars():
                 say(f"point {n} of {len(self._rows)} {self._said(row)}")
 
     def write(self) -> None:
@@ -82,20 +86,33 @@ class Board:
         return f"done: {axes}: {', '.join(told)}"
 
     def _table(self) -> Table:
-        """Draw the points that changed last, as many as fit."""
+        """Draw the points that changed last, as many as fit, and of each what fits beside it."""
         n_shown = min(_SHOWN_ROWS, max(3, console.height - 8))
         chosen = [*(i for i in range(len(self._rows)) if i not in self._last), *self._last]
-        table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-        for name in (*self._axes, "state", *_HEADINGS.values()):
-            table.add_column(name, justify="left" if name == "state" else "right")
-        for i in sorted(chosen[-n_shown:]):
-            row, measured = self._rows[i], _measured(self._rows[i])
-            state = _STATES.get(str(row["state"]), str(row["state"]))
-            cells = [*(str(row[name]) for name in self._axes), state]
-            table.add_row(*map(printable_line, cells), *(measured.get(n, "") for n in _HEADINGS))
+        names = [*self._axes, "state", *_HEADINGS.values()]
+        rows = [_cells(self._rows[i], self._axes) for i in sorted(chosen[-n_shown:])]
+        columns = list(zip(names, *rows, strict=True))
+        if sum(max(map(len, texts)) + _GAP for texts in columns) > console.width:
+            columns = [(*name.split(), *texts) for name, *texts in columns]  # a line a word
+        widths = [max(map(len, texts)) for texts in columns]
+        # a number that is cut is another number, so what has no room is left out
+        ends = [end for end in accumulate(width + _GAP for width in widths) if end <= console.width]
+        table = Table(box=None, header_style="bold", padding=(0, _GAP, 0, 0))
+        for name, width in zip(names[: len(ends)], widths, strict=False):
+            justify: Literal["left", "right"] = "left" if name == "state" else "right"
+            table.add_column(name, justify=justify, width=width)
+        for cells in rows:
+            table.add_row(*cells[: len(ends)])
         if len(chosen) > n_shown:
             table.caption = f"{n_shown} of {len(chosen)} points"
         return table
+
+
+def _cells(row: Row, axes: Sequence[str]) -> list[str]:
+    """Give the texts of a point, in the order of the columns."""
+    state, measured = str(row["state"]), _measured(row)
+    told = [*(str(row[name]) for name in axes), _STATES.get(state, state)]
+    return [*map(printable_line, told), *(measured.get(name, "") for name in _HEADINGS)]
 
 
 def table_as_csv(rows: Sequence[Row]) -> bytes:
