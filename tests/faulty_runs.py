@@ -22,10 +22,22 @@ from typing import Any, NamedTuple
 from tests.faulty_disk import Fault, install
 
 IMPORTED = (
-    *("matplotlib.pyplot", "zarr", "zarr.storage", "pyarrow.parquet", "jinja2"),
-    *("pipeline.commands.app", "pipeline.extraction.shards", "pipeline.fitting.guides"),
-    *("pipeline.fitting.sae", "pipeline.scoring.score", "pipeline.report", "pipeline.caches.work"),
+    *(
+        "matplotlib.pyplot",
+        "zarr",
+        "zarr.storage",
+        "pyarrow.parquet",
+        "jinja2",
+        "safetensors.torch",
+    ),
+    *("pandas", "pyarrow.pandas_compat", "typer._adapters"),  # which others import at the first use
+    *("PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.JpegImagePlugin", "PIL.PpmImagePlugin"),
+    *("pipeline.cli", "pipeline.commands.app", "pipeline.stages", "pipeline.caches.work"),
+    *("manifests.build", "spg_core.gabor", "pipeline.extraction.shards", "pipeline.fitting.sae"),
+    *("pipeline.fitting.over_file", "pipeline.scoring.score", "pipeline.scoring.report_data"),
+    *("pipeline.prediction.unlike", "pipeline.report", "pipeline.text_table"),
 )
+"""What the runs need: each would take as long to import it as it takes to run."""
 
 
 class Ended(NamedTuple):

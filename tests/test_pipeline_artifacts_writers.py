@@ -5,12 +5,13 @@ in which two of them reach the store, and wherever one dies, a reader finds a wh
 of them, or none and the next run makes it.
 
 A writer is run again from its start for each of its steps, with the answers it had: so every order
-of steps can be tried without threads.
+of steps can be tried without threads. What it asks next follows from its answers alone, whatever
+the other did, and is found out once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -30,52 +31,59 @@ from tests.artifact_samples import (
 Stored = dict[str, bytes]
 
 
+Request = tuple[str, str, bytes]
+"""What a writer asks of a store: an operation, a name, and what is written."""
+
+
 class Paused(Exception):
-    """A writer would take its next step now."""
+    """A writer has no answer to its next request yet."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+
+
+def perform(objects: Stored, request: Request) -> object:
+    """Do what is asked of a store; give the answer, None where a name is not there."""
+    operation, name, data = request
+    match operation:
+        case "get":
+            return objects.get(name)
+        case "size":
+            return len(objects[name]) if name in objects else None
+        case "put_new" if name in objects:
+            return False
+        case "put_new" | "replace":
+            objects[name] = data
+            return True
+    raise ValueError(operation)
 
 
 class Memory:
-    """A store in memory. Answers that are known are given again; then one step is taken."""
+    """A store in memory; given answers, it gives these and then pauses the writer."""
 
     where = "memory"
     read_only = False
 
-    def __init__(self, objects: Stored, answers: list[object] | None = None) -> None:
+    def __init__(self, objects: Stored, answers: Iterable[object] | None = None) -> None:
         self.objects = objects
-        self.answers = answers
-        self.n_asked = 0
+        self.answers = None if answers is None else iter(answers)
 
-    def _step(self, operation: Callable[[], object]) -> object:
+    def _ask(self, operation: str, name: str, data: bytes = b"") -> object:
+        request = (operation, name, data)
         if self.answers is None:
-            return operation()
-        self.n_asked += 1
-        if self.n_asked <= len(self.answers):
-            answer = self.answers[self.n_asked - 1]
-        elif self.n_asked == len(self.answers) + 1 and not self.stepped:
-            try:
-                answer = operation()
-            except NotInStore as error:
-                answer = error
-            self.answers.append(answer)
-            self.stepped = True
-        else:
-            raise Paused
-        if isinstance(answer, NotInStore):
-            raise answer
-        return answer
-
-    stepped = False
+            return perform(self.objects, request)
+        for answer in self.answers:
+            return answer
+        raise Paused(request)
 
     def get(self, name, max_bytes=0):
-        def read():
-            if name not in self.objects:
-                raise NotInStore(f"{name} is not in the store")
-            return self.objects[name]
-
-        return self._step(read)
+        data = self._ask("get", name)
+        if data is None:
+            raise NotInStore(f"{name} is not in the store")
+        return data
 
     def size(self, name):
-        return self._step(lambda: len(self.objects[name]) if name in self.objects else None)
+        return self._ask("size", name)
 
     def walk(self, prefix):
         names = sorted(name for name in self.objects if name.startswith(f"{prefix}/"))
@@ -85,16 +93,10 @@ class Memory:
         return sorted({name.split("/")[0] for name in self.objects})
 
     def put_new(self, name, parts):
-        def put():
-            if name in self.objects:
-                return False
-            self.objects[name] = b"".join(parts)
-            return True
-
-        return self._step(put)
+        return self._ask("put_new", name, b"".join(parts))
 
     def replace(self, name, parts):
-        self._step(lambda: self.objects.update({name: b"".join(parts)}))
+        self._ask("replace", name, b"".join(parts))
 
 
 def as_store(objects: Stored) -> Any:
@@ -132,42 +134,49 @@ CASES = [
 ]
 
 
-def take_step(case, writer, objects, answers):
-    """Let a writer take one more step; give the store, its answers, and whether it is done."""
-    after, known = dict(objects), list(answers)
+def next_request(case, writer, answers):
+    """Give what a writer asks after the answers it had; None where it is done."""
     try:
-        case.write(Memory(after, known), writer)
-    except Paused:
-        return after, tuple(known), False
-    return after, tuple(known), True
+        case.write(Memory({}, answers), writer)
+    except Paused as paused:
+        return paused.request
+    return None
 
 
 def every_end(case, start, check=lambda _: None):
     """Try all orders of two writers' steps and crashes; give each end and how many finished."""
-    ends, seen = {}, set()
+    ends, seen, checked = {}, set(), set()
+    asks = cache(partial(next_request, case))  # whatever the other writer did
     open_states = [(start, ((), ()), ("running", "running"))]
     while open_states:
         objects, answers, states = open_states.pop()
         stored = hash(tuple(sorted(objects.items())))
-        key = (stored, hash(str(answers)), states)
+        key = (stored, answers, states)
         if key in seen:
             continue
-        if stored not in {one for one, *_ in seen}:
-            check(objects)
         seen.add(key)
+        if stored not in checked:
+            checked.add(stored)
+            check(objects)
         if "running" not in states:
             ends[stored, states.count("done")] = (objects, states.count("done"))
         for writer in (0, 1):
             if states[writer] != "running":
                 continue
-            dead = tuple("dead" if i == writer else state for i, state in enumerate(states))
-            open_states.append((objects, answers, dead))
-            after, more, done = take_step(case, writer, objects, answers[writer])
-            heard = tuple(more if i == writer else old for i, old in enumerate(answers))
-            now = "done" if done else "running"
-            moved = tuple(now if i == writer else state for i, state in enumerate(states))
-            open_states.append((after, heard, moved))
+            open_states.append((objects, answers, changed(states, writer, "dead")))
+            request = asks(writer, answers[writer])
+            if request is None:
+                open_states.append((objects, answers, changed(states, writer, "done")))
+                continue
+            after = dict(objects)
+            heard = (*answers[writer], perform(after, request))
+            open_states.append((after, changed(answers, writer, heard), states))
     return list(ends.values())
+
+
+def changed(pair, at, value):
+    """Give a pair with another value at a place."""
+    return (value, pair[1]) if at == 0 else (pair[0], value)
 
 
 def whole_or_none(case: Case, objects: Stored) -> None:

@@ -14,6 +14,7 @@ from pipeline.backbones.load import (
     BackboneSpec,
     load_backbone,
 )
+from pipeline.backbones.undrawn import Undrawn
 from spg_core.types import PatchGrid
 from tests.random_weights import random_timm_weights
 
@@ -45,13 +46,14 @@ def library_forward(model: str, weights: Path, size: int) -> tuple[Any, Any]:
     """Build a timm model in the library's plain way, at an input size."""
     import timm
 
-    net = timm.create_model(
-        model,
-        pretrained=True,
-        num_classes=0,
-        img_size=size,
-        pretrained_cfg_overlay={"file": str(weights), "custom_load": False},
-    ).eval()
+    with Undrawn():
+        net = timm.create_model(
+            model,
+            pretrained=True,
+            num_classes=0,
+            img_size=size,
+            pretrained_cfg_overlay={"file": str(weights), "custom_load": False},
+        ).eval()
     return net, torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(3))
 
 
@@ -141,6 +143,15 @@ def test_final_norm_and_layer_choose_what_leaves_the_model(tmp_path: Path) -> No
     torch.testing.assert_close(tokens(2, False), seen[2][:, 1:])
     with torch.inference_mode():
         torch.testing.assert_close(tokens(2, True), net.norm(seen[2])[:, 1:])
+
+
+def test_no_weights_are_drawn_where_a_file_has_them(tmp_path: Path) -> None:
+    weights = random_timm_weights(tmp_path, "test_vit")
+    before = torch.get_rng_state()
+
+    load_backbone("timm:test_vit", weights=weights)
+
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_last_layer_by_number_is_the_default(tmp_path: Path) -> None:

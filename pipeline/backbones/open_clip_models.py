@@ -21,6 +21,7 @@ from pipeline.backbones.precision import keep_residual_stream
 from pipeline.backbones.rename import backbone_tensors
 from pipeline.backbones.spec import BackboneRequest, BackboneSpec, Channels
 from pipeline.backbones.timm_models import check_image_size
+from pipeline.backbones.undrawn import Undrawn
 from pipeline.backbones.weights import read_state_dict, require_names, require_shapes
 from spg_core.errors import BackboneError
 
@@ -119,7 +120,9 @@ def _image_tower(config: ModelRecord, spec: BackboneSpec, weights: Path) -> nn.M
     from open_clip.model import _build_vision_tower
 
     vision = {**config["vision_cfg"], "image_size": (spec.height, spec.width)}
-    visual: Any = _build_vision_tower(config["embed_dim"], vision, config.get("quick_gelu", False))
+    quick = config.get("quick_gelu", False)
+    with Undrawn():
+        visual: Any = _build_vision_tower(config["embed_dim"], vision, quick)
     if not spec.projection:
         visual.proj = None
     wanted = {f"visual.{key}": value for key, value in visual.state_dict().items()}

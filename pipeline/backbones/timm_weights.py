@@ -14,6 +14,7 @@ from pipeline.backbones.precision import keep_residual_stream
 from pipeline.backbones.presets import TIMM_ACTIVATIONS
 from pipeline.backbones.rename import backbone_tensors
 from pipeline.backbones.spec import BackboneSpec
+from pipeline.backbones.undrawn import Undrawn
 from pipeline.backbones.weights import read_state_dict, require_names
 from spg_core.errors import BackboneError
 
@@ -85,14 +86,15 @@ def _built(
         "num_classes": 0, "classifier": None, "label_offset": None,
     }  # fmt: skip
     try:
-        model: nn.Module = timm.create_model(
-            model_name,
-            pretrained=True,
-            pretrained_cfg_overlay=overlay,
-            num_classes=0,
-            img_size=size,
-            **options,
-        )
+        with Undrawn():
+            model: nn.Module = timm.create_model(
+                model_name,
+                pretrained=True,
+                pretrained_cfg_overlay=overlay,
+                num_classes=0,
+                img_size=size,
+                **options,
+            )
     except (RuntimeError, KeyError, ValueError) as error:
         raise BackboneError(
             f"{subject}: {_few_names(error)}; give the weights of this very model"
