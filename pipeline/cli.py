@@ -107,8 +107,8 @@ def _told(error: Exception) -> int | None:
         case OSError():
             _say(f"error: {explain(error)}")
             return 1
-        case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's
-            _say(f"error: {_first_sentence(error)}; free the GPU's memory, or use --device cpu")
+        case RuntimeError() if (lack := _lack_of(error)) is not None:
+            _say(f"error: {lack}; free the GPU's memory, or use --device cpu")
             return 1
         case typer.Abort():
             return stopping.exit_code()
@@ -117,8 +117,12 @@ def _told(error: Exception) -> int | None:
     return None
 
 
-def _first_sentence(error: Exception) -> str:
-    return str(error).partition(". ")[0].rstrip(".")
+def _lack_of(error: RuntimeError) -> str | None:
+    if "torch" not in sys.modules:  # which takes a second to import
+        return None
+    from spg_core.gpu_memory import lack_of
+
+    return lack_of(error)
 
 
 @runtime_checkable

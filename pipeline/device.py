@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pipeline.progress import say
 from spg_core.errors import ConfigError, FitError, MetricError
+from spg_core.gpu_memory import lack_by_name, lack_of
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,10 @@ def by_halves(
 def _lack(run: Callable[[slice], None], here: slice) -> str | None:
     """Run it; say what the GPU said, None if all is well."""
     try:
-        run(here)
+        with lack_by_name():
+            run(here)
     except torch.OutOfMemoryError as error:
-        return str(error).partition(". ")[0]  # not the error, which holds frames and their tensors
+        return lack_of(error)  # not the error, which holds frames and their tensors
     return None
 
 
@@ -168,11 +170,12 @@ def within_memory(what: str) -> Iterator[None]:
     Raises: FitError that says what to lower.
     """
     try:
-        yield
+        with lack_by_name():
+            yield
     except torch.OutOfMemoryError as error:
         clear_frames(error.__traceback__)  # they hold tensors, and the error is kept
         torch.cuda.empty_cache()
         raise FitError(
-            f"{what} does not fit the GPU ({str(error).partition('. ')[0]}); lower --width or "
-            "--images-per-step, or let fewer runs share the GPU"
+            f"{what} does not fit the GPU ({lack_of(error)}); lower --width or --images-per-step, "
+            "or let fewer runs share the GPU"
         ) from None

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 import torch
 
 from spg_core.errors import ConfigError
+from spg_core.gpu_memory import lack_by_name
 
 Compiler = Literal["auto", "none", "inductor", "aot_eager"]
 Backend = Literal["inductor", "aot_eager"]
@@ -76,7 +77,8 @@ class Compiled(Generic[P, R]):
         if self._proven:
             return self._compiled(*args, **kwargs)
         try:
-            result = self._compiled(*args, **kwargs)
+            with lack_by_name():
+                result = self._compiled(*args, **kwargs)
         except torch.OutOfMemoryError:
             raise
         # a missing compiler shows as any of these, in torch or when a kernel is first launched

@@ -1,5 +1,6 @@
 """Nobody falls for a GPU that is too small: who goes on by halves, who fails alone, who says so."""
 
+import re
 import shutil
 import weakref
 from pathlib import Path
@@ -33,6 +34,7 @@ from pipeline.interchange.rules import Rule, rule_of
 from pipeline.prediction import familiar as familiar_module
 from pipeline.prediction.familiar import Familiar
 from pipeline.prediction.unlike import count_unlike
+from spg_core.compiling import Compiled
 from spg_core.errors import FitError
 from spg_core.familiarity import strangeness
 from tests.small_store import GUIDES, SmallStore
@@ -98,6 +100,60 @@ def test_the_next_fit_finds_the_memory_that_a_failed_one_took(lacking: Lacking) 
         lacking.take(2)
 
     assert lacking.was_gone == [True]
+
+
+LIBRARIES = [
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+]
+
+
+def unchanged(tokens: Tensor) -> Tensor:
+    """Stand for a step; compiled are functions of a module."""
+    return tokens
+
+
+@pytest.mark.parametrize("said", LIBRARIES, ids=["cuBLAS", "cuDNN", "CUDA"])
+def test_what_a_library_lacks_is_lack_of_memory_too(
+    said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def take(n: int) -> None:
+        seen.append(n)
+        if n > 1:
+            raise RuntimeError(said)
+
+    class Model(nn.Module):
+        def forward(self, pixels: Tensor) -> list[Taken]:
+            take(len(pixels))
+            return [(pixels, None)]
+
+    def compiled(tokens: Tensor) -> Tensor:
+        take(len(tokens))
+        return tokens
+
+    by_halves("looking", 2, 2, CPU, lambda here: take(here.stop - here.start))
+    GpuForward(Model())(torch.zeros(2, 3, 2, 2), CPU, "float32")
+    assert seen == [2, 1, 1] * 2
+    first = re.escape(said.partition("\n")[0])
+    with pytest.raises(FitError, match=rf"does not fit the GPU \({first}\)"), within_memory("it"):
+        take(2)
+    step = Compiled(unchanged, "aot_eager")
+    monkeypatch.setattr(step, "_compiled", compiled)
+    with pytest.raises(torch.OutOfMemoryError, match=first):
+        step(torch.zeros(2))
+    assert step.is_compiled
+
+
+def test_another_error_of_the_runtime_stays_what_it_is() -> None:
+    def broken(_: slice) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal memory access") as found:
+        by_halves("looking", 2, 2, CPU, broken)
+    assert not isinstance(found.value, torch.OutOfMemoryError)
 
 
 # --- fits -----------------------------------------------------------------------------------------
@@ -217,11 +273,22 @@ def test_images_that_do_not_fit_before_they_reach_the_model_go_there_by_halves(
 # --- what is left ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError(LACKING), "CUDA out of memory"),
+        (RuntimeError(LIBRARIES[2]), "CUDA error: out of memory"),
+    ],
+    ids=["PyTorch", "CUDA"],
+)
 def test_what_nobody_foresaw_is_a_line_and_no_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: RuntimeError,
+    told: str,
 ) -> None:
     def lacking(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError(LACKING)
+        raise error
 
     monkeypatch.setattr("cache.store.open_store", lacking)
 
@@ -230,4 +297,4 @@ def test_what_nobody_foresaw_is_a_line_and_no_traceback(
 
     assert ended.value.code == 1
     said = " ".join(capsys.readouterr().err.split())
-    assert said == "error: CUDA out of memory; free the GPU's memory, or use --device cpu"
+    assert said == f"error: {told}; free the GPU's memory, or use --device cpu"

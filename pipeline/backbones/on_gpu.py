@@ -9,6 +9,7 @@ from pipeline.backbones.on_cpu import Taken
 from pipeline.backbones.precision import computing_in
 from pipeline.progress import say
 from spg_core.errors import BackboneError
+from spg_core.gpu_memory import lack_by_name, lack_of
 
 
 class GpuForward:
@@ -31,17 +32,17 @@ class GpuForward:
         while True:
             size = min(len(pixels), self._most or len(pixels))
             try:
-                with computing_in(compute_dtype, device.type):
+                with lack_by_name(), computing_in(compute_dtype, device.type):
                     return _joined([self._take(part, device) for part in torch.split(pixels, size)])
             except torch.OutOfMemoryError as error:
-                reason = str(error).partition(". ")[0]
+                reason = lack_of(error)
             self._halve(size, device, reason)
 
     def _take(self, pixels: Tensor, device: torch.device) -> list[Taken]:
         found: list[Taken] = self._model(pixels.to(device, non_blocking=True))
         return found
 
-    def _halve(self, size: int, device: torch.device, reason: str) -> None:
+    def _halve(self, size: int, device: torch.device, reason: str | None) -> None:
         # not where the error is caught: it holds the frames, and with them their tensors
         torch.cuda.empty_cache()
         if size == 1:
