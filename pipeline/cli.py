@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pipeline import stopping
+from pipeline.cut_files import say_what_was_cut
 from pipeline.freed_memory import keep_freed_memory
 from pipeline.system_errors import explain
 from spg_core.errors import ConfigError, SpgError
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     if arguments is None:
         stopping.listen(stopping.stop)
+        say_what_was_cut()
     try:
         _check_current_folder()
         code = app(arguments, prog_name="spg-pipe", standalone_mode=False)

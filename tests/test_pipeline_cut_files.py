@@ -1,0 +1,66 @@
+"""A shard that is cut while it is mapped: one line that names it, and nothing half made."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.small_store import SmallStore
+
+RUN = """
+import os
+from cache.open_shards import OpenShards
+from pipeline.cli import main
+
+mapped = OpenShards._open
+
+def cut_afterwards(shards, array, shard):
+    found = mapped(shards, array, shard)
+    os.truncate(os.environ["CUT"], int(os.environ["TO"]))  # as `rsync --inplace` begins
+    return found
+
+OpenShards._open = cut_afterwards
+main()
+"""
+COMMANDS = {
+    "fit-sae": ["fit-sae", "--dataset", "aux", "--backbone", "gabor", "--width", "32", "--k", "4"],
+    "fit-guides": ["fit-guides", "--sae", "latest", "--seed", "7"],
+    "score": ["score", "--guides", "latest", "--dataset", "target", "--tau", "0.5"],
+}
+
+
+def files(store: Path) -> set[str]:
+    return {path.relative_to(store).as_posix() for path in store.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("command", "size"), [("fit-sae", 0), ("fit-guides", 5000), ("score", 5000)]
+)
+def test_a_shard_cut_under_a_reader_is_named_and_nothing_is_made(
+    small_store: SmallStore, tmp_path: Path, command: str, size: int
+) -> None:
+    store = Path(shutil.copytree(small_store.url, tmp_path / "store"))
+    dataset = "target" if command == "score" else "aux"
+    (shard,) = store.glob(f"tokens/{dataset}/*/*/tokens.zarr/tokens/c/0/0/0")
+    before = files(store)
+
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *COMMANDS[command], "--store", str(store)],
+        env={**os.environ, "CUT": str(shard), "TO": str(size)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.endswith(
+        f"error: {shard} was cut while it was read; what is whole is kept. `spg-pipe cache verify` "
+        "names what is damaged; read from a copy (`spg-pipe cache copy`) where others write into a "
+        "store"
+    )
+    assert {name for name in files(store) - before if name.endswith(".json")} == set()
