@@ -1,12 +1,11 @@
 """Last words where a mapped file was cut under its reader, which ends a process without any.
 
-Shards are mapped into memory. Where a file has become shorter, or its disk fails, touching a page of
-it is a SIGBUS, which Python cannot turn into an exception: the instruction would be tried for ever.
-The signal comes of that very instruction, a copy of bytes, and not at any moment; so its handler may
-do what a function may, and does not return.
+Shards are mapped into memory. Where a file has become shorter, or its disk fails, touching a page
+of it is a SIGBUS, which Python cannot turn into an exception: the instruction would be tried for
+ever. The signal comes of that very instruction, a copy of bytes, and not at any moment; so its
+handler may do what a function may, and does not return.
 """
 
-import ctypes
 import mmap
 import os
 import signal
@@ -18,15 +17,20 @@ from typing import Final
 _MAPS: Final = Path("/proc/self/maps")
 _FAILED = 1
 """What the process exits with."""
+_kept: list[object] = []
+"""The handler, which the system calls as long as the process lives."""
 
 
 def say_what_was_cut() -> None:
     """Have this process name a file that was cut, and end, when it touches what is gone."""
+    import ctypes
+
     with suppress(AttributeError, OSError):  # another system: it ends as it always did
-        ctypes.CDLL(None).signal(signal.SIGBUS, _say)
+        handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(_say)
+        ctypes.CDLL(None).signal(signal.SIGBUS, handler)
+        _kept.append(handler)
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _say(_number: int) -> None:
     show_cursor = "\x1b[?25h" if os.isatty(2) else ""
     with suppress(OSError):
@@ -42,8 +46,8 @@ def _words() -> str:
         else f"{cut} was cut while it was read"
     )
     return (
-        f"{what}; what is whole is kept. `spg-pipe cache verify` names what is damaged; read from a "
-        "copy (`spg-pipe cache copy`) where others write into a store"
+        f"{what}; what is whole is kept. `spg-pipe cache verify` names what is damaged; read from "
+        "a copy (`spg-pipe cache copy`) where others write into a store"
     )
 
 
