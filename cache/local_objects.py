@@ -217,7 +217,8 @@ class LocalObjects:
             raise self._explain(error, verb, name, needed_bytes) from error
 
     def _explain(self, error: OSError, verb: str, name: str, needed_bytes: int = 0) -> StoreError:
-        shown = self._show(name)
+        # a user knows of no probe
+        shown = f"{self.where}, the store" if is_temporary(name) else self._show(name)
         if isinstance(error, _NOT_THERE) and verb in ("read", "list"):
             return NotInStore(f"{shown} is not in the store")
         if error.errno in _FULL:
@@ -225,15 +226,14 @@ class LocalObjects:
                 f"no room for {shown}: {needed_bytes} bytes needed, {self.free_bytes() or 0} bytes "
                 f"free ({error.strerror}); free some space and run again, what is done is kept"
             )
-        if is_temporary(name):
-            shown = f"to {self.where}, the store; give one of your own"
         if error.errno in _NO_LINKS and error.filename2 is not None and verb == "write":
             return StoreError(
                 f"cannot {verb} {shown}: {error.strerror}; the file system must have hard links, "
                 "which create-only writing needs"
             )
         if error.errno in _FORBIDDEN:
-            return StoreError(f"no permission to {verb} {shown} ({error.strerror})")
+            own = "; give one of your own" if is_temporary(name) else ""
+            return StoreError(f"no permission to {verb} {shown} ({error.strerror}){own}")
         kind = CorruptStore if error.errno in _NO_OBJECT else StoreError
         return kind(f"cannot {verb} {shown}: {error.strerror or error}")
 

@@ -155,6 +155,8 @@ def test_a_full_disk_says_both_numbers_and_leaves_nothing(
         patched.setattr(os, "write", write_then_full)
         with pytest.raises(StoreError, match=r"no room for .*x: 1000 bytes needed, \d+ bytes free"):
             objects.put_new("x", [bytes(1000)])
+        with pytest.raises(StoreError, match=rf"no room for {tmp_path}, the store: 5 bytes needed"):
+            objects.check_writable()
 
     assert list(tmp_path.iterdir()) == []
     assert objects.put_new("x", [bytes(1000)])
@@ -205,7 +207,7 @@ def _immutable(path: Path) -> Iterator[None]:
 
 
 def test_a_store_where_no_folder_can_be_made_is_named_and_not_its_probe() -> None:
-    with pytest.raises(StoreError, match="cannot write to /proc/xx, the store") as refused:
+    with pytest.raises(StoreError, match="cannot write /proc/xx, the store: No such") as refused:
         open_store("/proc/xx").check_writable()
 
     assert "probe" not in str(refused.value)
