@@ -26,6 +26,15 @@ from manifests.schema import MAX_PIXELS
 from spg_core.errors import DatasetError
 
 FORMATS: Final = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+UNREAD: Final = {
+    "GIF": b"GIF8",
+    "AVIF": b"ftypavif",
+    "HEIC": b"ftyphei",
+    "HEIF": b"ftypmif1",
+    "JPEG 2000": b"jP  ",
+    "PDF": b"%PDF",
+}
+"""Formats that cameras, phones and offices give, by the file's first or its fifth byte and on."""
 MAX_SIDE: Final = 1 << 20
 """Pixels of a side; Pillow resizes a longer one with gigabytes of weights, or not at all."""
 LOSSY_FORMATS: Final = ("JPEG", "MPO", "WEBP")
@@ -132,7 +141,7 @@ def decode_image(data: bytes, name: str, *, exif: bool = False) -> Image.Image:
             image = image.convert("RGBA")
         return image.convert("RGB")
     except DECODE_ERRORS as error:
-        raise DatasetError(f"{name}: cannot be decoded ({_reason(error)})") from error
+        raise DatasetError(f"{name}: cannot be decoded ({_reason(error, data)})") from error
 
 
 def decode_mask(data: bytes, name: str) -> NDArray[np.bool_]:
@@ -194,7 +203,7 @@ def _decode_levels(data: bytes, name: str) -> tuple[NDArray[np.integer], int]:
         lossy = image.format in LOSSY_FORMATS
         return levels, background_of(levels, lossy=lossy, name=name)
     except DECODE_ERRORS as error:
-        raise DatasetError(f"{name}: cannot be decoded ({_reason(error)})") from error
+        raise DatasetError(f"{name}: cannot be decoded ({_reason(error, data)})") from error
 
 
 def _open(data: bytes, name: str) -> Image.Image:
@@ -219,7 +228,11 @@ def _open(data: bytes, name: str) -> Image.Image:
     return image
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, data: bytes) -> str:
     # Pillow's text for unknown data shows a memory address, which tells a user nothing.
-    text = "not an image of a known format" if "BytesIO" in str(error) else str(error)
-    return text or type(error).__name__
+    if "BytesIO" not in str(error):
+        return str(error) or type(error).__name__
+    for kind, start in UNREAD.items():
+        if data[:4] == start or data[4 : 4 + len(start)] == start:
+            return f"{kind}, which is not read: save it as PNG or JPEG"
+    return "not an image of a known format"

@@ -218,6 +218,17 @@ def test_text_that_is_called_png_is_refused(tmp_path: Path) -> None:
         open_image(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize("kind", ["GIF", "AVIF", "JPEG2000", "PDF"])
+def test_a_format_that_is_not_read_is_named_whatever_the_files_ending(kind: str) -> None:
+    if kind not in (*Image.registered_extensions().values(), "PDF"):
+        pytest.skip(f"this Pillow writes no {kind}")
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(buffer, kind)
+
+    with pytest.raises(DatasetError, match=rf"decoded \({kind[:4]}.*, which is not read: save it"):
+        decode_image(buffer.getvalue(), "a.jpg")
+
+
 def test_postscript_is_never_run() -> None:
     script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
 

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import os
 import subprocess
 import sys
 import venv
@@ -163,8 +164,10 @@ def test_what_cannot_be_judged_is_named(made, tmp_path):
     photo("RGB").save(whole)
     (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:900])
     (tmp_path / "text.png").write_text("no picture")
+    os.mkfifo(tmp_path / "pipe.png")
+    Image.new("1", ((1 << 20) + 1, 2)).save(tmp_path / "strip.png")
 
-    for name in ("deep.png", "cut.png", "text.png", "missing.png"):
+    for name in ("deep.png", "cut.png", "text.png", "missing.png", "pipe.png", "strip.png"):
         with pytest.raises(module.BadImage, match=name):
             detector.predict(tmp_path / name)
     assert module.main([made[2].path, str(whole), str(tmp_path / "cut.png")]) == 1

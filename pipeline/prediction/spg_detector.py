@@ -102,6 +102,8 @@ class Detector:
 
 
 def _open(path: Path) -> Image.Image:
+    if path.exists() and not path.is_file():  # reading a pipe or a device may never end
+        raise BadImage(f"{path}: not a regular file")
     try:
         picture = Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS)
         if picture.width * picture.height > MOST_PIXELS or max(picture.size) > MOST_A_SIDE:
