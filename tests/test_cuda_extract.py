@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,8 +54,9 @@ def extracted(backbone: Backbone, images: Path) -> list[ShardArrays]:
 @pytest.mark.parametrize("dtype", ["float32", "tf32", "bfloat16", "float16"])
 @pytest.mark.parametrize("name", PLAIN)
 def test_images_become_tokens_and_nobody_waits_but_for_a_whole_shard(
-    name: str, dtype: str, tmp_path: Path
+    name: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    done: list[int] = []  # how much the GPU had been told when it was waited for
     write_images(tmp_path / "images", n_good=3, n_bad=2, side=40)
     size = 4 * PLAIN[name].patch
     here = load_backbone(name, weights=weights_of(name, tmp_path), image_size=size, device="cpu")
@@ -63,10 +65,13 @@ def test_images_become_tokens_and_nobody_waits_but_for_a_whole_shard(
         backbone = Backbone(here.model, [replace(here.spec, compute_dtype=dtype)], CUDA)
         gpu.waits.clear()
         gpu.sent.clear()
+        stream = SimpleNamespace(synchronize=lambda: done.append(gpu.operations.total()))
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: stream)
         [shard] = extracted(backbone, tmp_path / "images")
 
     assert shard.tokens.shape == (5, 16, WIDTH if name != "openclip" else WIDTH * 3 // 4)
     assert shard.tokens.dtype == np.float16
+    assert done == [gpu.operations.total()]  # once, and nothing is told it afterwards
     assert HALVES.get(dtype, torch.float32) in gpu.products
     # attention is taken apart here, and computed in float32, as it is not on a GPU
     assert gpu.products <= {HALVES.get(dtype, torch.float32), torch.float32}

@@ -149,6 +149,7 @@ def test_a_target_is_scored(store: Objects, small_store: SmallStore) -> None:
         **{"copy parts.py": 1, "copy anomaly_map.py": 2},
         "copy values.py": 4 * n_blocks,
     }
+    assert gpu.wide == []
 
 
 def test_atoms_are_found(store: Objects, small_store: SmallStore) -> None:
@@ -158,6 +159,7 @@ def test_atoms_are_found(store: Objects, small_store: SmallStore) -> None:
     assert atoms
     # an SAE's two matrices and the atoms' numbers; a block's tokens, which patches fire, how much
     assert waits_at(gpu) == {"copy find.py": 2 + 1 + 1 + 1, "places atom_patches.py": 1}
+    assert gpu.wide == []
 
 
 def test_atoms_are_surveyed(store: Objects, small_store: SmallStore) -> None:
@@ -169,6 +171,7 @@ def test_atoms_are_surveyed(store: Objects, small_store: SmallStore) -> None:
         **{"copy find.py": 2, "copy survey.py": 2},
         **{"places atom_counts.py": 1, "copy atom_counts.py": 3},  # a block
     }
+    assert gpu.wide == []
 
 
 @pytest.fixture
@@ -188,6 +191,7 @@ def test_a_memory_is_thinned_out(normal: CachedDataset) -> None:
     assert kept.tokens.shape == (18, 160)
     assert gpu.products == {torch.float32}
     assert waits_at(gpu) == {"copy memory.py": 2}
+    assert gpu.wide == []
 
 
 def test_a_memory_and_guides_are_put_on_one_scale_and_score_together(
@@ -215,6 +219,7 @@ def test_a_memory_and_guides_are_put_on_one_scale_and_score_together(
         **{"copy parts.py": 1, "copy memory_part.py": 1, "copy anomaly_map.py": 4},
         "copy values.py": (1 + 2 + 2 + 1) * n_blocks,  # two parts of one cache
     }
+    assert gpu.wide == []
 
 
 def small_key(small_store: SmallStore) -> str:
@@ -280,3 +285,4 @@ def test_images_are_judged(small_store: SmallStore, images: list[Path]) -> None:
     assert {kind.partition(" ")[0] for kind in waits} == {"copy"}
     assert waits["copy on_gpu.py"] == 1
     assert waits["copy model.py"] == 2
+    assert gpu.wide == []

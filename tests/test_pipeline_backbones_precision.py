@@ -1,6 +1,7 @@
 """What a GPU computes in is settled for the forward pass alone, and float32 is float32."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,49 +16,63 @@ BACKENDS: Any = torch.backends  # whose types lack the newer names
 MATMUL, CUDNN = BACKENDS.cuda.matmul, BACKENDS.cudnn
 
 
-Setting = tuple[object, str, object]
-OLDER: list[list[Setting]] = [
-    [(MATMUL, "allow_tf32", matmul), (CUDNN, "allow_tf32", cudnn)]
-    for matmul, cudnn in ((False, True), (True, True), (False, False))
-]
-NEWER: list[list[Setting]] = [
-    [(BACKENDS, "fp32_precision", "tf32")],
-    [(BACKENDS, "fp32_precision", "tf32"), (MATMUL, "fp32_precision", "ieee")],
-    [(MATMUL, "fp32_precision", "tf32")],
-    [(CUDNN.conv, "fp32_precision", "ieee")],
-]
+SETTINGS: dict[str, list[Callable[[], None]]] = {
+    "as it comes": [],
+    "products in TF32": [partial(setattr, MATMUL, "allow_tf32", True)],
+    "nothing in TF32": [partial(setattr, CUDNN, "allow_tf32", False)],
+    "products high": [partial(torch.set_float32_matmul_precision, "high")],
+    "products medium": [partial(torch.set_float32_matmul_precision, "medium")],
+    "all in TF32": [partial(setattr, BACKENDS, "fp32_precision", "tf32")],
+    "all but products in TF32": [
+        partial(setattr, BACKENDS, "fp32_precision", "tf32"),
+        partial(setattr, MATMUL, "fp32_precision", "ieee"),
+    ],
+    "products in TF32 by the newer name": [partial(setattr, MATMUL, "fp32_precision", "tf32")],
+    "no convolution in TF32": [partial(setattr, CUDNN.conv, "fp32_precision", "ieee")],
+}
+"""What users and libraries do, by PyTorch's older and newer names."""
 
 
-def standing() -> tuple[str, str, str]:
-    """Tell what matrix products, convolutions and recurrent layers are computed in."""
-    return MATMUL.fp32_precision, CUDNN.conv.fp32_precision, CUDNN.rnn.fp32_precision
+def standing() -> list[str]:
+    """Tell what products and convolutions on a GPU, then on a CPU, are computed in."""
+    places = MATMUL, CUDNN.conv, BACKENDS.mkldnn.matmul, BACKENDS.mkldnn.conv
+    # nothing said is full precision
+    return ["ieee" if one.fp32_precision == "none" else one.fp32_precision for one in places]
 
 
-def named(settings: list[Setting]) -> str:
-    """Name a parameter."""
-    return ", ".join(f"{name} {value}" for _, name, value in settings)
+def older_names() -> list[object]:
+    """Tell what the older names say, an error where they say nothing any more."""
+    found: list[object] = []
+    for ask in (lambda: MATMUL.allow_tf32, lambda: CUDNN.allow_tf32, _products):
+        try:
+            found.append(ask())
+        except RuntimeError:
+            found.append("mixed")
+    return found
 
 
-@pytest.fixture(params=[*OLDER, *NEWER], ids=named)
+def _products() -> str:
+    return torch.get_float32_matmul_precision()
+
+
+@pytest.fixture(params=SETTINGS)
 def switches(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Set the process's switches for TF32 in some way; they are to be the same afterwards."""
-    everywhere, before = BACKENDS.fp32_precision, standing()
-    older = MATMUL.allow_tf32, CUDNN.allow_tf32
-    for place, name, value in request.param:
-        setattr(place, name, value)
-    given = [none_as_ieee(one) for one in standing()]
+    """Set the process's switches in some way; they are to be the same afterwards."""
+    start = standing(), older_names()
+    for setting in SETTINGS[request.param]:
+        setting()
+    given = standing(), older_names()
     yield
-    assert [none_as_ieee(one) for one in standing()] == given
-    BACKENDS.fp32_precision = everywhere
-    MATMUL.allow_tf32, CUDNN.allow_tf32 = older
-    places = (MATMUL, CUDNN.conv, CUDNN.rnn)
-    for place, value in zip(places, before, strict=True):
-        place.fp32_precision = value
-
-
-def none_as_ieee(precision: str) -> str:
-    """Nothing said is full precision."""
-    return "ieee" if precision == "none" else precision
+    after = standing(), older_names()
+    BACKENDS.fp32_precision = "none"
+    torch.set_float32_matmul_precision("highest")
+    CUDNN.allow_tf32 = True
+    BACKENDS.mkldnn.conv.fp32_precision = "none"
+    assert (standing(), older_names()) == start
+    assert after[0] == given[0]
+    # where the two names disagreed before, the older one may say something now
+    for now, before in zip(after[1], given[1], strict=True):
+        assert before in ("mixed", now)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +92,7 @@ def test_a_dtype_sets_both_switches_and_autocast(
         inside = standing()
         product = torch.ones(2, 2) @ torch.ones(2, 2)
 
-    assert inside[:2] == (precision, precision)
+    assert inside == [precision] * 4
     assert product.dtype == (half or torch.float32)
 
 
@@ -90,7 +105,7 @@ def test_the_switches_are_put_back_after_an_error() -> None:
 class Switches(nn.Module):
     """Gives tokens of ones, and notes how the switches stand."""
 
-    seen: tuple[str, str, str] | None = None
+    seen: list[str] | None = None
 
     def forward(self, pixels: torch.Tensor) -> list[tuple[torch.Tensor, None]]:
         """Turn `(B, 3, 96, 96)` into `(B, 36, 160)`."""
@@ -98,17 +113,17 @@ class Switches(nn.Module):
         return [(torch.ones(len(pixels), 36, 160, device=pixels.device), None)]
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.usefixtures("switches")
-def test_a_backbone_on_a_gpu_computes_in_float32_unless_told_otherwise() -> None:
+def test_a_backbone_computes_in_float32_unless_told_otherwise(device: str) -> None:
     spec = load_backbone("gabor", image_size=96).spec
     model = Switches()
 
     # a device without numbers stands in for the GPU
-    Backbone(model, [spec], torch.device("meta"))(torch.zeros(1, 3, 96, 96))
+    Backbone(model, [spec], torch.device(device))(torch.zeros(1, 3, 96, 96))
 
     assert spec.compute_dtype == "float32"
-    assert model.seen is not None
-    assert model.seen[:2] == ("ieee", "ieee")
+    assert model.seen == ["ieee"] * 4
 
 
 @pytest.mark.parametrize("dtype", ["tf32", "bfloat16", "float16"])

@@ -17,7 +17,7 @@ from pipeline.backbones.near_names import near_backbone
 from pipeline.backbones.on_cpu import forward_on_cpu
 from pipeline.backbones.on_gpu import GpuForward
 from pipeline.backbones.places import remember_place
-from pipeline.backbones.precision import ComputeDtype
+from pipeline.backbones.precision import ComputeDtype, computing_in
 from pipeline.backbones.presets import PRESETS, Preset
 from pipeline.backbones.spec import (
     BackboneRequest,
@@ -103,7 +103,8 @@ class Backbone:
             )
         match self.device.type:
             case "cpu":
-                found = forward_on_cpu(self.model, pixels)
+                with computing_in("float32", "cpu"):
+                    found = forward_on_cpu(self.model, pixels)
             case _:
                 found = self._on_gpu(pixels, self.device, spec.compute_dtype)
         expected = (len(pixels), spec.grid.tokens_per_image, spec.d_model)
