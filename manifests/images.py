@@ -116,15 +116,6 @@ def _both(one: Mask, other: Mask, name: str) -> Mask:
     return Mask(pixels, one.mask_id + other.mask_id, max(one.background, other.background))
 
 
-def read_mask(path: Path) -> NDArray[np.bool_]:
-    """Read a mask file as bool `(height, width)`, as `decode_mask`.
-
-    Raises:
-        DatasetError: The file cannot be read or decoded.
-    """
-    return load_mask(path, str(path)).pixels
-
-
 def decode_image(data: bytes, name: str, *, exif: bool = False) -> Image.Image:
     """Decode image bytes as RGB; `name` is the file named in errors. As `open_image`."""
     try:

@@ -50,7 +50,7 @@ def image_metrics(scores: ArrayLike, labels: ArrayLike) -> ImageMetrics:
     return ImageMetrics(auroc(ranking), ap, f1max)
 
 
-def image_curves(scores: ArrayLike, labels: ArrayLike, n_points: int = 200) -> ImageCurves | None:
+def image_curves(scores: ArrayLike, labels: ArrayLike) -> ImageCurves | None:
     """Give ROC and precision-recall points of the image scores, None for one class only.
 
     Raises:
@@ -60,7 +60,7 @@ def image_curves(scores: ArrayLike, labels: ArrayLike, n_points: int = 200) -> I
     if _one_class(anomalous) is not None:
         return None
     ranking = _rank(values, anomalous)
-    return ImageCurves(roc_curve(ranking, n_points), pr_curve(ranking, n_points))
+    return ImageCurves(roc_curve(ranking), pr_curve(ranking))
 
 
 def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from manifests.files import MAX_FILE_BYTES, read_bytes
-from manifests.images import open_image, read_mask
+from manifests.images import load_mask, open_image
 from spg_core.errors import DatasetError
 
 
@@ -21,7 +21,7 @@ def test_a_device_is_refused(tmp_path: Path) -> None:
     (tmp_path / "zero.png").symlink_to("/dev/zero")
 
     with pytest.raises(DatasetError, match="a device or socket; expected a regular file"):
-        read_mask(tmp_path / "zero.png")
+        load_mask(tmp_path / "zero.png", str(tmp_path / "zero.png"))
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from torchvision.transforms.functional import to_tensor  # type: ignore[import-u
 from manifests.images import (
     decode_image,
     decode_mask,
+    load_mask,
     open_image,
-    read_mask,
     resize_mask,
     thumbnail,
 )
@@ -40,7 +40,7 @@ def test_a_mask_is_anomalous_where_its_raw_value_is_not_zero(tmp_path: Path) -> 
     raw = np.array([[0, 1, 0], [255, 0, 7]], dtype=np.uint8)
     Image.fromarray(raw).save(tmp_path / "mask.png")
 
-    mask = read_mask(tmp_path / "mask.png")
+    mask = load_mask(tmp_path / "mask.png", "mask.png").pixels
 
     assert mask.dtype == np.bool_
     assert mask.tolist() == [[False, True, False], [True, False, True]]
@@ -72,7 +72,7 @@ def test_a_mask_with_loss_is_refused(tmp_path: Path) -> None:
     Image.new("L", (8, 8), 255).save(tmp_path / "mask.jpg")
 
     with pytest.raises(DatasetError, match=r"mask\.jpg: a mask stored as JPEG has noise"):
-        read_mask(tmp_path / "mask.jpg")
+        load_mask(tmp_path / "mask.jpg", str(tmp_path / "mask.jpg"))
 
 
 def test_half_a_pixel_is_anomalous_as_in_the_released_code_and_less_is_not() -> None:
@@ -179,7 +179,7 @@ def test_float_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="pixel mode F"):
         open_image(tmp_path / "f.tif")
     with pytest.raises(DatasetError, match="pixel mode F is not a mask"):
-        read_mask(tmp_path / "f.tif")
+        load_mask(tmp_path / "f.tif", str(tmp_path / "f.tif"))
 
 
 def test_exif_rotation_is_off_unless_asked_for(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_missing_and_empty_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"nothing\.png: cannot be read \(No such file"):
         open_image(tmp_path / "nothing.png")
     with pytest.raises(DatasetError, match=r"empty\.png: the file is empty \(0 bytes\)"):
-        read_mask(tmp_path / "empty.png")
+        load_mask(tmp_path / "empty.png", str(tmp_path / "empty.png"))
 
 
 def test_text_that_is_called_png_is_refused(tmp_path: Path) -> None:

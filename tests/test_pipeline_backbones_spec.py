@@ -23,7 +23,7 @@ from pipeline.backbones.load import (
 )
 from pipeline.backbones.preprocess import preprocess
 from pipeline.backbones.spec import require_same_tokens
-from pipeline.backbones.stored import load_stored_backbone
+from pipeline.backbones.stored import load_stored_layers
 from spg_core.errors import ArtifactError, BackboneError, ConfigError
 from spg_core.types import PatchGrid
 from tests.random_weights import random_timm_weights
@@ -119,7 +119,7 @@ def test_an_old_cache_and_a_new_one_are_never_taken_for_one(tmp_path: Path) -> N
     with pytest.raises(ArtifactError, match=r"only the second states activation \("):
         require_same_tokens(old.covers(), new.covers(), "the old", "the new")
     with pytest.raises(ArtifactError, match="only the second states position_embedding"):
-        load_stored_backbone(old, str(tmp_path / "test_vit.safetensors"), "cpu")
+        load_stored_layers([old], str(tmp_path / "test_vit.safetensors"), "cpu")
 
 
 def test_slug_is_a_folder_name() -> None:

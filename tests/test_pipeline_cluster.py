@@ -212,11 +212,11 @@ def test_local_workers_are_started_and_give_the_same(images, one_process, tmp_pa
 
 @pytest.mark.slow
 def test_ctrl_c_ends_clean_with_local_workers_and_keeps_shards(tmp_path_factory, tmp_path):
-    # nine shards of some seconds each: the signal cannot come after the last one
+    # nine shards of a second each: the signal cannot come after the last one
     many = tmp_path_factory.mktemp("many")
     write_images(many, n_good=500, n_bad=50, side=24)
     options = ["--backbone", "gabor", "--dataset", "mvtec", "--root", str(many)]
-    options += ["--image-size", "448", "--workers", "2", "--store", str(tmp_path)]
+    options += ["--image-size", "224", "--workers", "2", "--store", str(tmp_path)]
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.cli", "extract", *options],
         stderr=subprocess.PIPE,

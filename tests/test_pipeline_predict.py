@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from cache.store import open_store
 from pipeline.backbones.precision import ComputeDtype
-from pipeline.backbones.stored import load_stored_backbone
+from pipeline.backbones.stored import load_stored_layers
 from pipeline.cli import app
 from pipeline.configs import PredictConfig, ScoreConfig
 from pipeline.drawing.overlay import heatmap, overlay
@@ -330,7 +330,7 @@ def test_an_overlay_keeps_the_photo_where_the_map_is_0_and_its_shape():
 
 def test_other_weights_than_the_guides_are_refused(small_store, tmp_path):
     spec = dataclasses.replace(
-        load_stored_backbone(detector_spec(small_store), None, "cpu").spec,
+        load_stored_layers([detector_spec(small_store)], None, "cpu").spec,
         name="timm:test_vit",
         library="timm",
         weights_sha256="ab" * 32,
@@ -339,20 +339,20 @@ def test_other_weights_than_the_guides_are_refused(small_store, tmp_path):
     other.write_bytes(b"other weights")
 
     with pytest.raises(ArtifactError, match=r"with weights abababababababab\.\.\.; give that file"):
-        load_stored_backbone(spec, str(other), "cpu")
+        load_stored_layers([spec], str(other), "cpu")
 
 
 def test_another_descriptor_than_the_guides_were_fitted_on_is_refused(small_store):
     spec = dataclasses.replace(detector_spec(small_store), d_model=7)
 
     with pytest.raises(ArtifactError, match="d_model is 7 in one and 160 in the other"):
-        load_stored_backbone(spec, None, "cpu")
+        load_stored_layers([spec], None, "cpu")
 
 
 def test_tokens_of_a_gpu_are_computed_in_float32_on_a_cpu(small_store, capsys):
     spec = dataclasses.replace(detector_spec(small_store), compute_dtype="bfloat16")
 
-    backbone = load_stored_backbone(spec, None, "cpu")
+    backbone = load_stored_layers([spec], None, "cpu")
 
     assert backbone.spec.compute_dtype == "float32"
     assert "computing in float32 on cpu" in capsys.readouterr().err

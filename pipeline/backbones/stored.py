@@ -16,11 +16,6 @@ _LONG_TO_HASH = 2**32
 """Bytes from which a file that is no weights file is not hashed first."""
 
 
-def load_stored_backbone(spec: BackboneSpec, weights: str | None, device: str) -> Backbone:
-    """Load the backbone that `spec` describes: `load_stored_layers` of one."""
-    return load_stored_layers([spec], weights, device)
-
-
 def load_stored_layers(specs: Sequence[BackboneSpec], weights: str | None, device: str) -> Backbone:
     """Load the backbone that some specs describe, with the weights whose digest they name.
 

@@ -42,17 +42,16 @@ class Pixels:
     """`(n,)`, True where defective."""
 
 
-def sample_pixels(parts: Sequence[Part], data: CachedDataset, seed: int = 0) -> Pixels:
+def sample_pixels(parts: Sequence[Part], data: CachedDataset) -> Pixels:
     """Draw every part's maps of a labelled dataset, and keep a sample of pixels.
 
     Args:
         parts: all on one device.
         data: the tokens of the first, those of the others beside; with masks.
-        seed: of the choice.
 
     Raises: FitError where the images left hold no pixel of one of the classes.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     values: list[NDArray[np.float32]] = []
     labels: list[NDArray[np.bool_]] = []
     with bar("Fitting the parts' scale", data.cache.n_images) as advance:
