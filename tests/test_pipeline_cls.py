@@ -1,5 +1,6 @@
 """Guides on CLS tokens, and layers of one ViT: how they are fitted, score, predict and export."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from pipeline.inputs import open_dataset
 from pipeline.prediction.export import export
 from pipeline.prediction.inputs import find_images
 from pipeline.prediction.predict import predict
+from pipeline.scoring.methods import labels, method_of
 from pipeline.scoring.score import score
 from spg_core.errors import ArtifactError, FitError
 from tests.small_store import GUIDES, extract_config
@@ -96,6 +98,38 @@ def test_an_image_score_is_of_the_map_the_cls_token_or_both(vit):
     np.testing.assert_allclose(_scores(by["both"]), both, atol=1e-6)
     for one in by.values():
         assert one.document.mean.pixel_aupro == alone.document.mean.pixel_aupro
+
+
+def test_the_report_says_what_a_part_without_a_map_gives(vit):
+    store, patches, on_cls, _ = vit
+    made = combine(store, [patches[1], on_cls.id], CombineConfig())
+    config = ScoreConfig(image_score="cls", tau=0.5)
+
+    scores = score(store, made, "target", config, report=True)
+
+    page = Path(scores.path, "report.html").read_text()
+    of_whole = [f"it gives the whole image {value:.3f}." for value in _scores(scores)]
+    said = re.findall(
+        r"The part on CLS tokens \(last layer\) draws no map; (it gives .*?\.)</p>", page
+    )
+    assert said
+    assert {*said} <= {*of_whole}
+
+
+def test_a_table_heads_parts_that_meet_as_such(vit):
+    store, patches, on_cls, _ = vit
+    names = {}
+    for how, parts in (("mean", patches), ("max", patches), ("mean", [patches[1], on_cls.id])):
+        made = combine(store, parts, CombineConfig(combine=how, scale="none"))
+        scores = score(store, made, "target", ScoreConfig()).document
+        [label] = labels([method_of(store, scores)])
+        names[how, parts[-1]] = label
+
+    mean, maximum, with_cls = names.values()
+    assert mean == "mean of SPG, layer 2+last"
+    assert maximum == "maximum of SPG, layer 2+last"
+    assert with_cls.startswith("mean of SPG, ")
+    assert "guides on patches+cls" in with_cls
 
 
 def test_layers_are_predicted_from_one_forward_and_score_as_cached(vit, small_store, monkeypatch):

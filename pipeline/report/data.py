@@ -51,6 +51,8 @@ class GalleryItem:
     """`(h, w)` in [0, 1], the map that was scored."""
     parts: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     """Of a detector of several parts, what each saw: `(h, w)` in [0, 1], by a name of the part."""
+    whole: Mapping[str, float] = field(default_factory=dict)
+    """Of parts on CLS tokens, which draw nothing: the value in [0, 1] of the whole image."""
     thumbnail: bytes | None = None
     """JPEG of the model input; None where the cache holds none."""
     mask: npt.NDArray[np.uint8] | None = None

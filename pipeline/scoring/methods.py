@@ -12,6 +12,7 @@ from cache.objects import Objects
 from pipeline.artifacts import load_document, settings
 from pipeline.artifacts.documents import (
     DOCUMENTS,
+    CombinationDocument,
     Document,
     GuidesDocument,
     MemoryDocument,
@@ -24,6 +25,8 @@ from spg_core.errors import NotInStore
 
 _GUIDES = {"sae": "SPG", "pca": "PCA", "random": "random atoms", "none": "free guides"}
 """Guides by their dictionary."""
+_MEETING = {"mean": "mean", "max": "maximum", "learned": "learned mean"}
+"""How parts meet, by `--combine`."""
 _PREFIX = {"saes": "SAE ", "guides": "guides "}
 """Before the settings of what a detector stands on; its own need none."""
 _UNSAID = "tokens"
@@ -35,18 +38,18 @@ class Method:
     """What made some scores."""
 
     kind: str
-    """In a few words: `SPG`, `memory`."""
+    """In a few words: `SPG`, `memory`, `mean of SPG`."""
     facts: Mapping[str, Sequence[str]]
     """Every setting by its name, without seeds: one value a part that has it."""
     seeds: Sequence[str]
 
     def differences(self, others: Sequence["Method"]) -> list[str]:
-        """Say each setting that another of its kind has, too, with another value."""
+        """Say each setting in which its own parts differ, or another of its kind from it."""
         alike = [one.said for one in others if one.kind == self.kind]
         return [
             f"{name} {value}"
             for name, value in self.said.items()
-            if any(one.get(name, value) != value for one in alike)
+            if len({*self.facts[name]}) > 1 or any(one.get(name, value) != value for one in alike)
         ]
 
     @property
@@ -80,6 +83,12 @@ def _kind(store: Objects, document: Document) -> str:
             return _GUIDES[document.dictionary.kind]
         case MemoryDocument():
             return "memory"
+        case CombinationDocument():
+            return f"{_MEETING[document.config.combine]} of {_kinds_of_parents(store, document)}"
+    return _kinds_of_parents(store, document)
+
+
+def _kinds_of_parents(store: Objects, document: Document) -> str:
     detectors = [one for one in parents_of(document) if one.kind is not None]
     known = [(one, _document(store, one)) for one in detectors]
     kinds = [one.folder if held is None else _kind(store, held) for one, held in known]

@@ -21,7 +21,7 @@ _PER_CATEGORY = 12
 def make_gallery(
     images: Sequence[ImageRow], data: CachedDataset, detector: Detector
 ) -> list[GalleryItem]:
-    """Choose images and draw them; of a detector of several parts, what each part saw as well."""
+    """Choose images and draw them, and what each of several parts saw, or said of the whole."""
     picks = select_gallery(
         np.array([image.score for image in images]),
         np.array([image.label for image in images]),
@@ -46,6 +46,10 @@ def _draw(
     if len(detector.parts) > 1:
         names = part_names(detector.drawing)
         of_parts = dict(zip(names, draw_part_maps(detector, values), strict=True))
+    whole = {
+        name: values[part.key][:, 0]
+        for name, part in zip(part_names(detector.whole), detector.whole, strict=True)
+    }
     thumbnails = data.manifest.thumbnails(rows)
     for at, (image, rank) in enumerate(chosen):
         yield GalleryItem(
@@ -53,6 +57,7 @@ def _draw(
             rank=rank,
             anomaly_map=maps[at],
             parts={name: one[at] for name, one in of_parts.items()},
+            whole={name: float(one[at]) for name, one in whole.items()},
             thumbnail=thumbnails[at],
             mask=masks[at],
         )
