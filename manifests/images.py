@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from manifests.files import read_bytes as read_bytes  # part of this module's face
 from manifests.levels import background_of, levels_of
@@ -72,6 +72,14 @@ def open_image(path: Path, *, exif: bool = False) -> Image.Image:
         DatasetError: The file cannot be read or decoded, is sixteen-bit or too large.
     """
     return decode_image(read_bytes(path), str(path), exif=exif)
+
+
+def is_to_be_turned(image: Image.Image) -> bool:
+    """Tell whether a decoded image's EXIF orientation says that it does not lie upright yet."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    except DECODE_ERRORS:  # torn EXIF says nothing
+        return False
 
 
 class Mask(NamedTuple):

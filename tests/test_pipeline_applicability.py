@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 import spg_pipe
 from cache.store import open_store
+from manifests.images import open_image
 from pipeline.artifacts import load_artifact
 from pipeline.calibration.calibrate import calibrate
 from pipeline.commands.tally import Tally
@@ -96,6 +97,28 @@ def test_a_dark_and_a_bright_photo_are_no_problem():
         assert not problems_of(look_of(photo))
 
 
+def upright_and_turned(folder):
+    """Save a photo as it lies, and with the tag by which a phone says that it lies on its side."""
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    scene().save(folder / "upright.jpg")
+    scene().save(folder / "turned.jpg", exif=tag)
+    return [folder / "upright.jpg", folder / "turned.jpg"]
+
+
+def test_a_turned_photo_is_strange_only_beside_good_parts_that_lay_upright(tmp_path):
+    upright, turned = (look_of(open_image(one)) for one in upright_and_turned(tmp_path))
+    both = look_of(open_image(tmp_path / "turned.jpg", exif=True))
+
+    assert [one.turned for one in (upright, turned, both)] == [False, True, False]
+    [doubt] = doubts_of(turned, 0.9, learned())
+    assert "is to be turned, which this detector does not do: `extract --exif`" in doubt
+    assert not doubts_of(upright, 0.9, learned())
+    assert not doubts_of(turned, 0.9, learned(looks=[turned, upright] * 3))
+    assert not doubts_of(turned, 0.9, learned(looks=[None] * 5))  # of a cache
+    assert not doubts_of(turned, None, None)
+
+
 # --- the verdict ----------------------------------------------------------------------------------
 
 
@@ -132,13 +155,14 @@ def test_the_summary_gives_the_missing_threshold_as_reason_and_not_one_pictures_
 # --- good parts -----------------------------------------------------------------------------------
 
 
-def learned(n=5, pictures=None):
+def learned(n=5, pictures=None, looks=None):
     learner = Learner()
     generator = torch.Generator().manual_seed(0)
     for at in range(n):
         picture = pictures[at] if pictures else scene()
         tokens = torch.eye(8) + 0.05 * torch.randn(8, 8, generator=generator)
-        learner.add(tokens, picture.width / picture.height, look_of(picture))
+        look = look_of(picture) if looks is None else looks[at]
+        learner.add(tokens, picture.width / picture.height, look)
     return learner.familiar("default")
 
 

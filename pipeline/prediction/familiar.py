@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pipeline.prediction.look import Look, problems_of
+from pipeline.prediction.look import TURNED, Look, problems_of
 from spg_core.familiarity import applicability, kept_rows, strangeness, usual_limit
 
 ASPECT_STRETCH = 1.25
@@ -74,6 +74,8 @@ class Learner:
         limit = usual_limit(tokens, rows)
         kept = torch.cat([one[row] for one, row in zip(tokens, rows, strict=True)])
         waived = {name for one in self._looks for name in problems_of(one, self._aspects)}
+        if len(self._looks) < len(self._aspects):  # of cached images nobody knows any more
+            waived.add(TURNED)
         aspects = (min(self._aspects), max(self._aspects))
         return Familiar(name, kept, limit, aspects, len(self._aspects), frozenset(waived))
 
@@ -99,7 +101,8 @@ def doubts_of(
         aspects: width by height of other images that the detector knows, where they are not.
     """
     if familiar is None:
-        return list(problems_of(look, aspects).values())
+        seen = problems_of(look, aspects).items()
+        return [text for name, text in seen if name != TURNED]
     problems = problems_of(look, familiar.aspects, ASPECT_STRETCH)
     found = [text for name, text in problems.items() if name not in familiar.waived]
     if applies is not None and applies < 0.5:

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from manifests.images import is_to_be_turned
+
 SMALLEST_SIDE: Final = 32
 """Pixels: two patches of a vision transformer."""
 FLATTEST: Final = 2.0
@@ -23,6 +25,8 @@ LEAST_LIKENESS: Final = 0.4
 """Correlation of neighbouring pixels below which a picture is noise."""
 STRETCH: Final = 3.0
 """How many times as long and narrow as any training image a picture may be."""
+TURNED: Final = "turned"
+"""The check that only known good parts give a meaning: whether they lay upright all."""
 _WHITE: Final = 250
 _BLACK: Final = 5
 _SIDE: Final = 128  # pixels of the small copy; on it noise is noise, also if it was enlarged
@@ -41,6 +45,8 @@ class Look:
     black: float
     likeness: float
     """Correlation of its neighbouring pixels, in [-1, 1]; 1 for a picture of one colour."""
+    turned: bool
+    """Whether its EXIF tag says that it is to be turned, and it was not."""
 
     @property
     def aspect(self) -> float:
@@ -60,6 +66,7 @@ def look_of(picture: Image.Image) -> Look:
         float(levels[_WHITE:].sum()),
         float(levels[: _BLACK + 1].sum()),
         _likeness(small),
+        is_to_be_turned(picture),
     )
 
 
@@ -100,4 +107,9 @@ def problems_of(
         found["black"] = f"{look.black:.0%} of its pixels are black: underexposed"
     if look.likeness < LEAST_LIKENESS:
         found["noise"] = "it is noise: neighbouring pixels have nothing in common"
+    if look.turned:
+        found[TURNED] = (
+            "its EXIF tag says that it is to be turned, which this detector does not do: "
+            "`extract --exif` makes one that does"
+        )
     return found
