@@ -176,14 +176,19 @@ def test_a_dataset_that_is_not_there_is_said_not_to_be(store) -> None:
         open_normal_images(store, FitMemorySource(dataset="target", backbone="dinov3"))
 
 
-def test_more_tokens_than_can_be_searched_ask_for_a_coreset(store, data, monkeypatch) -> None:
+def test_more_tokens_than_can_be_searched_ask_for_fewer_shots_or_a_coreset(
+    store, data, monkeypatch
+) -> None:
     monkeypatch.setattr("pipeline.fitting.memory.MOST_TOKENS", 50)
+    words = r"would have 72 tokens .* give --shots 1, or a small --coreset .* pass over all 72"
 
-    with pytest.raises(FitError, match=r"would have 72 tokens .* give --coreset 0.69, or fewer"):
+    with pytest.raises(FitError, match=words):
         fit_memory(store, data, FitMemoryConfig(shots=2, seed=9))
 
-    made = fit_memory(store, data, FitMemoryConfig(shots=2, seed=9, coreset=0.69))
-    assert {one.tokens for one in made.document.categories.values()} == {49}
+    made = [fit_memory(store, data, FitMemoryConfig(shots=n, seed=9, coreset=share)).document
+            for n, share in ((1, None), (2, 0.69))]  # fmt: skip
+    kept = [{each.tokens for each in one.categories.values()} for one in made]
+    assert kept == [{36}, {49}]
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, 1.5, 2e6])

@@ -7,7 +7,6 @@ Axes: n tokens; P patches; d d_model.
 """
 
 import hashlib
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,8 +149,9 @@ def _require_searchable(
     if config.n_kept(held) > MOST_TOKENS:
         raise FitError(
             f"{name} would have {config.n_kept(held)} tokens in memory, and the nearest is "
-            f"searched exactly among at most {MOST_TOKENS}; give --coreset "
-            f"{math.floor(100 * MOST_TOKENS / held) / 100:g}, or fewer --shots"
+            f"searched exactly among at most {MOST_TOKENS}; give --shots "
+            f"{MOST_TOKENS // data.cache.tokens_per_image}, or a small --coreset such as "
+            f"{MOST_TOKENS // 1000}: each token that it keeps takes a pass over all {held}"
         )
 
 
