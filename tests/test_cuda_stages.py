@@ -86,11 +86,16 @@ def test_batches_reach_the_gpu_without_a_wait(store: Objects, order: Order, resi
     with pretended_gpu() as gpu:
         source = TokenSource(cache, CUDA, resident=resident)
         gpu.waits.clear()
+        gpu.sent.clear()
         found = list(source.batches(order, batch, seed=0, epoch=0))
         rows = np.array([4, 2])
-        images, masks = source.images(rows), source.masks(rows)
+        images = source.images(rows)
+        sent = dict(gpu.sent)
+        masks = source.masks(rows)
 
     assert gpu.waits == []
+    # of tokens that are there, indices alone are sent; of others each, as float16
+    assert sent.keys() <= {torch.int64 if resident else torch.float16}
     assert {(one.device.type, one.dtype) for one in found} == {("cuda", torch.float32)}
     assert sum(len(one) for one in found) == cache.n_tokens
     assert (images.device.type, images.dtype) == ("cuda", torch.float16)
@@ -275,10 +280,11 @@ def test_images_are_judged(small_store: SmallStore, images: list[Path]) -> None:
     inputs = [specs.prepare(path)[0] for path in images]
 
     with pretended_gpu() as gpu:
-        maps, scores, _ = judge(load_model(detector, specs, [], "cuda"), inputs)
+        maps, scores, tokens = judge(load_model(detector, specs, [], "cuda"), inputs)
 
     assert maps.shape == (3, 96, 96)
     assert scores.shape == (3,)
+    assert (tokens.device.type, tokens.dtype) == ("cuda", torch.float16)  # as a cache holds them
     assert gpu.products == {torch.float32}
     # pixels go there; values, maps and their scores come back
     waits = waits_at(gpu)
