@@ -9,7 +9,8 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal, cast
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ from pipeline.detection.parts import part_of
 from pipeline.extraction.extract import extract
 from pipeline.fitting import train
 from pipeline.fitting.guides import fit_guides
+from pipeline.fitting.member import Line, Member
 from pipeline.fitting.memory import _remember, fit_memory
 from pipeline.fitting.normal_images import open_normal_images
 from pipeline.fitting.over_file import _measure
@@ -126,6 +128,20 @@ def test_an_sae_is_fitted_checkpointed_and_measured(
         "copy checkpoint.py": 7 * (n_steps - 1),
         "number training_guard.py": n_steps - 1 + 3,  # before each; before what is kept at last
     }
+
+
+def test_lines_of_a_log_wait_for_each_other() -> None:
+    written: list[Line] = []
+    member = Member("one", "", cast(Any, None), cast(Any, SimpleNamespace(add=written.append)))
+
+    with pretended_gpu() as gpu:
+        for step in range(49):
+            member.add({"step": step, "loss": torch.zeros((), device="cuda")})
+        before = len(written), list(gpu.waits)
+        member.add({"step": 49, "loss": torch.zeros((), device="cuda")})
+
+    assert before == (0, [])
+    assert [line["step"] for line in written] == [*range(50)]
 
 
 def test_guides_are_fitted(store: Objects, small_store: SmallStore) -> None:
