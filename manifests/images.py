@@ -66,7 +66,8 @@ def open_image(path: Path, *, exif: bool = False) -> Image.Image:
     Args:
         path: A PNG, JPEG, BMP, TIFF or WebP file: grey, palette, CMYK, with or without alpha
             (alpha is dropped, not blended).
-        exif: Turn the image as its EXIF orientation says. Off by default, as in the released code.
+        exif: Turn the image as its EXIF orientation says. Off by default, as in the released code;
+            Pillow turns a TIFF by its tag in any case.
 
     Raises:
         DatasetError: The file cannot be read or decoded, is sixteen-bit or too large.
