@@ -32,7 +32,11 @@ from cache.objects import (
 )
 from spg_core.errors import CorruptStore, NotInStore, StoreError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "your quota is used up: remove what is yours, or have it raised,",
+    errno.EFBIG: "no file may be so large here: see `ulimit -f`, or take another file system,",
+}
 _NO_OBJECT = (errno.EINVAL, errno.EISDIR, errno.ELOOP)
 """Something lies there that is no object, and will the next time."""
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -221,10 +225,10 @@ class LocalObjects:
         shown = f"{self.where}, the store" if is_temporary(name) else self._show(name)
         if isinstance(error, _NOT_THERE) and verb in ("read", "list"):
             return NotInStore(f"{shown} is not in the store")
-        if error.errno in _FULL:
+        if error.errno is not None and error.errno in _FULL:
             return StoreError(
                 f"no room for {shown}: {needed_bytes} bytes needed, {self.free_bytes() or 0} bytes "
-                f"free ({error.strerror}); free some space and run again, what is done is kept"
+                f"free ({error.strerror}); {_FULL[error.errno]} and run again, what is done is kept"
             )
         if error.errno in _NO_LINKS and error.filename2 is not None and verb == "write":
             return StoreError(

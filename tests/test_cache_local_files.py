@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import resource
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,30 @@ def test_every_operation_explains_every_trouble(
     with pytest.raises(StoreError, match=message):
         ASK[ask](open_store(tmp_path), name)
     assert [path.name for path in tmp_path.iterdir()] == ["loop"]
+
+
+def test_a_limit_of_the_shell_is_no_full_disk(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # ulimit -f, to the byte
+    try:
+        with pytest.raises(StoreError, match=r"x: 2000 bytes .*File too large.*see `ulimit -f`"):
+            store.put_new("x", [bytes(2000)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_quota_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> int:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(os, "write", fail)
+
+    with pytest.raises(StoreError, match=r"your quota is used up: .*and run again"):
+        open_store(tmp_path).put_new("x", [bytes(2000)])
 
 
 @pytest.mark.parametrize("ask", [*ASK, "check_writable"])
