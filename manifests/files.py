@@ -11,6 +11,13 @@ from spg_core.errors import DatasetError
 MAX_FILE_BYTES: Final = 512 << 20
 """Most bytes of one image, mask or list: the largest picture we decode has 358 MB uncompressed."""
 
+STANDS_FOR: Final = {
+    b"version https://git-lfs": "a git-lfs pointer, which stands for the file; run `git lfs pull`",
+    b"<!doctype html": "a web page; download the file itself",
+    b"<html": "a web page; download the file itself",
+}
+"""How a file begins, in lower case, that was had instead of the one that was meant."""
+
 
 def read_bytes(path: Path, *, may_be_empty: bool = False) -> bytes:
     """Read a whole regular file.

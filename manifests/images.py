@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
+from manifests.files import STANDS_FOR
 from manifests.files import read_bytes as read_bytes  # part of this module's face
 from manifests.levels import background_of, levels_of
 from manifests.paths import IMAGE_SUFFIXES
@@ -235,4 +236,7 @@ def _reason(error: BaseException, data: bytes) -> str:
     for kind, start in UNREAD.items():
         if data[:4] == start or data[4 : 4 + len(start)] == start:
             return f"{kind}, which is not read: save it as PNG or JPEG"
+    for start, what in STANDS_FOR.items():
+        if data[: len(start)].lower() == start:
+            return what
     return "not an image of a known format"

@@ -16,18 +16,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from manifests.files import read_bytes
+from manifests.files import STANDS_FOR, read_bytes
 from manifests.listing import Listing
 from manifests.named_paths import listed_file_is_fine, normal_path
 from spg_core.errors import DatasetError
 
 NO_TEXT: Final = {
-    b"PK": "an Excel workbook or another zip archive; save it as CSV",
+    b"pk": "an Excel workbook or another zip archive; save it as CSV",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook; save it as CSV",
     b"\x1f\x8b": "packed by gzip; unpack it",
-    b"PAR1": "a Parquet file; save it as CSV",
+    b"par1": "a Parquet file; save it as CSV",
 }
-"""How files begin that are taken for lists, and what they are."""
+"""How files begin, in lower case, that are taken for lists, and what they are."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def read_list(listing: Listing, path: Path, name: str) -> str | None:
     """Read a list as text: UTF-8, or UTF-16 where a byte order mark says so."""
     try:
         data = read_bytes(path, may_be_empty=True)
-        what = next((said for start, said in NO_TEXT.items() if data.startswith(start)), None)
+        begins = {**STANDS_FOR, **NO_TEXT}
+        what = next((begins[one] for one in begins if data[:99].lower().startswith(one)), None)
         if what is not None:
             listing.add("unusable list", name, f"it is {what}")
             return None

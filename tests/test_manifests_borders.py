@@ -310,3 +310,35 @@ def test_visas_own_list_of_a_category_is_read(tmp_path: Path) -> None:
 
     assert built.manifest.column("defect") == ["good", "melt,hole"]
     assert built.manifest.column("mask_pixels") == [0, 6]
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1217524280\n"
+INSTEAD = {"git lfs pull": POINTER, "a web page": b"<!DOCTYPE html>\n<html><body>404"}
+
+
+@pytest.mark.parametrize("words", INSTEAD)
+@pytest.mark.parametrize("file", ["bolt/test/good/1.png", "bolt/ground_truth/cut/2.png"])
+def test_what_stands_for_a_picture_is_named(tmp_path: Path, file: str, words: str) -> None:
+    bolts(tmp_path)
+    mask(tmp_path, "bolt/ground_truth/cut/2.png")
+    (tmp_path / file).write_bytes(INSTEAD[words])
+
+    message = refusal(tmp_path, "mvtec")
+
+    assert f"{file}: cannot be decoded (a" in message
+    assert words in message
+
+
+@pytest.mark.parametrize("words", INSTEAD)
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [("meta", "meta.json"), ("list", "list.csv"), ("visa", "split_csv/1cls.csv")],
+)
+def test_what_stands_for_a_list_is_named(
+    tmp_path: Path, layout: Layout, name: str, words: str
+) -> None:
+    picture(tmp_path, "a.png")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(INSTEAD[words])
+
+    assert words in refusal(tmp_path, layout)
