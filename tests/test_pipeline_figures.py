@@ -93,6 +93,19 @@ def test_all_heatmaps_of_a_metric_share_one_scale_and_the_best_is_framed() -> No
     assert sorted(text.get_text() for text in axis.texts) == ["25.0", "50.0", "50.0", "x"]
 
 
+def test_a_metric_that_no_point_has_gets_no_panel() -> None:
+    no_image = {"image_auroc": None, "image_ap": None}
+    first = [{**_cell(8, 2, 0.25), **no_image}, {**_cell(8, 4, 0.5), **no_image}]
+
+    [strip] = heat_strips({"one": first})
+    [failed] = heat_strips({"one": [_cell(8, 2, None)]})
+
+    titles = [axis.get_title() for axis in _axes(strip)]
+    assert [title for title in titles if title] == ["pixel AUROC (%)", "pixel AUPRO (%)"]
+    assert _axes(strip)[0].get_ylabel() == "sparsity k"
+    assert len(failed.panels) == 4
+
+
 def test_fig3_has_ticks_at_powers_of_ten_over_the_papers_range() -> None:
     rows = [{**row, "pool": "lse"} for row in _rows(tau=[0.05, 2.0, 0.0, np.inf])]
 

@@ -23,18 +23,19 @@ def heat_strips(
     """Draw a strip a set of rows, below its title: C to the right, k upwards.
 
     A cell is the mean over seeds, a cross where a point failed; the best of a panel has a frame.
-    Of a metric all strips have one scale. `published` has what the paper states by title.
+    Of a metric all strips have one scale; one that no point has gets no panel. `published` has what
+    the paper states by title.
     """
-    scales = {metric: _scale(list(sets.values()), metric) for metric in PUBLISHED}
+    every = [row for rows in sets.values() for row in rows]
+    held = [name for name in PUBLISHED if not all(np.isnan(number(row, name)) for row in every)]
+    scales = {metric: _scale(list(sets.values()), metric) for metric in held or PUBLISHED}
     stated = published or {}
     return [
         Strip(
             title=with_seeds(title + (_PUBLISHED_AT if title in stated else ""), rows),
             panels=[
-                _panel(
-                    rows, metric, scales[metric], stated.get(title), first=metric == PUBLISHED[0]
-                )
-                for metric in PUBLISHED
+                _panel(rows, metric, scale, stated.get(title), first=metric == next(iter(scales)))
+                for metric, scale in scales.items()
             ],
             height=1.95,
         )
