@@ -23,6 +23,8 @@ from pipeline.configs import ExtractConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 STORED = ("sweeps", "saes", "guides", "scores")
+_UNLIKE = ("last.json", "cache.json")
+"""Files that say when, or how long, something was."""
 
 
 def start(*words: str, **environment: str) -> subprocess.Popen[str]:
@@ -57,7 +59,7 @@ def digests(store: Path, kinds: tuple[str, ...] = STORED) -> dict[str, str]:
     found = {}
     for kind in kinds:
         for path in sorted((store / kind).rglob("*")):
-            if path.is_file() and path.name != "last.json" and ".tmp-" not in path.name:
+            if path.is_file() and path.name not in _UNLIKE and ".tmp-" not in path.name:
                 data = re.sub(rb'"created": "[^"]*"', b"", path.read_bytes())
                 found[str(path.relative_to(store))] = hashlib.sha256(data).hexdigest()
     return found
@@ -132,8 +134,12 @@ def attack(base: Path, words: list[str], rounds: int, seed: int) -> list[str]:
     _, errors = process.communicate()
     if process.returncode:
         wrong.append(f"at last: {errors}")
-    if digests(whole) != digests(store):
-        wrong.append("what is stored differs")
+    one, other = (digests(place, (*STORED, "tokens")) for place in (whole, store))
+    if one != other:
+        differ = sorted(
+            name for name in one.keys() | other.keys() if one.get(name) != other.get(name)
+        )
+        wrong.append(f"what is stored differs: {differ[:5]}")
     told = ", ".join(f"{n} x {code}" for code, n in sorted(codes.items()))
     print(f"{words[0]}: {told}; left within {slowest:.1f} s; {len(wrong)} wrong", flush=True)
     return wrong
