@@ -103,7 +103,8 @@ def _with_best(rows: Sequence[Row], metrics: Sequence[str]) -> list[Row]:
     for _, section in groupby(rows, key=lambda row: row.section):
         here = list(section)
         means = [row for row in here if row.kind in ("mean", "published") and not row.other_data]
-        best = {name: max(found) for name in metrics if len(found := _known(means, name)) > 1}
+        known = {name: found for name in metrics if (found := _known(means, name))}
+        best = {name: max(found) for name, found in known.items() if min(found) < max(found)}
         made += [
             replace(row, best={name for name in best if row.values.get(name) == best[name]})
             if row in means

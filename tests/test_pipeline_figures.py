@@ -14,7 +14,7 @@ from pipeline.commands.app import app
 from pipeline.configs import ReproduceConfig
 from pipeline.drawing.canvas import COLUMN, FORMATS, TWO_COLUMNS, Strip, draw_sheet
 from pipeline.drawing.heat import heat_strips
-from pipeline.drawing.plots import training_strip
+from pipeline.drawing.plots import Across, line_strip, training_strip
 from pipeline.drawing.points import Row, points_of
 from pipeline.metrics import PUBLISHED
 from pipeline.reproduce.pictures import figure_strips
@@ -104,6 +104,8 @@ def test_a_metric_that_no_point_has_gets_no_panel() -> None:
     assert [title for title in titles if title] == ["pixel AUROC (%)", "pixel AUPRO (%)"]
     assert _axes(strip)[0].get_ylabel() == "sparsity k"
     assert len(failed.panels) == 4
+    across = Across(field="k", label="latents", ticks="tested", paper=(2, 4))
+    assert len(line_strip(first, across, PUBLISHED, "one").panels) == 2
 
 
 def test_fig3_has_ticks_at_powers_of_ten_over_the_papers_range() -> None:

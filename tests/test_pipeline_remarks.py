@@ -7,10 +7,13 @@ import pytest
 
 from cache.store import open_store
 from pipeline.artifacts.terms import CacheParent
-from pipeline.configs import FitSaeConfig
+from pipeline.configs import FitGuidesConfig, FitSaeConfig, ScoreConfig
 from pipeline.fitting.sae_files import training_remark
+from pipeline.fitting.start_remark import remark_start
 from pipeline.inputs import open_dataset
 from pipeline.scoring.overlap import n_shared, remark_seen
+from pipeline.sweep.grid import Point
+from pipeline.sweep.remarks import remark_points
 
 LINES = [{"step": 1, "loss": 0.5, "dead": 0}]
 
@@ -34,6 +37,40 @@ def test_no_dead_atom_is_said_to_mean_nothing_before_any_could_die(datasets):
         "remark: no atom died in training, so AuxK never acted"
     )
     assert training_remark([{"step": 1, "dead": 3}], enough, cache) is None
+
+
+def test_averages_that_hold_their_start_are_counted_in_one_line(capsys):
+    remark_start([0.001, 0.005])
+    remark_start([])
+    assert capsys.readouterr().err == ""
+
+    remark_start([0.87])
+    assert capsys.readouterr().err.startswith(
+        "remark: the averaged coefficients still hold 87% of their random start"
+    )
+
+    remark_start([0.5, 0.87, 0.001])
+    assert " of 2 of 3 fits still hold 50% to 87% of" in capsys.readouterr().err
+
+
+def test_a_sweep_says_where_its_averages_or_its_ranking_would_fool_a_reader(capsys):
+    average, last = (
+        Point(FitSaeConfig(), FitGuidesConfig(), ScoreConfig(coefficients=kind), {})
+        for kind in ("ema", "raw")
+    )
+    rows = [
+        {"ema_start_share": 0.9, "image_auroc": 0.25},
+        {"ema_start_share": 0.9, "image_auroc": 0.75},
+        {"ema_start_share": None, "image_auroc": None},
+    ]
+
+    remark_points([last, last, last], rows[1:] + rows[2:])
+    assert capsys.readouterr().err == ""
+
+    remark_points([average, last, average], rows)
+    said = capsys.readouterr().err
+    assert "the averaged coefficients still hold 90% of their random start" in said
+    assert "image AUROC is below chance in 1 of 2 points, down to 25.0 %" in said
 
 
 def test_images_of_the_target_that_were_seen_in_the_fit_are_counted(

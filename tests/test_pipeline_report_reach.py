@@ -78,6 +78,18 @@ def test_a_table_fits_the_width_of_a_printed_page(page: Any) -> None:
     assert shown == []
 
 
+def test_the_mean_is_printed_once_and_no_word_of_what_is_not_printed(page: Any) -> None:
+    footer = "return getComputedStyle(document.querySelector('tfoot')).display"
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    printed = page.execute_script(footer)
+    lead = _found(page, "#categories .lead")[0].text
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+    assert printed == "table-row-group"  # a browser repeats a footer on every page
+    assert "below" not in lead
+    assert "below" in _found(page, "#categories .lead")[0].text
+
+
 def test_on_a_phone_a_wide_table_says_that_it_goes_on(page: Any) -> None:
     size = {"width": 300, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     hint = _found(page, "#metrics .hint")[0]

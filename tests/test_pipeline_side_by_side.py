@@ -58,6 +58,9 @@ def test_seeds_of_one_method_are_one_row_of_mean_and_spread(store, by_seed) -> N
 def test_every_category_has_every_method_and_the_mean_comes_last(store, by_seed) -> None:
     table = side_by_side(store, by_seed)
 
+    assert table.caption == (
+        "Methods on target: metrics in %, AUPRO exact; the best of each category in bold."
+    )
     names = ["SPG", "PCA", "free guides"]
     sections = [*by_seed[0].document.categories, "mean"]
     assert [(row.section, row.name) for row in table.rows] == [

@@ -254,6 +254,8 @@ def test_the_best_of_what_compares_is_bold_and_published_rows_of_other_data_are_
     assert r"(published) & \textbf{95.0} & 70.0 \\" in same
     assert r"metal\_nut & 91.4 & -" in same
     assert r"\textbf" not in other
+    equal = replace(ours, kind="published", name="equal")
+    assert r"\textbf" not in to_latex(replace(SMALL, rows=[ours, equal]))
 
 
 @pytest.mark.parametrize("engine", ["pdflatex", "lualatex"])

@@ -13,7 +13,7 @@ from pipeline.artifacts.documents import (
 from pipeline.metrics import METRICS, percent
 from spg_core.errors import ArtifactError
 
-_STILL_DENSE = 0.01
+STILL_DENSE = 0.01
 """With a larger share of its start, the average of the coefficients has no zeros."""
 
 
@@ -52,7 +52,7 @@ def _of_guides(document: GuidesDocument) -> list[str]:
             "  (normal + anomalous)"
         )
     share = document.training.ema_start_share
-    if share > _STILL_DENSE:
+    if share > STILL_DENSE:
         lines.append(
             f"  the EMA still holds {share:.0%} of its start after "
             f"{document.training.steps} steps, so it stays dense"

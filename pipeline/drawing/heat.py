@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.drawing.canvas import Panel, Strip
-from pipeline.drawing.points import Row, cells, number, with_seeds
+from pipeline.drawing.points import Row, cells, held_by, number, with_seeds
 from pipeline.metrics import METRICS, PUBLISHED, percent
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ def heat_strips(
     the paper states by title.
     """
     every = [row for rows in sets.values() for row in rows]
-    held = [name for name in PUBLISHED if not all(np.isnan(number(row, name)) for row in every)]
-    scales = {metric: _scale(list(sets.values()), metric) for metric in held or PUBLISHED}
+    scales = {metric: _scale(list(sets.values()), metric) for metric in held_by(every, PUBLISHED)}
     stated = published or {}
     return [
         Strip(

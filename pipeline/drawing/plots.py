@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.drawing.canvas import Panel, Strip, draw_sheet
 from pipeline.drawing.palette import LINES
-from pipeline.drawing.points import Row, mean_and_spread, number, points_of, with_seeds
+from pipeline.drawing.points import Row, held_by, mean_and_spread, number, points_of, with_seeds
 from pipeline.metrics import METRICS, PUBLISHED, percent
 from pipeline.words import field_words
 
@@ -66,7 +66,9 @@ def line_strip(
 
         return draw
 
-    return Strip(title=with_seeds(title, rows), panels=[panel(metric) for metric in metrics])
+    every = [*rows, *(row for found in (references or {}).values() for row in found)]
+    panels = [panel(metric) for metric in held_by(every, metrics)]
+    return Strip(title=with_seeds(title, rows), panels=panels)
 
 
 def _lines_across(
@@ -137,7 +139,10 @@ def layer_strip(lines: Mapping[str, Sequence[Row]], title: str) -> Strip:
         return draw
 
     every = [row for rows in lines.values() for row in rows]
-    return Strip(title=with_seeds(title, every), panels=[panel(metric) for metric in PUBLISHED])
+    return Strip(
+        title=with_seeds(title, every),
+        panels=[panel(metric) for metric in held_by(every, PUBLISHED)],
+    )
 
 
 def _is_single(row: Row) -> bool:

@@ -26,6 +26,12 @@ def number(row: Row, name: str) -> float:
     return np.nan if value is None else float(value)
 
 
+def held_by(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+    """Give the names of which some row has a number; all where none has any."""
+    held = [name for name in names if not all(np.isnan(number(row, name)) for row in rows)]
+    return held or list(names)
+
+
 def points_of(rows: Sequence[Row], x: str, y: str) -> Points:
     """Give field `y` against `x`, both in the rows' units; rows without either are left out."""
     found: dict[float, list[float]] = {}

@@ -9,6 +9,7 @@ from pipeline.configs import FigureConfig, ReproduceConfig, ScoreConfig
 from pipeline.drawing.points import Row
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
+from pipeline.fitting.start_remark import remark_start
 from pipeline.inputs import open_dataset
 from pipeline.metrics import IMAGE_METRICS
 from pipeline.reproduce.figure import Figure, sweep_config
@@ -100,12 +101,14 @@ def fig3(
     scoring = stage_configs(config).score
     asked = [replace(scoring, tau=tau) for tau in dict.fromkeys(varied.taus)]
     asked += [replace(scoring, pool=pool) for pool in dict.fromkeys(varied.pools)]
-    wanted = []
+    wanted, shares = [], []
     for seed in seeds_of(config, varied):
         stages = stage_configs(replace(config, seed=seed))
         sae = fit_sae(store, aux, stages.sae, direct=False, track=track)
         guides = fit_guides(store, sae.id, stages.guides, direct=False, track=track)
+        shares.append(guides.document.training.ema_start_share)
         wanted += [(seed, guides.id, each) for each in asked]
+    remark_start(shares)
     made = score_group(
         store,
         [(guides, each) for _, guides, each in wanted],

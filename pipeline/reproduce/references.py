@@ -11,7 +11,7 @@ from typing import Literal
 
 from cache.objects import Objects
 from pipeline.artifacts import Artifact
-from pipeline.artifacts.documents import ScoresDocument
+from pipeline.artifacts.documents import GuidesDocument, ScoresDocument
 from pipeline.configs import (
     CombineConfig,
     FigureConfig,
@@ -24,6 +24,7 @@ from pipeline.detection.find import AnyDetector
 from pipeline.fitting.guides import fit_guide_group
 from pipeline.fitting.memory import fit_memory
 from pipeline.fitting.sae import fit_sae
+from pipeline.fitting.start_remark import remark_start
 from pipeline.metrics import PUBLISHED
 from pipeline.progress import say
 from pipeline.reproduce.cached_layers import CachedLayer, cached_layers
@@ -111,6 +112,9 @@ def _fit_guides(
         first, *others = [_Fitted(one, layer.target.cache.key) for one in made]
         spg.append(first)
         controls += others
+    fitted = [one.made for one in spg if not isinstance(one.made, SpgError)]
+    documents = [one.document for one in fitted if isinstance(one.document, GuidesDocument)]
+    remark_start([one.training.ema_start_share for one in documents])
     yield from (*spg, *_together(store, spg), *controls)
 
 

@@ -18,6 +18,7 @@ from pipeline.configs import (
 )
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
+from pipeline.fitting.start_remark import remark_start
 from pipeline.inputs import open_dataset
 from pipeline.metrics import PUBLISHED
 from pipeline.progress import say
@@ -86,6 +87,7 @@ def one_direction(
     data = open_dataset(store, fitted_on.dataset, fitted_on.backbone, fitted_on.key)
     sae = fit_sae(store, data, stages.sae, direct=False, track=track)
     guides = fit_guides(store, sae.id, stages.guides, direct=False, track=track)
+    remark_start([guides.document.training.ema_start_share])
     target, key = scored_on.dataset, scored_on.key
     return score(store, guides, target, stages.score, key=key, direct=False)
 

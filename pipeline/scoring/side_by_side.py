@@ -10,6 +10,7 @@ from pipeline.artifacts.documents import ScoresDocument
 from pipeline.metrics import METRICS
 from pipeline.scoring.methods import Method, labels, method_of
 from pipeline.tables import Row, Table
+from pipeline.words import dataset_words
 from spg_core.errors import ArtifactError
 
 
@@ -49,7 +50,17 @@ def side_by_side(store: Objects, scores: Sequence[Artifact[ScoresDocument]]) -> 
     for category in (*documents[0].categories, None):
         rows += mark_best([one.row(category) for one in groups])
     notes = [f"in %; AUPRO {documents[0].aupro}; * the best of its category"]
-    return Table(metrics=list(METRICS), rows=rows, notes=[*notes, *seed_note(groups)], of="method")
+    caption = (
+        f"Methods on {dataset_words(documents[0].parents.cache.dataset)}: metrics in %, AUPRO "
+        f"{documents[0].aupro}; the best of each category in bold."
+    )
+    return Table(
+        metrics=list(METRICS),
+        rows=rows,
+        notes=[*notes, *seed_note(groups)],
+        of="method",
+        caption=caption,
+    )
 
 
 def seed_note(groups: Sequence[Group]) -> list[str]:

@@ -21,6 +21,7 @@ from pipeline.sweep.layers import OpenLayers, of_layer, open_layers, over_layers
 from pipeline.sweep.left import announce, plan_points
 from pipeline.sweep.plan import sweep_id, tell_shared
 from pipeline.sweep.points import begun, run_points
+from pipeline.sweep.remarks import remark_points
 from pipeline.sweep.table import figures, sweep_table
 from pipeline.sweep.together import require_layers, score_together
 from pipeline.tracking import Kind, require_tracker
@@ -94,6 +95,7 @@ def sweep(
     board = Board(store, identifier, [*map(begun, points), *impossible])
     with board.shown():
         rows = _run(store, config, where, points, opened, board, track)
+    remark_points(points, rows)
     if config.together:
         rows += score_together(opened, config, list(zip(points, rows, strict=True)))
     rows += impossible
