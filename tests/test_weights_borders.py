@@ -1,6 +1,7 @@
 """Weights as training programs leave them: whole models, averages, damage that nobody notices."""
 
 import argparse
+import functools
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -215,3 +216,24 @@ def test_a_torch_file_that_was_written_without_checksums_is_read(tmp_path: Path)
         torch.serialization.set_crc32_options(before)
 
     assert torch.equal(read_state_dict(tmp_path / "x.pth")["a"], torch.ones(9))
+
+
+def test_weights_with_registers_are_told_from_those_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import timm
+
+    small = functools.partial(timm.create_model, embed_dim=32, depth=2, num_heads=2)
+    monkeypatch.setattr(timm, "create_model", small)
+    names = [f"vit_small_patch14_{reg}dinov2" for reg in ("reg4_", "")]
+    with_four, without = (random_timm_weights(tmp_path, name) for name in names)
+    by_meta = {key.replace("reg_token", "register_tokens"): value
+               for key, value in load_file(with_four).items()}  # fmt: skip
+    torch.save(by_meta, tmp_path / "dinov2_vits14_reg4_pretrain.pth")
+
+    for four in (with_four, tmp_path / "dinov2_vits14_reg4_pretrain.pth"):
+        with pytest.raises(BackboneError, match="it has 4 register tokens, the model 0"):
+            load_backbone(f"timm:{names[1]}", weights=four, image_size=56)
+    with pytest.raises(BackboneError, match="it has 0 register tokens, the model 4"):
+        load_backbone(f"timm:{names[0]}", weights=without, image_size=56)
+    assert load_backbone(f"timm:{names[0]}", weights=with_four, image_size=56).spec.d_model == 32

@@ -19,6 +19,8 @@ from pipeline.backbones.weights import read_state_dict, require_names
 from spg_core.errors import BackboneError
 
 _NAMED = 5
+_REGISTERS = ("reg_token", "register_tokens", "storage_tokens")
+"""What timm and Meta call them."""
 
 
 class _PatchEmbed(Protocol):
@@ -117,9 +119,25 @@ def _state(
     for name, tensor in wanted.items():
         if name.startswith("attn_pool.") and name not in state:
             state[name] = torch.zeros(tensor.shape)  # it pools the tokens, which are all we take
+    _require_registers(state, wanted, f"{weights} does not fit timm:{model_name}")
     if "siglip" in model_name:  # the one kind that timm may load loosely, leaving random weights
         require_names(state, wanted, f"{weights} does not fit timm:{model_name}")
     return state
+
+
+def _require_registers(
+    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], subject: str
+) -> None:
+    """Refuse another number of register tokens, which position embeddings would hide."""
+    found, expected = (
+        max((tensors[name].shape[-2] for name in _REGISTERS if name in tensors), default=0)
+        for tensors in (state, wanted)
+    )
+    if found != expected:
+        raise BackboneError(
+            f"{subject}: it has {found} register tokens, the model {expected}; those with reg4 in "
+            "their name have 4"
+        )
 
 
 def _few_names(error: Exception) -> str:
