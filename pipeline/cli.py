@@ -1,8 +1,8 @@
 """The `spg-pipe` command: run what was typed; whatever a user can cause is one line.
 
 Results go to stdout, progress and remarks to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
-130 stopped by Ctrl-C, 143 by SIGTERM. Nothing heavy is imported before `main` listens for signals;
-typer and the commands take 0.2 s, in which Ctrl-C would show a traceback.
+130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP. Nothing heavy is imported before `main`
+listens for signals; typer and the commands take 0.2 s, in which Ctrl-C would show a traceback.
 """
 
 import logging

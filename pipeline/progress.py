@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Protocol
+from typing import IO, Protocol, cast
 
 from rich.console import Console, RenderableType
 from rich.progress import (
@@ -33,12 +33,34 @@ _WIDE = 72
 """Columns of a terminal that hold a bar and what is noted beside it."""
 
 
-class _Console(Console):
-    """Stderr, which may go away; rich would end the run then, and close stdout."""
+class _Unfailing:
+    """A file that takes what it can: full or gone as stderr may be, no run ends by it."""
 
-    def on_broken_pipe(self) -> None:
-        """Say no more."""
-        self.quiet = True
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        """Write, or leave it unsaid."""
+        with suppress(OSError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        """Flush, likewise."""
+        with suppress(OSError):
+            self._file.flush()
+
+    def __getattr__(self, name: str) -> object:
+        """Be the file in all else."""
+        return getattr(self._file, name)
+
+
+class _Console(Console):
+    """Stderr, which may go away: rich itself would end the run then, and close stdout."""
+
+    @property  # type: ignore[misc]  # nobody sets it
+    def file(self) -> IO[str]:
+        """Give what is written to."""
+        return cast(IO[str], _Unfailing(super().file))
 
 
 console = _Console(stderr=True, soft_wrap=True, emoji=False)
@@ -145,8 +167,7 @@ def counting(description: str) -> Iterator[Callable[[int, int], None]]:
 
 def say(text: str) -> None:
     """Print one line of explanation on stderr; where that is full or gone, no run ends by it."""
-    with suppress(OSError):
-        console.print(printable(text), highlight=False, markup=False)
+    console.print(printable(text), highlight=False, markup=False)
 
 
 def human_bytes(size_bytes: float) -> str:

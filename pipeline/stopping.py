@@ -1,8 +1,9 @@
-"""Being stopped: by Ctrl-C, or by SIGTERM, which systems send before they end a process.
+"""Being stopped: by Ctrl-C, by SIGTERM, which systems send before they end a process, or by SIGHUP
+of a terminal that closes.
 
 The first signal raises a `KeyboardInterrupt` where the main thread stands, so that what is under
 way is left in order; what must not be cut in two is `held` together. A second signal ends the
-process at once. A Dask worker ignores both: whoever gave it work says that this is to stop.
+process at once. A Dask worker ignores all: whoever gave it work says that this is to stop.
 """
 
 import atexit
@@ -17,8 +18,12 @@ from typing import NoReturn
 
 Handler = Callable[[int, FrameType | None], object]
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_NAMES = {
+    signal.SIGINT: "Ctrl-C",
+    signal.SIGTERM: "SIGTERM",
+    signal.SIGHUP: "SIGHUP, as its terminal closed",
+}
 _first: list[int] = []
 """The signal that stopped this process, once one did."""
 
@@ -36,7 +41,7 @@ class Stopped(Exception):
 
 
 def exit_code() -> int:
-    """Give what the shell says of a process that the signal ended: 130, or 143 for SIGTERM."""
+    """Give what the shell says of a process that the signal ended: 130, 143 for SIGTERM, .."""
     return 128 + (_first[0] if _first else signal.SIGINT)
 
 
@@ -75,9 +80,10 @@ def end_at_once(number: int, frame: FrameType | None) -> NoReturn:
     _end(kept())
 
 
-def end_twice(number: int, frame: FrameType | None) -> NoReturn:
-    """Handle a second signal: end without looking back."""
-    _end(TWICE)
+def end_twice(number: int, frame: FrameType | None) -> None:
+    """Handle a second signal: end without looking back; a terminal may say twice that it closes."""
+    if number != signal.SIGHUP:
+        _end(TWICE)
 
 
 def leave() -> NoReturn:
@@ -117,7 +123,7 @@ def held() -> Iterator[None]:
     came: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if came:
+        if came and number != signal.SIGHUP:
             _first.append(came[0])
             end_twice(number, frame)
         came.append(number)

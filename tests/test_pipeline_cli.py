@@ -22,6 +22,7 @@ _KEPT = "what is whole is kept, the same command goes on from there\n"
 SAYS = {
     signal.SIGINT: f"stopped by Ctrl-C; {_KEPT}",
     signal.SIGTERM: f"stopped by SIGTERM; {_KEPT}",
+    signal.SIGHUP: f"stopped by SIGHUP, as its terminal closed; {_KEPT}",
 }
 
 # Runs the command; a signal ($NUMBER, else Ctrl-C) comes as the module $INTERRUPT_AT is looked for,
@@ -40,6 +41,7 @@ def say(text):
 if "TWICE" in os.environ:
     cli._say = say
 signal.signal(signal.SIGINT, signal.default_int_handler)  # CI may have it ignored
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and nohup this one
 sys.meta_path.insert(0, Interrupt())
 cli.main()
 """

@@ -1,13 +1,25 @@
 """Stopped by SIGTERM or Ctrl-C, a run keeps what it did, says so, and goes on to the same bits."""
 
+import os
+import pty
 import re
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.stopped_runs import attack, commands, digests, leftovers, make_store, start, stop_when
+from tests.stopped_runs import (
+    ROOT,
+    attack,
+    commands,
+    digests,
+    leftovers,
+    make_store,
+    start,
+    stop_when,
+)
 
 FIT = ["--dataset", "aux", "--backbone", "gabor", "--width", "256", "--k", "8"]
 FITS = {
@@ -31,6 +43,25 @@ def at_work(store: Path, kind: str):
         )
 
     return ready
+
+
+def test_a_fit_whose_terminal_closes_keeps_its_last_step(fresh):
+    words = [sys.executable, "-m", "pipeline.cli", *FITS["fit-guides"], "--store", str(fresh)]
+    process, terminal = pty.fork()
+    if process == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
+        os.execve(words[0], words, {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"})
+    ready = at_work(fresh, "guides")
+    while not ready():
+        os.read(terminal, 65536)  # bars, which would fill the terminal's buffer
+
+    os.close(terminal)
+    _, status = os.waitpid(process, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    assert [name for name in leftovers(fresh) if name.endswith("checkpoint.safetensors")]
+    _, resumed = start(*FITS["fit-guides"], "--store", str(fresh)).communicate()
+    assert "going on from step" in resumed
 
 
 @pytest.mark.parametrize(
