@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read as torch is imported, see docs/log.md
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
