@@ -54,7 +54,8 @@ def _require_blob(path: Path) -> None:
     if blob.stat().st_size == 0 or sha256_of_file(path) != blob.name:
         raise BackboneError(
             f"{path} in the hub's cache is damaged: it does not have the SHA-256 that the hub "
-            f"gave; delete {blob} and run again, which downloads it"
+            f"gave; delete {blob} and run again, which downloads it, or give a file that you trust "
+            "with --weights"
         )
 
 
