@@ -64,3 +64,44 @@ def test_a_shard_cut_under_a_reader_is_named_and_nothing_is_made(
         "store"
     )
     assert {name for name in files(store) - before if name.endswith(".json")} == set()
+
+
+THREADS = """
+import mmap, os, sys, threading
+import numpy as np, torch
+from pipeline.cut_files import say_what_was_cut
+
+say_what_was_cut()
+torch.set_num_threads(2)
+with open(sys.argv[1], "rb") as file:
+    mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.float16)
+tokens, rows = mapped.reshape(-1, 1024), np.arange(0, 4096, 3)
+os.truncate(sys.argv[1], 0)
+work = {
+    "take": lambda: np.take(tokens, rows, axis=0, out=np.empty((len(rows), 1024), np.float16),
+                            mode="clip"),
+    "select": lambda: torch.from_numpy(tokens).index_select(0, torch.from_numpy(rows)),
+    "cast": lambda: torch.from_numpy(tokens).float(),
+}[sys.argv[2]]
+thread = threading.Thread(target=work)
+thread.start()
+while thread.is_alive():
+    pass  # Python's lock is asked for by two
+"""
+
+
+@pytest.mark.parametrize("work", ["take", "select", "cast"])
+def test_a_file_cut_under_a_thread_is_named_and_nobody_waits(tmp_path: Path, work: str) -> None:
+    file = tmp_path / "shard"
+    file.write_bytes(bytes(8 << 20))
+
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", THREADS, str(file), work],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {file} was cut while it was read; what is whole is kept")
