@@ -20,12 +20,6 @@ torch.set_num_threads(2)
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files of slow tests first: several processes, one file each, end at about one time."""
-    slow = {one.path for one in items if one.get_closest_marker("slow")}
-    items.sort(key=lambda one: one.path not in slow)
-
-
 @pytest.fixture(autouse=True, scope="session")
 def own_memos(tmp_path_factory) -> None:
     """Keep what extractions remember out of the user's own folder, and out of other runs."""
