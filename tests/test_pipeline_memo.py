@@ -22,7 +22,7 @@ def test_a_fingerprint_follows_every_fact_and_the_versions(monkeypatch):
 
     assert memo.fingerprint({"a": 1}) == before
     assert memo.fingerprint({"a": 2}) != before
-    monkeypatch.setattr(memo, "version", lambda name: "0.0")
+    monkeypatch.setattr(memo, "version_of", lambda name: "0.0")
     assert memo.fingerprint({"a": 1}) != before
 
 
