@@ -38,12 +38,12 @@ from manifests.table import Manifest
 from pipeline.backbones.load import Backbone
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ExtractConfig
-from pipeline.cores import usable_cores
-from pipeline.device import processor_name
 from pipeline.extraction import compute, shards
 from pipeline.extraction.extract import checked_manifest, extract
 from pipeline.extraction.model_inputs import model_inputs
-from pipeline.freed_memory import keep_freed_memory
+from pipeline.machine.cores import usable_cores
+from pipeline.machine.device import processor_name
+from pipeline.machine.freed_memory import keep_freed_memory
 from spg_core.types import PatchGrid
 
 SIDE, PATCH, DIM = 448, 16, 64

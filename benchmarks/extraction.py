@@ -31,10 +31,10 @@ from manifests.table import Manifest
 from pipeline.backbones.load import Backbone
 from pipeline.backbones.preprocess import normalise, squash_of
 from pipeline.configs import ClusterConfig, ExtractConfig
-from pipeline.cores import BESIDE_A_MODEL
 from pipeline.extraction import announce, fill, shards
 from pipeline.extraction.extract import checked_manifest
 from pipeline.extraction.model_inputs import model_inputs
+from pipeline.machine.cores import BESIDE_A_MODEL
 
 Seconds = tuple[float, float]
 """On the clock, on the processors."""

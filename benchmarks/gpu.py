@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from pipeline.device import device_name
+from pipeline.machine.device import device_name
 from spg_core.anomaly_map import image_scores, map_operator
 from spg_core.guide_config import GuideConfig
 from spg_core.guide_step import GuideFit, GuideTrainer, guide_batch

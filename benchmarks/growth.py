@@ -44,10 +44,10 @@ from pipeline.backbones.load import Backbone
 from pipeline.backbones.preprocess import squash_of
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ClusterConfig, ExtractConfig
-from pipeline.device import processor_name
 from pipeline.extraction import announce, fill, shards
 from pipeline.extraction.model_inputs import ModelInput
 from pipeline.inputs import open_dataset
+from pipeline.machine.device import processor_name
 from spg_core.types import PatchGrid
 
 SIDE, PATCHES, DIM, BATCH = 2, 4, 8, 4096

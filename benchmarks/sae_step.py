@@ -9,7 +9,7 @@ step. Ours multiply by the libraries that a fit would choose here (`fitting/fast
 them the same with oneDNN throughout, which is what they did before.
 
 `--freed kept` lets the process keep freed memory, for all contenders, as `spg-pipe` does for
-itself (`pipeline/freed_memory.py`); `--freed returned` leaves that to the C library, as any
+itself (`pipeline/machine/freed_memory.py`); `--freed returned` leaves that to the C library, as any
 program finds it.
 
 `--clock cpu` counts the process's own processor seconds, which other processes
@@ -36,11 +36,11 @@ from torch.nn import functional
 
 from cache.reader import TokenCache
 from cache.store import open_store
-from pipeline.device import device_name
 from pipeline.fitting.fastest import time_libraries
 from pipeline.fitting.tokens import TokenSource
-from pipeline.freed_memory import keep_freed_memory
 from pipeline.inputs import open_dataset
+from pipeline.machine.device import device_name
+from pipeline.machine.freed_memory import keep_freed_memory
 from spg_core.products import Libraries, inner_products
 from spg_core.sae import Sae
 from spg_core.sae_config import SaeConfig

@@ -24,13 +24,13 @@ from benchmarks.extraction import Seconds, config_of, decoded, forward, now, sin
 from cache.objects import Objects
 from cache.store import open_store
 from pipeline.configs import FitGuidesConfig, FitSaeConfig, ScoreConfig
-from pipeline.cores import BESIDE_A_MODEL
-from pipeline.device import processor_name
 from pipeline.extraction.extract import checked_manifest, extract
 from pipeline.extraction.shards import open_backbone
 from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
 from pipeline.inputs import open_dataset
+from pipeline.machine.cores import BESIDE_A_MODEL
+from pipeline.machine.device import processor_name
 from pipeline.scoring.score import score
 
 SAE_EPOCHS, GUIDE_EPOCHS = FitSaeConfig().epochs, FitGuidesConfig().epochs

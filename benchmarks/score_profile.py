@@ -44,7 +44,7 @@ from pipeline.detection.parts import GuidesPart
 from pipeline.inputs import CachedDataset, open_dataset
 from pipeline.scoring.blocks import MapPlan, Scoring
 from pipeline.scoring.categories import finish_category, submit_category, submit_inputs
-from pipeline.work import Here
+from pipeline.workers.work import Here
 from spg_core.types import PatchGrid
 
 READ, CAST, GUIDES = "tokens: read, checksums", "tokens: to float32, length 1", "guides, softmax"

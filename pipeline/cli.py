@@ -14,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from pipeline import stopping
 from pipeline.cut_files import say_what_was_cut
-from pipeline.freed_memory import keep_freed_memory
-from pipeline.system_errors import explain
+from pipeline.machine.freed_memory import keep_freed_memory
+from pipeline.machine.system_errors import explain
+from pipeline.terminal import stopping
 from spg_core.errors import ConfigError, SpgError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class _Remarks(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one."""
-        from pipeline.progress import say
+        from pipeline.terminal.progress import say
 
         say(f"warning: {record.getMessage()}")
 
@@ -155,8 +155,8 @@ def _flush() -> None:
 
 
 def _say(text: str) -> None:
-    from pipeline.printable import printable
-    from pipeline.progress import console  # rich takes as long to import as all the rest
+    from pipeline.terminal.printable import printable
+    from pipeline.terminal.progress import console  # rich takes as long to import as all the rest
 
     with suppress(OSError):  # nobody can be told that stderr is full or closed
         console.print(printable(text), markup=False, highlight=False, style="red")

@@ -13,7 +13,7 @@ from pipeline.artifacts import Artifact
 from pipeline.artifacts.documents import ScoresDocument
 from pipeline.configs import ExtractConfig, FitGuidesConfig, FitSaeConfig, ScoreConfig
 from pipeline.extraction.extract import extract
-from pipeline.progress import say
+from pipeline.terminal.progress import say
 
 AUXILIARY, TARGET = "demo-auxiliary", "demo-target"
 

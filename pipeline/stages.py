@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from pipeline.reproduce.paper import Reproduced
     from pipeline.sweep.plan import SweepPlan
     from pipeline.sweep.run import Sweep
-    from pipeline.tables import Table
+    from pipeline.tables.of_metrics import Table
 
 
 def extract(store: "AnyStore", config: ExtractConfig, cluster: ClusterConfig) -> "Extraction":
@@ -183,7 +183,7 @@ def sweep(
 
 def table(store: "AnyStore", source: TableSource) -> "tuple[list[str], Table]":
     """Print scores by category, beside the published means; of several methods side by side."""
-    from pipeline.table_files import check_out, write_table
+    from pipeline.tables.files import check_out, write_table
 
     if source.out is not None:
         check_out(source.out)

@@ -15,8 +15,8 @@ from threading import Event, Thread
 from time import time
 from typing import Literal, Protocol
 
-from pipeline.printable import printable_line
-from pipeline.progress import say
+from pipeline.terminal.printable import printable_line
+from pipeline.terminal.progress import say
 from spg_core.errors import ConfigError
 
 Kind = Literal["tensorboard", "mlflow", "wandb", "trackio"]

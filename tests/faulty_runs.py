@@ -35,7 +35,7 @@ IMPORTED = (
     *("pipeline.cli", "pipeline.commands.app", "pipeline.stages", "pipeline.caches.work"),
     *("manifests.build", "spg_core.gabor", "pipeline.extraction.shards", "pipeline.fitting.sae"),
     *("pipeline.fitting.over_file", "pipeline.scoring.score", "pipeline.scoring.report_data"),
-    *("pipeline.prediction.unlike", "pipeline.report", "pipeline.text_table"),
+    *("pipeline.prediction.unlike", "pipeline.report", "pipeline.tables.text"),
 )
 """What the runs need: each would take as long to import it as it takes to run."""
 

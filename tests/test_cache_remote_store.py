@@ -11,7 +11,7 @@ import pytest
 from cache import remote_objects
 from cache.objects import Objects
 from cache.store import open_store
-from pipeline.cluster_store import store_ticket
+from pipeline.workers.ticket import store_ticket
 from spg_core.errors import NotInStore, StoreError
 from tests.faulty_proxy import Fault, faulty_proxy
 from tests.s3_server import BUCKET, empty_store, moto_endpoint, s3_url  # noqa: F401 - the fixture

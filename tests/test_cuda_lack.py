@@ -13,14 +13,12 @@ from torch import Tensor, nn
 from cache.store import open_store
 from manifests.build import build_manifest
 from pipeline import cli
-from pipeline import device as device_module
 from pipeline.backbones.load import load_backbone
 from pipeline.backbones.on_cpu import Taken
 from pipeline.backbones.on_gpu import GpuForward
 from pipeline.backbones.preprocess import normalise
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import FitGuidesConfig
-from pipeline.device import by_halves, within_memory
 from pipeline.extraction import compute as compute_module
 from pipeline.extraction.compute import ShardArrays, compute_shard
 from pipeline.extraction.model_inputs import model_inputs
@@ -31,6 +29,8 @@ from pipeline.fitting.over_file import _measure
 from pipeline.fitting.tokens import TokenSource
 from pipeline.inputs import open_dataset
 from pipeline.interchange.rules import Rule, rule_of
+from pipeline.machine import device as device_module
+from pipeline.machine.device import by_halves, within_memory
 from pipeline.prediction import familiar as familiar_module
 from pipeline.prediction.familiar import Familiar
 from pipeline.prediction.unlike import count_unlike

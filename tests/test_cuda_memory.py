@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from cache.objects import Objects
 from cache.reader import TokenCache
 from cache.store import open_store
-from pipeline import device as device_module
 from pipeline.atoms.find import find_atoms
 from pipeline.atoms.survey import survey_sae
 from pipeline.backbones.on_cpu import Taken
@@ -27,7 +26,6 @@ from pipeline.detection import values as values_module
 from pipeline.detection.load import make_detector
 from pipeline.detection.parts import GuidesPart
 from pipeline.detection.values import compute_maps
-from pipeline.device import Place, free_bytes
 from pipeline.fitting import sae as sae_stage
 from pipeline.fitting import tokens as tokens_module
 from pipeline.fitting.budget import memory_budget, plan_groups
@@ -36,6 +34,8 @@ from pipeline.fitting.guides import fit_guide_group
 from pipeline.fitting.sae import fit_saes, sae_id
 from pipeline.fitting.tokens import TokenSource
 from pipeline.inputs import open_dataset
+from pipeline.machine import device as device_module
+from pipeline.machine.device import Place, free_bytes
 from pipeline.prediction.model import judge, load_model, specs_of
 from pipeline.sweep import estimate as estimate_module
 from pipeline.sweep.estimate import estimate, trial_tokens

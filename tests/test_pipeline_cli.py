@@ -13,7 +13,7 @@ from PIL import Image
 
 from manifests.images import decode_image
 from pipeline import cli
-from pipeline.stopping import SIGNALS, TWICE
+from pipeline.terminal.stopping import SIGNALS, TWICE
 from spg_core.errors import DatasetError
 from tests.tiny_images import write_images
 
@@ -111,7 +111,7 @@ def test_ctrl_c_while_a_dataclass_is_made_ends_with_130_and_not_by_the_signal(tm
     # dataclasses has Python run a text; `python -m` ends by a KeyboardInterrupt that passed there
     (tmp_path / "stopped.py").write_text("""
 import signal
-import pipeline.progress  # what is imported later makes dataclasses, too
+import pipeline.terminal.progress  # what is imported later makes dataclasses, too
 from pipeline import cli
 signal.signal(signal.SIGINT, signal.default_int_handler)
 def stopped():
@@ -134,7 +134,7 @@ cli.main()
 def test_a_block_that_holds_signals_is_done_whole_and_then_left():
     code = """
 import os, signal
-from pipeline import stopping
+from pipeline.terminal import stopping
 signal.signal(signal.SIGINT, signal.default_int_handler)
 stopping.listen(stopping.stop)
 try:
@@ -160,7 +160,7 @@ with stopping.held():
 def test_a_ctrl_c_that_python_would_forget_ends_the_run():
     code = """
 import os, signal
-from pipeline import stopping
+from pipeline.terminal import stopping
 signal.signal(signal.SIGINT, signal.default_int_handler)
 stopping.listen(stopping.stop)
 class Left:

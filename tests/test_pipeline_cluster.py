@@ -21,21 +21,23 @@ from dask import config as dask_settings
 from cache.find import find_caches
 from cache.objects import is_temporary
 from cache.store import open_store
-from pipeline import cluster as cluster_module
-from pipeline import cluster_client, cluster_store, device
-from pipeline.cluster_worker import gpus_seen, place_of
 from pipeline.configs import ClusterConfig, ScoreConfig
 from pipeline.detection.load import load_detector
 from pipeline.detection.values import compute_maps
 from pipeline.extraction import fill
 from pipeline.extraction.extract import extract
 from pipeline.inputs import open_dataset
+from pipeline.machine import device
 from pipeline.scoring import blocks as score_blocks
 from pipeline.scoring.blocks import MapPlan, open_scoring
 from pipeline.scoring.categories import finish_category, submit_category, submit_inputs
 from pipeline.scoring.score import score
-from pipeline.work import Here, Threads
-from pipeline.workers import open_workers
+from pipeline.workers import client as cluster_client
+from pipeline.workers import cluster as cluster_module
+from pipeline.workers import ticket as cluster_store
+from pipeline.workers.open import open_workers
+from pipeline.workers.work import Here, Threads
+from pipeline.workers.worker import gpus_seen, place_of
 from spg_core.errors import ClusterError, ConfigError, DatasetError, MetricError
 from spg_core.pixel_metrics import pixel_metrics
 from spg_core.pooling import Pooling

@@ -285,7 +285,8 @@ def test_a_dataset_edited_while_it_is_extracted_is_looked_at_again_once(
     root = tmp_path / "images"
     write_images(root, n_good=60, n_bad=10)  # the second shard holds defects alone
     store, config = open_store(tmp_path / "store"), config_of(root)
-    monkeypatch.setattr("pipeline.device.host_bytes", lambda: 0)  # nothing is kept of the check
+    # nothing is kept of the check
+    monkeypatch.setattr("pipeline.machine.device.host_bytes", lambda: 0)
     real, edited = heavy.model_inputs, []
 
     def edit_first(rows, *more):

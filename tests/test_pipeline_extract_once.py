@@ -11,17 +11,17 @@ from PIL import Image
 from cache.store import open_store
 from manifests import images as images_module
 from manifests.build import build_manifest
-from pipeline import device
 from pipeline.backbones.preprocess import squash, squash_of
 from pipeline.configs import ClusterConfig, ExtractConfig
-from pipeline.cores import n_checkers, n_decoders, usable_cores
 from pipeline.extraction import shards
 from pipeline.extraction.extract import extract
 from pipeline.extraction.kept import KeptInputs
 from pipeline.extraction.maker import ShardMaker
 from pipeline.extraction.model_inputs import model_inputs
 from pipeline.inputs import open_dataset
-from pipeline.workers import open_workers
+from pipeline.machine import device
+from pipeline.machine.cores import n_checkers, n_decoders, usable_cores
+from pipeline.workers.open import open_workers
 from spg_core.errors import DatasetError
 from tests.cache_samples import folder_digests
 from tests.tiny_images import config_of, tiny_backbone, write_images

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.device import device_name
 from pipeline.fitting import fastest
 from pipeline.fitting.fastest import Fastest, fastest_way
-from pipeline.memo import memo_folder
+from pipeline.machine.device import device_name
+from pipeline.machine.memo import memo_folder
 from spg_core import products
 from spg_core.products import DEFAULT, Libraries, Library
 from spg_core.sae_config import SaeConfig

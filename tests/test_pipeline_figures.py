@@ -16,9 +16,9 @@ from pipeline.drawing.canvas import COLUMN, FORMATS, TWO_COLUMNS, Strip, draw_sh
 from pipeline.drawing.heat import heat_strips
 from pipeline.drawing.plots import Across, line_strip, training_strip
 from pipeline.drawing.points import Row, points_of
-from pipeline.metrics import PUBLISHED
 from pipeline.reproduce.pictures import figure_strips
 from pipeline.scoring.published import Direction
+from pipeline.tables.metrics import PUBLISHED
 from tests.small_store import SmallStore
 
 OURS = "visa -> mvtec"

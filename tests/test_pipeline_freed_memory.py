@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from pipeline.freed_memory import keep_freed_memory
+from pipeline.machine.freed_memory import keep_freed_memory
 
 # Page faults of the last of several rounds that fill 64 MiB and free them.
 ROUNDS = """
 import resource, sys
 import numpy as np
-from pipeline.freed_memory import keep_freed_memory
+from pipeline.machine.freed_memory import keep_freed_memory
 
 if sys.argv[1] == "keep" and not keep_freed_memory():
     sys.exit(3)

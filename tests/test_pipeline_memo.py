@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline import memo
+from pipeline.machine import memo
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.printable import printable, printable_line
-from pipeline.progress import bar, say
-from pipeline.tables import Row, Table, to_text
+from pipeline.tables.of_metrics import Row, Table, to_text
+from pipeline.terminal.printable import printable, printable_line
+from pipeline.terminal.progress import bar, say
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIL = "\x1b[2J\x1b]0;owned\x07\u202e\udcff[/red]:x:\r"

@@ -6,10 +6,10 @@ import re
 import pytest
 
 from cache.store import open_store
-from pipeline import progress
-from pipeline.progress import bar, say
 from pipeline.sweep import board
 from pipeline.sweep.board import Board
+from pipeline.terminal import progress
+from pipeline.terminal.progress import bar, say
 
 ROW = {"width": 4096, "k": 8, "seed": 1, "failed_at": None, "reason": None}
 DONE = {"fvu": 0.123, "dead_atoms": 12, "ema_nnz_anomaly": 100.0, "image_auroc": 0.9}

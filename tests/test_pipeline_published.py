@@ -17,11 +17,11 @@ from pipeline.artifacts import load_artifact
 from pipeline.cli import app
 from pipeline.configs import ScoreConfig, TableSource
 from pipeline.extraction.extract import extract
-from pipeline.metrics import PUBLISHED
 from pipeline.scoring.compare import score_table
 from pipeline.scoring.published import BENCHMARKS, Direction, published
 from pipeline.scoring.published_categories import read_published
 from pipeline.scoring.score import score
+from pipeline.tables.metrics import PUBLISHED
 from spg_core.errors import ConfigError, DatasetError, OptionsDisagree
 from tests.small_store import SmallStore, extract_config
 

@@ -11,9 +11,9 @@ from cache.store import open_store
 from pipeline.artifacts import load_artifact
 from pipeline.configs import FigureConfig, ReproduceConfig
 from pipeline.extraction.extract import extract
-from pipeline.metrics import PUBLISHED
 from pipeline.reproduce.cached_layers import cached_layers
 from pipeline.reproduce.references import references
+from pipeline.tables.metrics import PUBLISHED
 from spg_core.errors import NotInStore, StoreError
 from tests.small_store import extract_config
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from pipeline.artifacts.terms import Metrics
-from pipeline.metrics import METRICS
 from pipeline.report.data import (
     GalleryItem,
     MetricRow,
     metric_row,
 )
 from pipeline.report.render import render_report
+from pipeline.tables.metrics import METRICS
 from spg_core.errors import MetricError
 from tests.report_samples import HOSTILE, bare, sample
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.metrics import METRICS
 from pipeline.report.data import CategoryCurves, MetricRow
+from pipeline.tables.metrics import METRICS
 from tests.chromium import background_by_scheme
 from tests.report_page import open_report
 from tests.report_samples import HOSTILE, sample

@@ -18,10 +18,10 @@ from pipeline.artifacts import list_artifacts, load_artifact
 from pipeline.cli import app
 from pipeline.configs import FigureConfig, ReproduceConfig
 from pipeline.extraction.extract import extract
-from pipeline.metrics import PUBLISHED
 from pipeline.reproduce.needs import Need, both_datasets, extract_command, require_caches
 from pipeline.reproduce.table1 import Table1, table1
 from pipeline.scoring.published import published
+from pipeline.tables.metrics import PUBLISHED
 from spg_core.errors import ArtifactError, ConfigError, NotInStore, StoreError
 from tests.small_store import SmallStore, extract_config
 

@@ -21,7 +21,7 @@ from pipeline.inputs import open_dataset
 from pipeline.scoring.blocks import MapPlan, open_scoring
 from pipeline.scoring.categories import finish_category, submit_category, submit_inputs
 from pipeline.scoring.score import score
-from pipeline.work import Here
+from pipeline.workers.work import Here
 from spg_core.errors import ArtifactError, ConfigError, NotInStore, StoreError
 from spg_core.image_metrics import image_metrics
 from spg_core.pixel_metrics import pixel_metrics

@@ -13,12 +13,12 @@ from pipeline.artifacts import save_artifact
 from pipeline.cli import app
 from pipeline.configs import ScoreConfig
 from pipeline.fitting.guides import fit_guides
-from pipeline.latex import to_latex
-from pipeline.metrics import METRICS
 from pipeline.scoring.methods import Method, labels, method_of
 from pipeline.scoring.score import score, score_group
 from pipeline.scoring.side_by_side import mark_best, side_by_side
-from pipeline.tables import Row, Table, to_csv, to_text
+from pipeline.tables.latex import to_latex
+from pipeline.tables.metrics import METRICS
+from pipeline.tables.of_metrics import Row, Table, to_csv, to_text
 from spg_core.errors import ArtifactError
 from tests.artifact_samples import scores_document, scores_table
 from tests.small_store import GUIDES

@@ -12,10 +12,10 @@ from cache.reader import TokenCache
 from pipeline.artifacts import list_artifacts, load_artifact
 from pipeline.configs import FigureConfig, ReproduceConfig, SweepConfig
 from pipeline.inputs import open_dataset
-from pipeline.metrics import METRICS
 from pipeline.reproduce.figures import fig3
 from pipeline.scoring import requests as scoring
 from pipeline.sweep.run import sweep
+from pipeline.tables.metrics import METRICS
 from spg_core.errors import ArtifactError
 from spg_core.pooling import Pooling
 

@@ -17,9 +17,6 @@ from hypothesis import strategies as st
 from cache.store import open_store
 from pipeline.artifacts.terms import Backbone, Metrics
 from pipeline.configs import ScoreConfig
-from pipeline.frames import csv_text
-from pipeline.latex import to_latex
-from pipeline.metrics import METRICS, PUBLISHED
 from pipeline.scoring.compare import compare, score_table
 from pipeline.scoring.published import (
     BENCHMARKS,
@@ -29,8 +26,11 @@ from pipeline.scoring.published import (
     published,
 )
 from pipeline.scoring.score import score
-from pipeline.table_files import write_table
-from pipeline.tables import (
+from pipeline.tables.files import write_table
+from pipeline.tables.frames import csv_text
+from pipeline.tables.latex import to_latex
+from pipeline.tables.metrics import METRICS, PUBLISHED
+from pipeline.tables.of_metrics import (
     Row,
     Table,
     metrics_table,

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from pipeline.artifacts.terms import Backbone, Part, Sha256, Time, Versions, now
 from pipeline.kinds import Kind
-from pipeline.versions import library_versions
+from pipeline.machine.versions import library_versions
 from spg_core.errors import ArtifactError, BackboneError, ConfigError
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.frames import as_parquet
+from pipeline.tables.frames import as_parquet
 from spg_core.errors import CorruptStore
 
 if TYPE_CHECKING:

@@ -42,7 +42,7 @@ from pipeline.artifacts.read import (
 )
 from pipeline.artifacts.resolve import D, Place, resolve
 from pipeline.kinds import BODY, JSON, SAY, Kind, folder
-from pipeline.progress import say
+from pipeline.terminal.progress import say
 from spg_core.errors import CorruptStore, NotInStore, StoreError
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from pipeline.artifacts.terms import (
 )
 from pipeline.configs.common import ArtifactName, ImageScore, Pool
 from pipeline.kinds import Kind
-from pipeline.versions import library_versions
+from pipeline.machine.versions import library_versions
 from spg_core.errors import ArtifactError
 
 

@@ -9,7 +9,7 @@ from pipeline.artifacts.names import give_name, require_free
 from pipeline.artifacts.read import Artifact
 from pipeline.artifacts.resolve import D, make_latest
 from pipeline.kinds import CHECKPOINT, SAY, folder
-from pipeline.progress import say
+from pipeline.terminal.progress import say
 from spg_core.errors import SpgError, StoreError
 
 Made = Mapping[str, Artifact[D] | SpgError]

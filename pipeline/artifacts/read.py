@@ -13,8 +13,8 @@ from pipeline.artifacts.parse import LARGEST_BYTES, Json, parse_document, read_d
 from pipeline.artifacts.resolve import D, D_co, Place
 from pipeline.artifacts.terms import now
 from pipeline.artifacts.told import rows_of, told
-from pipeline.frames import to_frame
 from pipeline.kinds import BODY, JSON, SAY, folder
+from pipeline.tables.frames import to_frame
 from spg_core.errors import CorruptStore, NotInStore
 
 if TYPE_CHECKING:

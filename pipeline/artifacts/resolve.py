@@ -12,7 +12,7 @@ from pipeline.artifacts.names import list_names, read_name
 from pipeline.artifacts.notes import LatestDocument, read_note, write_note
 from pipeline.artifacts.terms import is_part
 from pipeline.kinds import BODY, JSON, MAKE, SAY, Kind, folder
-from pipeline.progress import say
+from pipeline.terminal.progress import say
 from spg_core.errors import ArtifactError, CorruptStore, NotInStore, StoreError
 from spg_core.nearest import near
 

@@ -10,7 +10,7 @@ from pipeline.artifacts.documents import (
     SaeDocument,
     ScoresDocument,
 )
-from pipeline.metrics import METRICS, percent
+from pipeline.tables.metrics import METRICS, percent
 from spg_core.errors import ArtifactError
 
 STILL_DENSE = 0.01

@@ -22,9 +22,9 @@ from pipeline.atoms.survey import Survey, survey_guides, survey_sae
 from pipeline.atoms.table import is_page_table, page_table
 from pipeline.configs import AtomsConfig
 from pipeline.files import check_place, new_file, write_file
-from pipeline.frames import as_parquet
-from pipeline.progress import human_bytes
 from pipeline.report.page import page_environment, page_parts
+from pipeline.tables.frames import as_parquet
+from pipeline.terminal.progress import human_bytes
 from spg_core.atom_counts import MIN_ACTIVE
 from spg_core.errors import OptionsDisagree, StoreError
 

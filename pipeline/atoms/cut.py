@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipeline.atoms.survey import Survey
 from pipeline.drawing.thumbnail import open_thumbnail
-from pipeline.progress import bar
+from pipeline.terminal.progress import bar
 from spg_core.types import PatchGrid
 
 CONTEXT = 7

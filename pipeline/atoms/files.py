@@ -20,9 +20,9 @@ from pipeline.atoms.sheet import draw_sheet
 from pipeline.configs import AtomsConfig
 from pipeline.drawing.mark import is_marked
 from pipeline.files import check_place
-from pipeline.frames import as_parquet
 from pipeline.inputs import CachedDataset
 from pipeline.report.data import Atom, GuideName
+from pipeline.tables.frames import as_parquet
 
 TABLE = "atoms.parquet"
 _COLUMNS: dict[str, pa.DataType] = {

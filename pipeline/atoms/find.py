@@ -16,11 +16,11 @@ from pipeline.artifacts import Artifact
 from pipeline.artifacts.documents import GuidesDocument
 from pipeline.artifacts.terms import CacheParent
 from pipeline.configs import AtomsConfig
-from pipeline.device import by_halves, resolve_device
 from pipeline.fitting.sae import load_sae
 from pipeline.inputs import CachedDataset, open_dataset
-from pipeline.progress import bar, say
+from pipeline.machine.device import by_halves, resolve_device
 from pipeline.report.data import Atom, AtomPatch, GuideName
+from pipeline.terminal.progress import bar, say
 from spg_core.atom_patches import TopPatches, atom_activations
 from spg_core.errors import ArtifactError
 from spg_core.guides import ANOMALY, NORMAL

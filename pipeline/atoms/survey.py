@@ -23,11 +23,11 @@ from pipeline.atoms.find import (
     warn_of_start,
 )
 from pipeline.configs import AtomsConfig
-from pipeline.device import by_halves, resolve_device
 from pipeline.fitting.sae import load_sae
 from pipeline.inputs import CachedDataset, open_dataset
-from pipeline.progress import bar
+from pipeline.machine.device import by_halves, resolve_device
 from pipeline.report.data import GuideName
+from pipeline.terminal.progress import bar
 from spg_core.atom_counts import (
     DEFECT,
     UNKNOWN,

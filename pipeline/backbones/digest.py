@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.backbones.file_kind import check_weights_file
 from pipeline.backbones.in_parts import files_of
-from pipeline.memo import recall, remember
+from pipeline.machine.memo import recall, remember
 from spg_core.errors import BackboneError
 
 _KIND = "weights"

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.backbones.digest import sha256_of_file
-from pipeline.memo import fingerprint, recall, remember
+from pipeline.machine.memo import fingerprint, recall, remember
 from spg_core.errors import BackboneError
 
 _KIND = "hub"

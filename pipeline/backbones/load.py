@@ -26,7 +26,7 @@ from pipeline.backbones.spec import (
     slug,
     spec_from_covers,
 )
-from pipeline.device import resolve_device
+from pipeline.machine.device import resolve_device
 from spg_core.errors import BackboneError, ConfigError
 
 __all__ = [

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from pipeline.device import processor_name
+from pipeline.machine.device import processor_name
 from spg_core.products import inner_products
 
 Taken = tuple[Tensor, Tensor | None]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pipeline.backbones.on_cpu import Taken
 from pipeline.backbones.precision import computing_in
-from pipeline.progress import say
+from pipeline.terminal.progress import say
 from spg_core.errors import BackboneError
 from spg_core.gpu_memory import lack_by_name, lack_of
 

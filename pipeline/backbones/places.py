@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.backbones.digest import sha256_of_file
-from pipeline.memo import recall, remember
+from pipeline.machine.memo import recall, remember
 from spg_core.errors import BackboneError
 
 _KIND: Final = "places"

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.backbones.spec import BackboneSpec
-from pipeline.device import sent
+from pipeline.machine.device import sent
 from spg_core.errors import ConfigError, DatasetError
 
 

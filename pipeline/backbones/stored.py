@@ -8,8 +8,8 @@ from pipeline.backbones.file_kind import check_weights_file, kind_of
 from pipeline.backbones.load import Backbone, load_backbone
 from pipeline.backbones.places import known_place
 from pipeline.backbones.spec import BackboneSpec, require_same_tokens
-from pipeline.device import resolve_device
-from pipeline.progress import say
+from pipeline.machine.device import resolve_device
+from pipeline.terminal.progress import say
 from spg_core.errors import ArtifactError
 
 _LONG_TO_HASH = 2**32

@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.caches.answers import Copies, Differences, Facts, Listed, Listing, Tidied, Verified
-from pipeline.printable import printable_line
-from pipeline.progress import human_bytes
-from pipeline.text_table import Cell, text_table
+from pipeline.tables.text import Cell, text_table
+from pipeline.terminal.printable import printable_line
+from pipeline.terminal.progress import human_bytes
 
 _ROWS_SHOWN = 20
 

@@ -25,7 +25,7 @@ from pipeline.caches.report import NamedCache, name_cache, name_caches, spoilt, 
 from pipeline.caches.stated import users
 from pipeline.chosen import in_words
 from pipeline.configs import CacheWords
-from pipeline.progress import Advance, bar, say
+from pipeline.terminal.progress import Advance, bar, say
 from spg_core.errors import IncompleteCache, NotInStore, StoreError
 
 T = TypeVar("T")

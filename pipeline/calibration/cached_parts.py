@@ -17,11 +17,11 @@ from pipeline.detection.find import AnyDetector
 from pipeline.detection.load import make_detector, open_fitted_on, singles
 from pipeline.detection.sources import open_sources
 from pipeline.detection.values import compute
-from pipeline.device import resolve_device
 from pipeline.inputs import CachedDataset
+from pipeline.machine.device import resolve_device
 from pipeline.prediction.familiar import MOST_IMAGES, Learner
-from pipeline.progress import bar, say
 from pipeline.scoring.unseen import memories_of
+from pipeline.terminal.progress import bar, say
 from spg_core.errors import ArtifactError, ConfigError, DatasetError
 from spg_core.nearest import near
 

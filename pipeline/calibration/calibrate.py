@@ -26,7 +26,7 @@ from pipeline.detection.find import AnyDetector
 from pipeline.prediction.familiar import Learner
 from pipeline.prediction.familiar_file import drop_familiar, save_familiar
 from pipeline.prediction.threshold import describe, file_of, load_threshold, scoring_of
-from pipeline.progress import say
+from pipeline.terminal.progress import say
 from spg_core.errors import CorruptStore, NotInStore, OptionsDisagree, StoreError
 from spg_core.familiarity import FEWEST
 

@@ -19,7 +19,7 @@ from pipeline.prediction.familiar import Learner
 from pipeline.prediction.inputs import Listed, find_images
 from pipeline.prediction.look import Look
 from pipeline.prediction.predict import Seen, predict
-from pipeline.progress import bar, say
+from pipeline.terminal.progress import bar, say
 from spg_core.errors import DatasetError
 
 Paths = dict[str, str]

@@ -14,8 +14,8 @@ from typer.core import TyperGroup
 
 from pipeline import __version__
 from pipeline.commands.style import STYLE
-from pipeline.stopping import exit_code
-from pipeline.system_errors import explain
+from pipeline.machine.system_errors import explain
+from pipeline.terminal.stopping import exit_code
 
 if TYPE_CHECKING:
     from typer._click.core import Command, Context

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from pipeline.commands.tally import Tally
-from pipeline.printable import counted, printable, printable_line
-from pipeline.progress import say
-from pipeline.stopping import held
+from pipeline.terminal.printable import counted, printable, printable_line
+from pipeline.terminal.progress import say
+from pipeline.terminal.stopping import held
 
 if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pipeline.reproduce.paper import Reproduced
     from pipeline.sweep.plan import SweepPlan
     from pipeline.sweep.run import Sweep
-    from pipeline.tables import Table
+    from pipeline.tables.of_metrics import Table
 
 
 def show(result: Mapping[str, object], as_json: bool, text: str) -> None:
@@ -85,7 +85,7 @@ def demo(made: "Artifact[ScoresDocument]", as_json: bool) -> None:
 
 def _scores(made: "Artifact[ScoresDocument]", as_json: bool, last: str) -> None:
     from pipeline.artifacts import to_json
-    from pipeline.tables import metrics_table
+    from pipeline.tables.of_metrics import metrics_table
 
     result = {"id": made.id, "path": made.path, "metrics": to_json(made.document)}
     show(result, as_json, f"{metrics_table(made.document)}\n{last}")
@@ -112,7 +112,7 @@ def sweep(made: "Sweep | SweepPlan", as_json: bool) -> None:
 
 def table(made: "tuple[list[str], Table]", as_json: bool) -> None:
     """Print the table."""
-    from pipeline.tables import as_records, to_text
+    from pipeline.tables.of_metrics import as_records, to_text
 
     ids, found = made
     rows, notes = as_records(found), list(found.notes)

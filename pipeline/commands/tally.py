@@ -4,8 +4,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from pipeline.printable import counted
-from pipeline.progress import human_seconds
+from pipeline.terminal.printable import counted
+from pipeline.terminal.progress import human_seconds
 
 if TYPE_CHECKING:
     from pipeline.prediction.predict import Prediction

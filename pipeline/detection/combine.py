@@ -25,7 +25,7 @@ from pipeline.detection.find import AnyDetector, SingleDetector, find_detector, 
 from pipeline.detection.fit import fit_scales, fit_weights, sample_pixels
 from pipeline.detection.parts import part_of
 from pipeline.detection.sources import open_sources
-from pipeline.device import resolve_device
+from pipeline.machine.device import resolve_device
 from spg_core.errors import ArtifactError, ConfigError
 from spg_core.meeting import Scale
 

@@ -17,7 +17,7 @@ from pipeline.artifacts.resolve import Place, by_path, resolve
 from pipeline.artifacts.terms import CacheParent
 from pipeline.configs import Recipe
 from pipeline.kinds import JSON, SAY, DetectorKind
-from pipeline.progress import say
+from pipeline.terminal.progress import say
 from spg_core.errors import ArtifactError, NotInStore
 
 SingleDetector: TypeAlias = Artifact[GuidesDocument] | Artifact[MemoryDocument]

@@ -21,7 +21,7 @@ from pipeline.detection.memory_part import MemoryPart
 from pipeline.detection.parts import Part
 from pipeline.detection.values import Rows, part_values
 from pipeline.inputs import CachedDataset
-from pipeline.progress import bar
+from pipeline.terminal.progress import bar
 from spg_core.errors import FitError
 from spg_core.meeting import Scale, mixture_weights
 

@@ -14,7 +14,7 @@ from cache.objects import Objects
 from cache.record import CacheRecord
 from pipeline.backbones.spec import BackboneSpec, require_same_tokens, slug
 from pipeline.inputs import CachedDataset, open_dataset
-from pipeline.progress import say
+from pipeline.terminal.progress import say
 from spg_core.errors import ArtifactError, NotInStore, StoreError
 
 _ALIKE = ("image_id", "category", "label", "mask_id")

@@ -19,8 +19,8 @@ from torch import Tensor
 from cache.reader import TokenCache
 from pipeline.detection.detector import Detector
 from pipeline.detection.parts import Part
-from pipeline.device import by_halves
 from pipeline.inputs import CachedDataset
+from pipeline.machine.device import by_halves
 from spg_core.guides import unit
 from spg_core.pooling import Pooling
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.drawing.mark import MARK
 from pipeline.drawing.palette import LINES
-from pipeline.printable import printable
+from pipeline.terminal.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.drawing.canvas import Panel, Strip
 from pipeline.drawing.points import Row, cells, held_by, number, with_seeds
-from pipeline.metrics import METRICS, PUBLISHED, percent
+from pipeline.tables.metrics import METRICS, PUBLISHED, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.drawing.canvas import Panel, Strip, draw_sheet
 from pipeline.drawing.palette import LINES
 from pipeline.drawing.points import Row, held_by, mean_and_spread, number, points_of, with_seeds
-from pipeline.metrics import METRICS, PUBLISHED, percent
+from pipeline.tables.metrics import METRICS, PUBLISHED, percent
 from pipeline.words import field_words
 
 if TYPE_CHECKING:

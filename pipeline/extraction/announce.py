@@ -7,9 +7,9 @@ from cache.space import check_free_space
 from cache.writer import CacheWriter
 from pipeline.extraction.maker import ShardMaker
 from pipeline.extraction.shards import seconds_an_image
-from pipeline.printable import counted
-from pipeline.progress import human_bytes, human_seconds, say
-from pipeline.work import Workers
+from pipeline.terminal.printable import counted
+from pipeline.terminal.progress import human_bytes, human_seconds, say
+from pipeline.workers.work import Workers
 
 
 def announce(

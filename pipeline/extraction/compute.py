@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pipeline.backbones.load import Backbone, BackboneSpec, PatchTokens
 from pipeline.backbones.preprocess import normalise, squash_of
-from pipeline.device import by_halves, sent
 from pipeline.extraction.model_inputs import ModelInput
+from pipeline.machine.device import by_halves, sent
 
 
 class ShardArrays(NamedTuple):

@@ -18,10 +18,10 @@ from manifests.listing import Reading
 from manifests.table import Manifest, manifest_from_bytes, manifest_to_bytes
 from pipeline.backbones.in_parts import files_of
 from pipeline.configs import ClusterConfig, ExtractConfig
-from pipeline.cores import n_checkers
 from pipeline.extraction.found import ExtractedCache, found_before, remember_found
-from pipeline.memo import file_facts, fingerprint, recall, remember
-from pipeline.progress import bar, say
+from pipeline.machine.cores import n_checkers
+from pipeline.machine.memo import file_facts, fingerprint, recall, remember
+from pipeline.terminal.progress import bar, say
 from spg_core.errors import ConfigError, FileChanged, SpgError
 
 

@@ -35,9 +35,9 @@ from pipeline.extraction.shards import (
     open_extract_job,
     open_writer,
 )
-from pipeline.progress import bar, counting
-from pipeline.work import Workers
-from pipeline.workers import open_workers
+from pipeline.terminal.progress import bar, counting
+from pipeline.workers.open import open_workers
+from pipeline.workers.work import Workers
 from spg_core.errors import ClusterError, DatasetError
 
 _SAMPLED_IMAGES = 3

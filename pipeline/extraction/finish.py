@@ -6,8 +6,8 @@ from cache.layout import MANIFEST
 from cache.writer import CacheWriter
 from manifests.schema import THUMBNAIL
 from manifests.table import Manifest, manifest_from_bytes, manifest_to_bytes
-from pipeline.progress import say
-from pipeline.versions import library_versions
+from pipeline.machine.versions import library_versions
+from pipeline.terminal.progress import say
 from spg_core.errors import ManifestDiffers
 
 _NAMED = 5

@@ -19,7 +19,7 @@ from pipeline.backbones.digest import sha256_of_file
 from pipeline.backbones.hub import cached_weights
 from pipeline.backbones.spec import slug
 from pipeline.configs import ExtractConfig
-from pipeline.memo import recall, remember
+from pipeline.machine.memo import recall, remember
 
 _KIND = "found"
 

@@ -7,11 +7,11 @@ from threading import Event
 from cache.objects import Objects
 from cache.writer import CacheWriter
 from manifests.examine import Keep
-from pipeline import device
 from pipeline.backbones.load import Backbone
 from pipeline.configs import ExtractConfig
-from pipeline.cores import n_decoders
 from pipeline.extraction.kept import KeptInputs
+from pipeline.machine import device
+from pipeline.machine.cores import n_decoders
 
 
 class ShardMaker:

@@ -17,8 +17,8 @@ from cache.writer import CacheWriter
 from manifests.table import Manifest
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ExtractConfig
-from pipeline.cores import n_checkers
 from pipeline.extraction.model_inputs import files_of, load_model_masks
+from pipeline.machine.cores import n_checkers
 from spg_core.errors import ManifestDiffers
 
 

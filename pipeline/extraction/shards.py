@@ -28,11 +28,11 @@ from manifests.table import Manifest
 from pipeline.backbones.load import Backbone, load_backbone
 from pipeline.backbones.spec import BackboneSpec, slug
 from pipeline.configs import ExtractConfig
-from pipeline.device import resolve_device
 from pipeline.extraction.compute import ShardArrays, compute_shard
 from pipeline.extraction.kept import Size
 from pipeline.extraction.maker import ShardMaker
 from pipeline.extraction.model_inputs import ModelInput, model_inputs
+from pipeline.machine.device import resolve_device
 from spg_core.errors import DatasetError
 
 AT_ONCE = 3

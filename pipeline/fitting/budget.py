@@ -6,8 +6,8 @@ import torch
 
 from cache.reader import TokenCache
 from pipeline.configs import FitSaeConfig
-from pipeline.device import free_bytes, host_bytes
 from pipeline.fitting.tokens import tokens_a_step
+from pipeline.machine.device import free_bytes, host_bytes
 from spg_core.errors import ConfigError
 
 _FLOAT = 4

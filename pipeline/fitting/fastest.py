@@ -2,8 +2,8 @@
 
 There are two paths to the gradients and, on the CPU, two libraries for products. They differ in
 rounding, and near break-even two measurements may disagree. So the first measurement for a kind of
-device, shape and library version is kept (`pipeline.memo`) and asked again by every later fit;
-checkpoints hold what a fit began with, and `sae.json` says it.
+device, shape and library version is kept (`pipeline.machine.memo`) and asked again by every later
+fit; checkpoints hold what a fit began with, and `sae.json` says it.
 
 C atoms of width d.
 """
@@ -18,8 +18,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from pipeline.device import device_name
-from pipeline.memo import fingerprint, recall, remember
+from pipeline.machine.device import device_name
+from pipeline.machine.memo import fingerprint, recall, remember
 from spg_core.products import DEFAULT, LIBRARIES, Libraries, Library, inner_products
 from spg_core.sae import CHUNK_TOKENS, Sae
 from spg_core.sae_config import SaeConfig

@@ -21,7 +21,6 @@ from pipeline.artifacts import (
 from pipeline.artifacts.documents import GuidesDocument, SaeDocument
 from pipeline.backbones.spec import require_same_tokens
 from pipeline.configs import FitGuidesConfig
-from pipeline.device import resolve_device, within_memory
 from pipeline.fitting.checkpoint import drop_checkpoint
 from pipeline.fitting.dictionaries import (
     AtomSource,
@@ -35,7 +34,8 @@ from pipeline.fitting.member import Line, Member, join, saved_when_stopped
 from pipeline.fitting.tokens import TokenSource, guide_epoch_steps, guide_rows, require_targets
 from pipeline.fitting.train import compiler_for, run
 from pipeline.inputs import CachedDataset, open_dataset
-from pipeline.progress import Advance, bar, say
+from pipeline.machine.device import resolve_device, within_memory
+from pipeline.terminal.progress import Advance, bar, say
 from pipeline.tracking import Kind, follower
 from spg_core.errors import FitError, SpgError
 from spg_core.guide_step import GuideBatch, GuideTrainer, guide_batch, label_batch

@@ -12,8 +12,8 @@ from torch import Tensor
 from cache.objects import Objects
 from pipeline.fitting.checkpoint import checkpoint_time, load_checkpoint, save_checkpoint
 from pipeline.fitting.log import TrainingLog
-from pipeline.progress import say
-from pipeline.stopping import Stopped
+from pipeline.terminal.progress import say
+from pipeline.terminal.stopping import Stopped
 from pipeline.tracking import Follow
 from spg_core.errors import CorruptStore, FitError, SpgError
 

@@ -26,9 +26,9 @@ from pipeline.artifacts.memory import CategoryMemory, MemoryDocument, MemoryPare
 from pipeline.artifacts.terms import Backbone
 from pipeline.backbones.spec import slug
 from pipeline.configs import FitMemoryConfig
-from pipeline.device import resolve_device
 from pipeline.inputs import CachedDataset
-from pipeline.progress import bar
+from pipeline.machine.device import resolve_device
+from pipeline.terminal.progress import bar
 from spg_core.errors import FitError
 from spg_core.guides import unit
 from spg_core.memory import coreset

@@ -12,14 +12,14 @@ from pipeline.artifacts.guides import GuidesParents
 from pipeline.artifacts.terms import Backbone
 from pipeline.backbones.spec import slug
 from pipeline.configs import FitGuidesConfig
-from pipeline.device import by_halves, resolve_device
 from pipeline.fitting.dictionaries import AtomSource
 from pipeline.fitting.guides import GuideRequest, Results, fit_requests, latest_may_mean
 from pipeline.fitting.tokens import TokenSource, require_targets
 from pipeline.inputs import CachedDataset
 from pipeline.interchange.foreign import ForeignSae, read_sae
 from pipeline.interchange.rules import Rule
-from pipeline.progress import bar, say
+from pipeline.machine.device import by_halves, resolve_device
+from pipeline.terminal.progress import bar, say
 from pipeline.tracking import Kind
 from spg_core.errors import ArtifactError
 from spg_core.sae_loss import fvu, squared_error

@@ -25,7 +25,6 @@ from pipeline.artifacts import (
 from pipeline.artifacts.documents import SaeDocument
 from pipeline.backbones.spec import slug
 from pipeline.configs import FitSaeConfig
-from pipeline.device import resolve_device, within_memory
 from pipeline.fitting.budget import memory_budget, plan_groups
 from pipeline.fitting.checkpoint import drop_checkpoint
 from pipeline.fitting.fastest import fastest_way
@@ -35,7 +34,8 @@ from pipeline.fitting.sae_files import save_sae, training_remark
 from pipeline.fitting.tokens import TokenSource, epoch_steps, sae_batches
 from pipeline.fitting.train import compiler_for, run
 from pipeline.inputs import CachedDataset
-from pipeline.progress import Advance, bar, say
+from pipeline.machine.device import resolve_device, within_memory
+from pipeline.terminal.progress import Advance, bar, say
 from pipeline.tracking import Kind, follower
 from spg_core.errors import FitError, SpgError
 from spg_core.sae import Sae

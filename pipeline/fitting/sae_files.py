@@ -10,14 +10,14 @@ from pipeline.artifacts import Artifact, save_artifact
 from pipeline.artifacts.documents import SaeDocument, SaeParents, SaeTraining
 from pipeline.artifacts.terms import Backbone
 from pipeline.configs import FitSaeConfig
-from pipeline.device import device_name
 from pipeline.drawing.plots import draw_training
 from pipeline.fitting.checkpoint import drop_checkpoint
 from pipeline.fitting.log import PICTURE, SAE_PANELS, Line
 from pipeline.fitting.member import Member
 from pipeline.fitting.quality import Quality
 from pipeline.inputs import CachedDataset
-from pipeline.progress import say
+from pipeline.machine.device import device_name
+from pipeline.terminal.progress import say
 from spg_core.sae_step import SaeTrainer
 
 

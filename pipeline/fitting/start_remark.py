@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from pipeline.artifacts.told import STILL_DENSE
-from pipeline.printable import counted
-from pipeline.progress import say
+from pipeline.terminal.printable import counted
+from pipeline.terminal.progress import say
 
 
 def remark_start(shares: Sequence[float]) -> None:

@@ -16,9 +16,9 @@ from cache.order import EpochOrder
 from cache.reader import TokenCache
 from cache.stream import Order, steps_per_epoch, token_batches, token_order
 from pipeline.configs import FitGuidesConfig, FitSaeConfig
-from pipeline.device import free_bytes, sent, within_memory
 from pipeline.inputs import CachedDataset
-from pipeline.progress import say
+from pipeline.machine.device import free_bytes, sent, within_memory
+from pipeline.terminal.progress import say
 from spg_core.errors import FitError
 
 # Of a GPU's free memory; the rest is for weights, moments and activations.

@@ -12,11 +12,11 @@ from time import perf_counter
 from typing import TypeVar
 
 from cache.objects import Objects
-from pipeline.device import within_memory
 from pipeline.fitting.checkpoint import save_checkpoint
 from pipeline.fitting.member import Line, Member, T, say_resumed
-from pipeline.progress import Advance, say
-from pipeline.stopping import check_stopped, held
+from pipeline.machine.device import within_memory
+from pipeline.terminal.progress import Advance, say
+from pipeline.terminal.stopping import check_stopped, held
 from spg_core.compiling import Compiler
 from spg_core.errors import FitError
 

@@ -21,10 +21,10 @@ from pipeline.artifacts.resolve import Place
 from pipeline.artifacts.terms import Part, Text, Time, Versions, now
 from pipeline.configs.common import ArtifactName
 from pipeline.detection.find import AnyDetector
+from pipeline.machine.versions import library_versions
 from pipeline.prediction.familiar import Familiar
 from pipeline.prediction.threshold import DEFAULT, list_thresholds, load_threshold
-from pipeline.progress import say
-from pipeline.versions import library_versions
+from pipeline.terminal.progress import say
 from spg_core.errors import ArtifactError, CorruptStore, NotInStore
 from spg_core.familiarity import MOST_TOKENS
 

@@ -22,7 +22,7 @@ from pipeline.backbones.spec import BackboneSpec
 from pipeline.backbones.stored import load_stored_layers
 from pipeline.detection.detector import Detector
 from pipeline.detection.parts import Part
-from pipeline.device import by_halves
+from pipeline.machine.device import by_halves
 from pipeline.prediction.look import Look, look_of
 from spg_core.errors import ConfigError
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from pipeline.frames import to_frame
 from pipeline.prediction.predict import Prediction
+from pipeline.tables.frames import to_frame
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -14,8 +14,8 @@ from pipeline.artifacts.terms import Amount, Backbone, Number, Part, Sha256, Sha
 from pipeline.backbones.spec import BackboneSpec
 from pipeline.configs import ScoreConfig
 from pipeline.detection.find import AnyDetector
+from pipeline.machine.versions import library_versions
 from pipeline.prediction.threshold import Threshold, scoring_of
-from pipeline.versions import library_versions
 
 FORMAT = 1
 INPUT = "pixels"

@@ -13,7 +13,7 @@ from pipeline.artifacts.notes import THRESHOLDS, Chosen, Scoring, ThresholdDocum
 from pipeline.configs import ScoreConfig
 from pipeline.configs.common import is_artifact_name
 from pipeline.detection.find import AnyDetector
-from pipeline.progress import say
+from pipeline.terminal.progress import say
 from spg_core.errors import ConfigError, CorruptStore, NotInStore
 from spg_core.false_alarms import promised
 

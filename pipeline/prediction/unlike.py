@@ -10,11 +10,11 @@ from pipeline.configs import ScoreConfig
 from pipeline.detection.find import AnyDetector
 from pipeline.detection.load import make_detector
 from pipeline.detection.sources import open_sources
-from pipeline.device import by_halves, resolve_device
 from pipeline.inputs import CachedDataset
+from pipeline.machine.device import by_halves, resolve_device
 from pipeline.prediction.familiar import ASPECT_STRETCH, Familiar
 from pipeline.prediction.familiar_file import choose_familiar
-from pipeline.progress import say
+from pipeline.terminal.progress import say
 
 _IMAGES_AT_ONCE = 64
 

@@ -22,7 +22,7 @@ from pipeline.detection.find import AnyDetector
 from pipeline.prediction.inputs import Listed, is_picture_of_ours
 from pipeline.prediction.pictures import check_pictures, output_names, with_room_for_pictures
 from pipeline.prediction.predict import Judge, Named, Prediction, check_out, open_judge
-from pipeline.progress import say
+from pipeline.terminal.progress import say
 from spg_core.errors import DatasetError, StoreError
 
 EVERY: Final = 0.5

@@ -11,10 +11,10 @@ from pipeline.drawing.files import check_picture, write_picture
 from pipeline.drawing.plots import training_strip
 from pipeline.fitting.log import GUIDE_PANELS, SAE_PANELS, read_log
 from pipeline.kinds import BODY, SAY
-from pipeline.progress import say
 from pipeline.registry.find import find_any
 from pipeline.reproduce.pictures import figure_strips, published_directions
 from pipeline.sweep.table import by_layer, heatmaps
+from pipeline.terminal.progress import say
 from pipeline.words import transfer_words
 from spg_core.errors import ConfigError
 

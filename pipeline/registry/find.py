@@ -8,7 +8,7 @@ from pipeline.artifacts.any_kind import resolve_any
 from pipeline.artifacts.documents import Document
 from pipeline.artifacts.resolve import Place
 from pipeline.kinds import JSON
-from pipeline.progress import say
+from pipeline.terminal.progress import say
 
 _PATH = re.compile(rf"(?P<store>.+)/(?P<inside>(?:{'|'.join(JSON)})/[^/]+)/?", re.DOTALL)
 

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
-from pipeline.printable import printable_line
-from pipeline.progress import human_bytes
 from pipeline.registry.answers import Branch, Holdings, Listed, Removal, Shown, Transfer
-from pipeline.text_table import Cell, text_table
+from pipeline.tables.text import Cell, text_table
+from pipeline.terminal.printable import printable_line
+from pipeline.terminal.progress import human_bytes
 
 
 def holdings_text(found: Holdings) -> str:

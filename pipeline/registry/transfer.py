@@ -24,10 +24,10 @@ from pipeline.caches.report import NamedCache
 from pipeline.caches.work import copy_all
 from pipeline.kinds import BODY, JSON
 from pipeline.prediction.familiar_file import FOLDER as FAMILIAR
-from pipeline.progress import say
 from pipeline.registry.answers import Moved, Transfer
 from pipeline.registry.find import find_any
 from pipeline.registry.parents import Parent, parents_of
+from pipeline.terminal.progress import say
 from spg_core.errors import ArtifactError, CorruptStore, NotInStore, SpgError, StoreError
 
 _FOLDERS = ("tokens", "names", "latest", *JSON)

@@ -12,9 +12,9 @@ from pipeline.caches.answers import Spoilt, Verified
 from pipeline.kinds import BODY, JSON
 from pipeline.prediction.familiar_file import file_of as familiar_file
 from pipeline.prediction.familiar_file import load_familiar
-from pipeline.progress import say
 from pipeline.registry.find import find_any
 from pipeline.registry.survey import Held, Survey, survey
+from pipeline.terminal.progress import say
 from spg_core.errors import NotInStore, SpgError, StoreError
 
 

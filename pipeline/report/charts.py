@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from pipeline.printable import counted
 from pipeline.report.data import Line
+from pipeline.terminal.printable import counted
 
 WIDTH, HEIGHT = 340.0, 230.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 14.0, 12.0, 42.0

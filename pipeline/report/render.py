@@ -7,8 +7,6 @@ from functools import partial
 
 from markupsafe import Markup
 
-from pipeline.metrics import names_by_reason, percent
-from pipeline.printable import counted
 from pipeline.report.data import ReportData
 from pipeline.report.page import as_utf8, page_environment, page_parts
 from pipeline.report.pictures import draw_layers, heatmap_picture, scale_picture
@@ -21,6 +19,8 @@ from pipeline.report.view import (
     perplexity,
     tiles_json,
 )
+from pipeline.tables.metrics import names_by_reason, percent
+from pipeline.terminal.printable import counted
 
 
 def render_report(data: ReportData) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.metrics import METRICS, percent
 from pipeline.report.charts import Chart, histogram, line_chart
 from pipeline.report.data import (
     CategoryCurves,
@@ -19,6 +18,7 @@ from pipeline.report.data import (
     ReportData,
     Tile,
 )
+from pipeline.tables.metrics import METRICS, percent
 
 LABELS = ("normal", "anomalous")
 _MAIN = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")

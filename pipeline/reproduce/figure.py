@@ -13,9 +13,9 @@ from pipeline.drawing.canvas import Strip, draw_sheet
 from pipeline.drawing.files import check_picture, write_picture
 from pipeline.drawing.points import Row
 from pipeline.files import write_file
-from pipeline.frames import as_parquet, csv_text
-from pipeline.progress import say
 from pipeline.sweep.table import sweep_table
+from pipeline.tables.frames import as_parquet, csv_text
+from pipeline.terminal.progress import say
 
 PICTURE = "figure.png"
 _DATA = (".parquet", ".csv")

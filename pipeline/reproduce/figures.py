@@ -11,7 +11,6 @@ from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
 from pipeline.fitting.start_remark import remark_start
 from pipeline.inputs import open_dataset
-from pipeline.metrics import IMAGE_METRICS
 from pipeline.reproduce.figure import Figure, sweep_config
 from pipeline.reproduce.needs import Need
 from pipeline.reproduce.pictures import GUIDE_K, figure_strips, published_directions
@@ -19,6 +18,7 @@ from pipeline.reproduce.table1 import stage_configs
 from pipeline.scoring.overlap import remark_shared
 from pipeline.scoring.score import score_group
 from pipeline.sweep.run import sweep
+from pipeline.tables.metrics import IMAGE_METRICS
 from pipeline.tracking import Kind
 from spg_core.errors import ConfigError, SpgError
 

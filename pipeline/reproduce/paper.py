@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cache.objects import Objects
 from pipeline.configs import FigureConfig, ReproduceConfig, ReproduceSource
-from pipeline.frames import to_frame
+from pipeline.tables.frames import to_frame
 from pipeline.tracking import Kind, require_tracker
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pipeline.artifacts import Artifact
     from pipeline.artifacts.documents import ScoresDocument
-    from pipeline.tables import Table
+    from pipeline.tables.of_metrics import Table
 
 _TABLES = ("table1", "references")
 
@@ -68,7 +68,7 @@ def reproduce(
 def _check_out(source: ReproduceSource) -> None:
     """Refuse a file that cannot be written before the hours of work, not after them."""
     from pipeline.reproduce.figure import check_out as check_figure
-    from pipeline.table_files import check_out as check_table
+    from pipeline.tables.files import check_out as check_table
 
     if source.out is not None:
         (check_table if source.what in _TABLES else check_figure)(source.out)
@@ -99,8 +99,8 @@ def _references(
 def _table(
     source: ReproduceSource, table: "Table", scores: "Sequence[Artifact[ScoresDocument]]"
 ) -> Reproduced:
-    from pipeline.table_files import write_table
-    from pipeline.tables import as_records, to_text
+    from pipeline.tables.files import write_table
+    from pipeline.tables.of_metrics import as_records, to_text
 
     if source.out is not None:
         write_table(table, source.out)

@@ -10,7 +10,6 @@ from pipeline.drawing.heat import heat_strips
 from pipeline.drawing.plots import Across, bar_strip, line_strip
 from pipeline.drawing.points import Row, mean_and_spread, number
 from pipeline.inputs import open_dataset
-from pipeline.metrics import PUBLISHED
 from pipeline.scoring.published import (
     NON_ZERO,
     OURS_BY_BACKBONE,
@@ -20,6 +19,7 @@ from pipeline.scoring.published import (
     other_data,
     published,
 )
+from pipeline.tables.metrics import PUBLISHED
 from pipeline.words import backbone_words, transfer_words
 from spg_core.errors import ConfigError, IncompleteCache, NotInStore
 from spg_core.pooling import Pooling

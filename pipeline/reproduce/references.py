@@ -25,15 +25,15 @@ from pipeline.fitting.guides import fit_guide_group
 from pipeline.fitting.memory import fit_memory
 from pipeline.fitting.sae import fit_sae
 from pipeline.fitting.start_remark import remark_start
-from pipeline.metrics import PUBLISHED
-from pipeline.progress import say
 from pipeline.reproduce.cached_layers import CachedLayer, cached_layers
 from pipeline.reproduce.figures import directions, seeds_of
 from pipeline.reproduce.table1 import stage_configs
 from pipeline.scoring.overlap import remark_shared
 from pipeline.scoring.score import score_group
 from pipeline.scoring.side_by_side import group_seeds, mark_best, seed_note
-from pipeline.tables import Row, Table
+from pipeline.tables.metrics import PUBLISHED
+from pipeline.tables.of_metrics import Row, Table
+from pipeline.terminal.progress import say
 from pipeline.tracking import Kind
 from spg_core.errors import FitError, SpgError
 

@@ -20,15 +20,15 @@ from pipeline.fitting.guides import fit_guides
 from pipeline.fitting.sae import fit_sae
 from pipeline.fitting.start_remark import remark_start
 from pipeline.inputs import open_dataset
-from pipeline.metrics import PUBLISHED
-from pipeline.progress import say
 from pipeline.recipes import from_recipe
 from pipeline.reproduce.needs import Need, both_datasets
 from pipeline.scoring.compare import compare
 from pipeline.scoring.overlap import remark_shared
 from pipeline.scoring.published import Direction
 from pipeline.scoring.score import score
-from pipeline.tables import Row, Table
+from pipeline.tables.metrics import PUBLISHED
+from pipeline.tables.of_metrics import Row, Table
+from pipeline.terminal.progress import say
 from pipeline.tracking import Kind
 
 

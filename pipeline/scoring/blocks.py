@@ -22,8 +22,8 @@ from pipeline.artifacts.terms import CacheParent
 from pipeline.detection.detector import Detector
 from pipeline.detection.sources import join
 from pipeline.detection.values import Maps, Rows, Values, draw_maps, part_values, score_images
-from pipeline.device import resolve_device
 from pipeline.inputs import CachedDataset, open_dataset
+from pipeline.machine.device import resolve_device
 from spg_core.defect_pixels import DefectPixels, defect_pixels, merge_defects
 from spg_core.pixel_counts import NormalCounts, count_normals
 from spg_core.pooling import Pooling

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from pipeline.configs import ScoreConfig
 from pipeline.detection.values import Rows
 from pipeline.inputs import CachedDataset
-from pipeline.progress import bar
 from pipeline.scoring.blocks import (
     BlockInputs,
     MapPlan,
@@ -33,7 +32,8 @@ from pipeline.scoring.blocks import (
     cut_blocks,
     merged_defects,
 )
-from pipeline.work import Workers
+from pipeline.terminal.progress import bar
+from pipeline.workers.work import Workers
 from spg_core.defect_pixels import DefectPixels
 from spg_core.errors import MetricError
 from spg_core.image_metrics import ImageCurves, ImageMetrics, image_curves, image_metrics

@@ -17,11 +17,11 @@ from pipeline.detection.detector import Detector
 from pipeline.detection.find import AnyDetector, find_detector
 from pipeline.detection.load import make_detector, open_fitted_on
 from pipeline.detection.values import Rows, compute
-from pipeline.device import resolve_device
 from pipeline.inputs import CachedDataset
-from pipeline.metrics import percent
-from pipeline.progress import say
+from pipeline.machine.device import resolve_device
 from pipeline.scoring.blocks import cut_blocks
+from pipeline.tables.metrics import percent
+from pipeline.terminal.progress import say
 from spg_core.errors import SpgError
 from spg_core.image_metrics import image_metrics
 from spg_core.pooling import Pooling

@@ -13,7 +13,6 @@ from pipeline.artifacts.terms import Backbone, CacheParent
 from pipeline.configs import FitGuidesConfig, FitSaeConfig, ScoreConfig
 from pipeline.inputs import open_dataset
 from pipeline.kinds import SAY
-from pipeline.metrics import METRICS, PUBLISHED
 from pipeline.scoring.published import (
     BENCHMARKS,
     OURS_BY_BACKBONE,
@@ -25,7 +24,8 @@ from pipeline.scoring.published import (
     published,
 )
 from pipeline.scoring.published_categories import Numbers, read_published
-from pipeline.tables import Row, Table, score_notes, score_rows
+from pipeline.tables.metrics import METRICS, PUBLISHED
+from pipeline.tables.of_metrics import Row, Table, score_notes, score_rows
 from pipeline.words import transfer_words
 from spg_core.errors import ConfigError, IncompleteCache, NotInStore
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from cache.objects import Objects
 from pipeline.artifacts import Artifact, list_artifacts, load_document
 from pipeline.artifacts.documents import GuidesDocument, ScoresDocument
-from pipeline.progress import say
 from pipeline.report.data import MetricRow, metric_row
+from pipeline.terminal.progress import say
 from spg_core.errors import CorruptStore, NotInStore
 
 

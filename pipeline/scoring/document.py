@@ -10,9 +10,9 @@ from pipeline.artifacts.documents import ScoresDocument, ScoresParents
 from pipeline.artifacts.terms import Metrics
 from pipeline.configs import ScoreConfig
 from pipeline.detection.find import AnyDetector, fitted_on, recipe_of
-from pipeline.frames import as_parquet
 from pipeline.inputs import CachedDataset
 from pipeline.scoring.categories import CategoryScores
+from pipeline.tables.frames import as_parquet
 from spg_core.image_metrics import ImageMetrics
 from spg_core.metrics import mean_metrics
 from spg_core.pixel_metrics import PixelMetrics

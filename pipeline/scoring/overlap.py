@@ -3,7 +3,7 @@
 from cache.objects import Objects
 from pipeline.artifacts.terms import CacheParent
 from pipeline.inputs import CachedDataset, open_dataset
-from pipeline.progress import say
+from pipeline.terminal.progress import say
 from spg_core.errors import SpgError
 
 _SAME = (

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.metrics import PUBLISHED
+from pipeline.tables.metrics import PUBLISHED
 
 Direction = Literal["VisA -> MVTec AD", "MVTec AD -> VisA"]
 Benchmark = Literal["VisA", "MVTec AD"]

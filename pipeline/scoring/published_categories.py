@@ -14,8 +14,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from manifests.files import read_bytes
-from pipeline.metrics import METRICS, PUBLISHED, percent
 from pipeline.scoring.published import BENCHMARKS, PARTS, Direction, published
+from pipeline.tables.metrics import METRICS, PUBLISHED, percent
 from spg_core.errors import DatasetError
 from spg_core.nearest import near
 

@@ -12,8 +12,6 @@ from pipeline.detection.detector import Detector
 from pipeline.detection.find import AnyDetector
 from pipeline.inputs import CachedDataset
 from pipeline.kinds import SAY
-from pipeline.metrics import METRICS
-from pipeline.printable import counted
 from pipeline.report.data import (
     CategoryCurves,
     ImageRow,
@@ -29,6 +27,8 @@ from pipeline.scoring.controls import control_rows
 from pipeline.scoring.report_gallery import make_gallery
 from pipeline.scoring.report_guides import atoms_of, sparsity_of, training_of
 from pipeline.scoring.report_tiles import make_tiles
+from pipeline.tables.metrics import METRICS
+from pipeline.terminal.printable import counted
 from pipeline.words import transfer_words
 from spg_core.image_metrics import image_metrics
 from spg_core.pooling import Pooling

@@ -6,8 +6,8 @@ from pipeline.artifacts.documents import GuidesDocument
 from pipeline.atoms.find import find_atoms, has_atoms
 from pipeline.configs import AtomsConfig, ScoreConfig
 from pipeline.fitting.log import GUIDE_PANELS, SAE_PANELS, read_log
-from pipeline.progress import say
 from pipeline.report.data import Atom, GuideName, Line, LinePlot, Sparsity, SparsityRow
+from pipeline.terminal.progress import say
 from pipeline.words import field_words
 from spg_core.errors import CorruptStore, IncompleteCache, NotInStore
 

@@ -23,9 +23,8 @@ from pipeline.artifacts.documents import ScoresDocument
 from pipeline.configs import ClusterConfig, ScoreConfig
 from pipeline.detection.find import AnyDetector, fitted_on
 from pipeline.detection.sources import join
-from pipeline.device import resolve_device
 from pipeline.inputs import CachedDataset
-from pipeline.progress import say
+from pipeline.machine.device import resolve_device
 from pipeline.scoring.blocks import (
     MapPlan,
     ScoreJob,
@@ -40,7 +39,8 @@ from pipeline.scoring.chance import remark_chance
 from pipeline.scoring.document import categories_file, images_table, scores_document
 from pipeline.scoring.overlap import remark_seen
 from pipeline.scoring.requests import Request, Wanted, passes, read_requests
-from pipeline.workers import open_workers
+from pipeline.terminal.progress import say
+from pipeline.workers.open import open_workers
 from spg_core.errors import MetricError, SpgError
 from spg_core.pooling import Pooling
 

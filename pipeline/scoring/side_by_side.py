@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from cache.objects import Objects
 from pipeline.artifacts import Artifact
 from pipeline.artifacts.documents import ScoresDocument
-from pipeline.metrics import METRICS
 from pipeline.scoring.methods import Method, labels, method_of
-from pipeline.tables import Row, Table
+from pipeline.tables.metrics import METRICS
+from pipeline.tables.of_metrics import Row, Table
 from pipeline.words import dataset_words
 from spg_core.errors import ArtifactError
 

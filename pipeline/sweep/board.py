@@ -10,12 +10,12 @@ from rich.table import Table
 from cache.objects import Objects
 from pipeline.artifacts import folder
 from pipeline.artifacts.terms import Row
-from pipeline.frames import as_parquet, csv_text
 from pipeline.kinds import BODY, JSON
-from pipeline.metrics import METRICS, percent
-from pipeline.printable import printable_line
-from pipeline.progress import console, has_bars, say, shown_above
 from pipeline.sweep.table import sweep_table
+from pipeline.tables.frames import as_parquet, csv_text
+from pipeline.tables.metrics import METRICS, percent
+from pipeline.terminal.printable import printable_line
+from pipeline.terminal.progress import console, has_bars, say, shown_above
 
 CSV = "sweep.csv"
 _SHOWN_ROWS = 20

@@ -8,12 +8,12 @@ import torch
 
 from cache.reader import TokenCache
 from pipeline.configs import FitSaeConfig
-from pipeline.device import within_memory
 from pipeline.fitting.budget import sae_bytes
 from pipeline.fitting.fastest import fastest_way
 from pipeline.fitting.tokens import epoch_steps, tokens_a_step
-from pipeline.printable import counted
-from pipeline.progress import human_bytes, human_seconds
+from pipeline.machine.device import within_memory
+from pipeline.terminal.printable import counted
+from pipeline.terminal.progress import human_bytes, human_seconds
 from spg_core.errors import FitError
 from spg_core.sae_step import SaeTrainer
 

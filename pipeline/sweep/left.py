@@ -5,19 +5,19 @@ from dataclasses import dataclass
 
 from pipeline.artifacts import is_complete
 from pipeline.configs import FitSaeConfig, SweepConfig
-from pipeline.device import resolve_device
 from pipeline.fitting.budget import memory_budget, plan_groups, require_fit, sae_bytes
 from pipeline.fitting.guides import guides_id
 from pipeline.fitting.sae import sae_id
 from pipeline.fitting.tokens import guide_epoch_steps
-from pipeline.printable import counted
-from pipeline.progress import human_seconds, say
+from pipeline.machine.device import resolve_device
 from pipeline.scoring.requests import scores_id_of
 from pipeline.sweep.estimate import Estimate, estimate, total
 from pipeline.sweep.grid import Point
 from pipeline.sweep.layers import OpenLayers
 from pipeline.sweep.points import OpenSweep
 from pipeline.sweep.trials import guide_seconds, score_seconds
+from pipeline.terminal.printable import counted
+from pipeline.terminal.progress import human_seconds, say
 
 _FLOAT_BYTES = 4
 _LINE_BYTES = 100

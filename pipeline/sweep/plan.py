@@ -7,13 +7,13 @@ from pipeline.artifacts import artifact_id, settings
 from pipeline.artifacts.terms import Row
 from pipeline.backbones.spec import slug
 from pipeline.configs import SweepConfig
-from pipeline.progress import human_bytes
 from pipeline.scoring.overlap import remark_shared
 from pipeline.sweep.grid import read_grid
 from pipeline.sweep.layers import OpenLayers, of_layer, open_layers, over_layers
 from pipeline.sweep.left import Planned, plan_points, told
 from pipeline.sweep.together import require_layers
-from pipeline.text_table import text_table
+from pipeline.tables.text import text_table
+from pipeline.terminal.progress import human_bytes
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from pipeline.artifacts.terms import Row
 from pipeline.fitting.start_remark import remark_start
-from pipeline.metrics import percent
-from pipeline.printable import counted
-from pipeline.progress import say
 from pipeline.scoring.chance import CHANCE
 from pipeline.sweep.grid import Point
+from pipeline.tables.metrics import percent
+from pipeline.terminal.printable import counted
+from pipeline.terminal.progress import say
 
 
 def remark_points(points: Sequence[Point], rows: Sequence[Row]) -> None:

@@ -12,9 +12,6 @@ from pipeline.artifacts.terms import Row
 from pipeline.configs import ClusterConfig, FitSaeConfig, SweepConfig
 from pipeline.drawing.canvas import draw_sheet
 from pipeline.fitting.sae import sae_id
-from pipeline.frames import to_frame
-from pipeline.metrics import METRICS, percent
-from pipeline.progress import bar, console, say
 from pipeline.sweep.board import CSV, Board, table_as_csv
 from pipeline.sweep.grid import Point, read_grid
 from pipeline.sweep.layers import OpenLayers, of_layer, open_layers, over_layers
@@ -24,9 +21,12 @@ from pipeline.sweep.points import begun, run_points
 from pipeline.sweep.remarks import remark_points
 from pipeline.sweep.table import figures, sweep_table
 from pipeline.sweep.together import require_layers, score_together
+from pipeline.tables.frames import to_frame
+from pipeline.tables.metrics import METRICS, percent
+from pipeline.terminal.progress import bar, console, say
 from pipeline.tracking import Kind, require_tracker
 from pipeline.words import transfer_words
-from pipeline.workers import open_workers
+from pipeline.workers.open import open_workers
 from spg_core.errors import FitError
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ from pipeline.configs import FitGuidesConfig, ScoreConfig
 from pipeline.detection.detector import detector_of
 from pipeline.detection.parts import GuidesPart
 from pipeline.detection.values import Rows
-from pipeline.device import within_memory
 from pipeline.fitting.dictionaries import GuideDictionary, make_trainer, random_atoms
 from pipeline.fitting.tokens import guide_epoch_steps
 from pipeline.inputs import CachedDataset
+from pipeline.machine.device import within_memory
 from pipeline.scoring.blocks import MapPlan, open_scoring
 from pipeline.scoring.categories import finish_category, submit_category, submit_inputs
-from pipeline.work import Here
+from pipeline.workers.work import Here
 from spg_core.errors import ConfigError, FitError
 from spg_core.guide_step import guide_batch, label_batch
 

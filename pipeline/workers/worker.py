@@ -8,12 +8,12 @@ from threading import Lock
 from typing import Generic, cast
 
 from cache.objects import Objects
-from pipeline import device
-from pipeline.cluster_store import StoreTicket, open_ticket
-from pipeline.device import Place
-from pipeline.freed_memory import keep_freed_memory
-from pipeline.stopping import begin_job, check_stopped
-from pipeline.work import Arguments, Opened, Result, Told
+from pipeline.machine import device
+from pipeline.machine.device import Place
+from pipeline.machine.freed_memory import keep_freed_memory
+from pipeline.terminal.stopping import begin_job, check_stopped
+from pipeline.workers.ticket import StoreTicket, open_ticket
+from pipeline.workers.work import Arguments, Opened, Result, Told
 
 _JOBS_KEPT = 2
 """Jobs that stay open in a worker process: two people's may alternate on one scheduler."""

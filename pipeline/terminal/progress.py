@@ -15,8 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from pipeline.printable import printable, printable_line
-from pipeline.progress_lines import Lines, human_seconds
+from pipeline.terminal.printable import printable, printable_line
+from pipeline.terminal.progress_lines import Lines, human_seconds
 
 __all__ = [
     "Advance",

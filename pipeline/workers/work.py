@@ -1,6 +1,7 @@
 """How the functions of a job are run: one protocol, and this process, at once or in threads.
 
-`pipeline.workers` opens a job here or elsewhere; `pipeline.cluster` is Dask's side of the protocol.
+`pipeline.workers.open` opens a job here or elsewhere; `pipeline.workers.cluster` is Dask's side of
+the protocol.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

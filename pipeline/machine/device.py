@@ -13,7 +13,7 @@ from traceback import clear_frames
 import torch
 from torch import Tensor
 
-from pipeline.progress import say
+from pipeline.terminal.progress import say
 from spg_core.errors import ConfigError, FitError, MetricError
 from spg_core.gpu_memory import lack_by_name, lack_of
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from pipeline.metrics import METRICS
-from pipeline.printable import printable_line
-from pipeline.tables import Row, Table, cell_text, headings, shown_name, with_breaks
+from pipeline.tables.metrics import METRICS
+from pipeline.tables.of_metrics import Row, Table, cell_text, headings, shown_name, with_breaks
+from pipeline.terminal.printable import printable_line
 
 _LETTERS = {
     "\\": r"\textbackslash{}",

@@ -17,7 +17,7 @@ from typing import Protocol, cast
 
 from cache.objects import Objects
 from pipeline.configs import ClusterConfig
-from pipeline.work import Here, Opened, Threads, Told, Workers
+from pipeline.workers.work import Here, Opened, Threads, Told, Workers
 
 
 class Closes(Protocol):
@@ -53,7 +53,7 @@ def open_workers(
     """
     if not cluster.is_here:
         # distributed takes half a second to import
-        from pipeline.cluster import open_dask_workers
+        from pipeline.workers.cluster import open_dask_workers
 
         with open_dask_workers(store, cluster, open_job, job, max(1, at_once)) as workers:
             yield workers

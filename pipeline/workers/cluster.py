@@ -13,13 +13,13 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Generic, TypedDict, cast
 
 from cache.objects import Objects
-from pipeline.cluster_client import open_client, torch_threads
-from pipeline.cluster_store import store_ticket
-from pipeline.cluster_worker import Job, gpus_seen, run
 from pipeline.configs import ClusterConfig
-from pipeline.device import Place
-from pipeline.stopping import stop_job
-from pipeline.work import Arguments, Opened, Result, Told, as_ready
+from pipeline.machine.device import Place
+from pipeline.terminal.stopping import stop_job
+from pipeline.workers.client import open_client, torch_threads
+from pipeline.workers.ticket import store_ticket
+from pipeline.workers.work import Arguments, Opened, Result, Told, as_ready
+from pipeline.workers.worker import Job, gpus_seen, run
 from spg_core.errors import ClusterError, SpgError
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def open_dask_workers(
     job: Told,
     threads: int,
 ) -> Iterator[DaskWorkers[Opened]]:
-    """Open a cluster for one job, as `pipeline.work.open_workers`.
+    """Open a cluster for one job, as `pipeline.workers.work.open_workers`.
 
     `threads` pieces of work are under way in each process that is started here.
     """

@@ -8,8 +8,8 @@ from threading import current_thread, main_thread
 from typing import TYPE_CHECKING
 
 from pipeline.configs import ClusterConfig
-from pipeline.cores import usable_cores
-from pipeline.stopping import SIGNALS
+from pipeline.machine.cores import usable_cores
+from pipeline.terminal.stopping import SIGNALS
 from spg_core.errors import ClusterError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.printable import printable_line
+from pipeline.terminal.printable import printable_line
 
 Cell = str | Sequence[str]
 """One line, or several below each other; what could command a terminal is escaped."""

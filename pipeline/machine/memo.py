@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cache.key import canonical_json
 from pipeline import __version__
-from pipeline.versions import version_of
+from pipeline.machine.versions import version_of
 
 
 def memo_folder() -> Path | None:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from pipeline.files import check_place, write_file
-from pipeline.latex import to_latex
-from pipeline.progress import say
-from pipeline.tables import Table, to_csv, to_parquet
+from pipeline.tables.latex import to_latex
+from pipeline.tables.of_metrics import Table, to_csv, to_parquet
+from pipeline.terminal.progress import say
 from spg_core.errors import ConfigError
 
 SUFFIXES = (".csv", ".tex", ".parquet")

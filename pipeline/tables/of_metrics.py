@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 
 from pipeline.artifacts.documents import ScoresDocument
-from pipeline.frames import as_parquet, csv_text, to_frame
-from pipeline.metrics import METRICS, names_by_reason, percent
-from pipeline.text_table import text_table
+from pipeline.tables.frames import as_parquet, csv_text, to_frame
+from pipeline.tables.metrics import METRICS, names_by_reason, percent
+from pipeline.tables.text import text_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame

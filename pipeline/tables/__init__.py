@@ -1,0 +1,1 @@
+"""Tables: for people (text, LaTeX) and for programs (CSV, Parquet, pandas)."""
