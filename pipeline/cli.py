@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from pipeline.cut_files import say_what_was_cut
+from pipeline.machine.cut_files import say_what_was_cut
 from pipeline.machine.freed_memory import keep_freed_memory
 from pipeline.machine.system_errors import explain
 from pipeline.terminal import stopping

@@ -69,7 +69,7 @@ def test_a_shard_cut_under_a_reader_is_named_and_nothing_is_made(
 THREADS = """
 import mmap, os, sys, threading
 import numpy as np, torch
-from pipeline.cut_files import say_what_was_cut
+from pipeline.machine.cut_files import say_what_was_cut
 
 say_what_was_cut()
 torch.set_num_threads(2)
