@@ -16,7 +16,7 @@ demo: .venv/ready  ## everything on a generated sample, offline
 	$(BIN)/spg-pipe demo
 
 test: .venv/ready  ## all tests; those that need real samples, S3 or a GPU skip with a reason
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 quick: .venv/ready  ## the fast tests, under two minutes
 	$(BIN)/pytest -q -m "not slow" $(QUICK)

@@ -72,5 +72,5 @@ def small_store(tmp_path_factory) -> SmallStore:
 @pytest.fixture
 def fresh(small_store: SmallStore, tmp_path: Path) -> Objects:
     """A copy of the small store with tokens alone."""
-    ignore = shutil.ignore_patterns("saes", "guides", "scores", "sweeps")
-    return open_store(shutil.copytree(small_store.url, tmp_path / "store", ignore=ignore))
+    shutil.copytree(Path(small_store.url) / "tokens", tmp_path / "store" / "tokens")
+    return open_store(tmp_path / "store")

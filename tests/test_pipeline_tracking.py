@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -23,9 +24,9 @@ SAE = FitSaeConfig(width=24, k=4, epochs=2, images_per_step=4)
 
 @pytest.fixture
 def fresh(small_store, tmp_path, monkeypatch):
-    ignore = shutil.ignore_patterns("saes", "guides", "scores", "sweeps")
     monkeypatch.chdir(tmp_path)
-    return open_store(shutil.copytree(small_store.url, tmp_path / "store", ignore=ignore))
+    shutil.copytree(Path(small_store.url) / "tokens", tmp_path / "store" / "tokens")
+    return open_store(tmp_path / "store")
 
 
 def fit(store, track):
