@@ -9,6 +9,10 @@ digested, decoded, resized and fed to the model, shards written with digests and
 finished; without the search for images and the loading of the model, which happen once. Rounds
 alternate; figures are medians, a ratio the median of the rounds' ratios. `cpu` is processor seconds
 of all processes and threads, which other processes on the machine disturb less.
+
+`--freed kept` keeps freed memory, for all three, as `spg-pipe` does for itself; `--freed returned`
+leaves it to the C library, as any program finds it. Who uses timm has the one, who uses the command
+the other.
 """
 
 import argparse
@@ -35,6 +39,7 @@ from pipeline.extraction import announce, fill, shards
 from pipeline.extraction.extract import checked_manifest
 from pipeline.extraction.model_inputs import model_inputs
 from pipeline.machine.cores import BESIDE_A_MODEL
+from pipeline.machine.freed_memory import keep_freed_memory
 
 Seconds = tuple[float, float]
 """On the clock, on the processors."""
@@ -156,5 +161,8 @@ if __name__ == "__main__":
     parser.add_argument("--datasets", nargs="+", default=["surface", "mvtec"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--decoders", type=int, default=BESIDE_A_MODEL)
+    parser.add_argument("--freed", choices=["kept", "returned"], default="kept")
     asked = parser.parse_args()
+    if asked.freed == "kept":
+        keep_freed_memory()
     main(asked.datasets, asked.rounds, asked.decoders)
