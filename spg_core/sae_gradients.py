@@ -94,7 +94,7 @@ def dense_gradients(sae: Sae, tokens: Tensor, target: Tensor, terms: LossTerms) 
     inputs = tokens.to(sae.encoder.dtype)
     by = sae.libraries
     found = _sparsify(sae, inner_products(inputs, sae.encoder, by=by))
-    latents = found.dense(sae.n_latents)
+    latents = found.dense()
     residual = target - inner_products(latents, sae.dictionary.T, by=by).to(tokens.dtype)
     squares = squared_error(residual)
     error = (residual * (-2 * terms.scale)).to(inputs.dtype)
@@ -105,7 +105,7 @@ def dense_gradients(sae: Sae, tokens: Tensor, target: Tensor, terms: LossTerms) 
         loss=squares * terms.scale + found.values.sum(dtype=tokens.dtype) * terms.l1,
         residual_panels=(residual,),
         squared_error=squares,
-        active=found.active(terms.threshold, sae.n_latents),
+        active=found.active(terms.threshold),
         n_nonzero=found.values.count_nonzero(),
     )
 
@@ -127,14 +127,14 @@ class _Positive:
     values: Tensor
     """`(n, C)`."""
 
-    def dense(self, n_latents: int) -> Tensor:
+    def dense(self) -> Tensor:
         return self.values
 
     def restrict(self, by_latents: Tensor, l1: float) -> Tensor:
         """Turn `(n, C)` in place into the gradient by latents, 0 where none passes."""
         return by_latents.add_(l1).masked_fill_(self.values <= 0, 0.0)
 
-    def active(self, threshold: float, n_latents: int) -> Tensor:
+    def active(self, threshold: float) -> Tensor:
         return (self.values > threshold).any(0)
 
 
@@ -148,27 +148,30 @@ class _Largest:
     """`(n, k)`."""
     kept: Tensor
     """`(n, k)` bool, through which a gradient passes."""
+    n_latents: int
+    """C."""
 
     @staticmethod
     def of(sae: Sae, values: Tensor, indices: Tensor) -> "_Largest":
         if sae.clamp:
-            return _Largest(values.clamp_min(0), indices, values >= 0)
-        return _Largest(values, indices, torch.ones_like(values, dtype=torch.bool))
+            return _Largest(values.clamp_min(0), indices, values >= 0, sae.n_latents)
+        kept = torch.ones_like(values, dtype=torch.bool)
+        return _Largest(values, indices, kept, sae.n_latents)
 
-    def dense(self, n_latents: int) -> Tensor:
-        return to_dense(Latents(self.values, self.indices), n_latents)
+    def dense(self) -> Tensor:
+        return to_dense(Latents(self.values, self.indices), self.n_latents)
 
     def restrict(self, by_latents: Tensor, l1: float) -> Tensor:
         """Turn `(n, C)` in place into the gradient by latents, 0 where none passes."""
         by_values = by_latents.gather(1, self.indices).add_(l1).mul_(self.kept)
         return by_latents.zero_().scatter_(1, self.indices, by_values)
 
-    def active(self, threshold: float, n_latents: int) -> Tensor:
+    def active(self, threshold: float) -> Tensor:
         """Mark the atoms `(C,)` that a pair `(n, k)` above the threshold names."""
         # The other pairs all mark one place too many. Leaving them out would make CUDA wait.
-        places = torch.where(self.values > threshold, self.indices, n_latents).reshape(-1)
-        marks = torch.zeros(n_latents + 1, dtype=torch.bool, device=places.device)
-        return marks.scatter_(0, places, True)[:n_latents]
+        places = torch.where(self.values > threshold, self.indices, self.n_latents).reshape(-1)
+        marks = torch.zeros(self.n_latents + 1, dtype=torch.bool, device=places.device)
+        return marks.scatter_(0, places, True)[: self.n_latents]
 
 
 def sparse_gradients(sae: Sae, tokens: Tensor, terms: LossTerms) -> SaeGradients:
@@ -197,6 +200,6 @@ def sparse_gradients(sae: Sae, tokens: Tensor, terms: LossTerms) -> SaeGradients
         loss=squares * terms.scale,
         residual_panels=found.residual,
         squared_error=squares,
-        active=latents.active(terms.threshold, sae.n_latents),
+        active=latents.active(terms.threshold),
         n_nonzero=latents.values.count_nonzero(),
     )

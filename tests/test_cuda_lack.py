@@ -193,6 +193,13 @@ def test_guides_that_lack_memory_before_their_first_step_fail_alone(
 # --- passes over a cache --------------------------------------------------------------------------
 
 
+def require_at_most(most: int, n_images: int, seen: list[int]) -> None:
+    """Note how many images came. Raises: OutOfMemoryError for more than fit."""
+    seen.append(n_images)
+    if n_images > most:
+        raise torch.OutOfMemoryError(LACKING)
+
+
 def test_images_are_compared_with_good_parts_by_halves(
     small_store: SmallStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,9 +210,7 @@ def test_images_are_compared_with_good_parts_by_halves(
     seen: list[int] = []
 
     def few(tokens: Tensor, known: Tensor) -> Tensor:
-        seen.append(len(tokens))
-        if len(tokens) > 5:
-            raise torch.OutOfMemoryError(LACKING)
+        require_at_most(5, len(tokens), seen)
         return strangeness(tokens, known)
 
     monkeypatch.setattr(familiar_module, "strangeness", few)
@@ -227,9 +232,7 @@ def test_an_sae_of_others_is_measured_by_halves(
     real, seen = Rule.latents, list[int]()
 
     def few(self: Rule, tokens: Tensor) -> Tensor:
-        seen.append(len(tokens) // 36)
-        if len(tokens) > 5 * 36:
-            raise torch.OutOfMemoryError(LACKING)
+        require_at_most(5, len(tokens) // 36, seen)
         return real(self, tokens)
 
     monkeypatch.setattr(Rule, "latents", few)
@@ -256,9 +259,7 @@ def test_images_that_do_not_fit_before_they_reach_the_model_go_there_by_halves(
     expected, seen = extracted(), list[int]()
 
     def few(pixels: Tensor, spec: BackboneSpec) -> Tensor:
-        seen.append(len(pixels))
-        if len(pixels) > 2:
-            raise torch.OutOfMemoryError(LACKING)
+        require_at_most(2, len(pixels), seen)
         return normalise(pixels, spec)
 
     monkeypatch.setattr(compute_module, "normalise", few)

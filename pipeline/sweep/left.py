@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from pipeline.artifacts import is_complete
 from pipeline.configs import FitSaeConfig, SweepConfig
@@ -125,12 +126,7 @@ def _pending(opened: OpenSweep, saes: dict[str, FitSaeConfig]) -> dict[str, FitS
 
 def _guides_left(opened: OpenLayers, points: Sequence[Point]) -> dict[str, Point]:
     """Give the guides that are not there yet, each with a point that takes it."""
-    named = {guides_of(opened, point): point for point in points}
-    return {
-        name: point
-        for name, point in named.items()
-        if not is_complete(opened[point.layer].store, "guides", name)
-    }
+    return _left(opened, "guides", {guides_of(opened, point): point for point in points})
 
 
 def _scores_left(opened: OpenLayers, points: Sequence[Point]) -> dict[str, Point]:
@@ -139,10 +135,16 @@ def _scores_left(opened: OpenLayers, points: Sequence[Point]) -> dict[str, Point
         scores_id_of("guides", guides_of(opened, one), opened[one.layer].target, one.score): one
         for one in points
     }
+    return _left(opened, "scores", named)
+
+
+def _left(
+    opened: OpenLayers, kind: Literal["guides", "scores"], named: dict[str, Point]
+) -> dict[str, Point]:
     return {
         name: point
         for name, point in named.items()
-        if not is_complete(opened[point.layer].store, "scores", name)
+        if not is_complete(opened[point.layer].store, kind, name)
     }
 
 
